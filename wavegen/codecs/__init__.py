@@ -1,0 +1,1 @@
+"""Audio or notes to integer tokens and back."""
