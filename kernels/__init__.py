@@ -1,0 +1,1 @@
+"""Kernels: operations with one reference and several implementations, chosen by one dispatcher."""
