@@ -20,15 +20,17 @@ import jax
 import numpy as np
 import yaml
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from wavegen.codecs import make_codec
 from wavegen.config import Config, dump_config
-from wavegen.data.batches import BatchSource, EvaluationSource, iterator
-from wavegen.data.dataset import Dataset, open_dataset
+from wavegen.data.batches import Batch, BatchSource, EvaluationSource, iterator
+from wavegen.data.dataset import Dataset
 from wavegen.errors import WavegenError
 from wavegen.models.base import CausalModel
 from wavegen.training.checkpoints import Checkpoints
+from wavegen.training.dataset import open_dataset
 from wavegen.training.log import RunLog
 from wavegen.training.mesh import initialize_distributed, make_mesh, shard_batch, shard_state
 from wavegen.training.samples import write_samples
@@ -55,7 +57,7 @@ def train(config: Config, folder: str | Path) -> Path:
     initialize_distributed()
     _claim(folder, config)
 
-    dataset = open_dataset(config.data)
+    dataset = open_dataset(config)
     codec = make_codec(config.codec)
     model, state = first_state(config, dataset.labels)
     graph, t = nnx.split(model)[0], config.training
@@ -67,13 +69,16 @@ def train(config: Config, folder: str | Path) -> Path:
     )
     evaluation_step = jax.jit(make_evaluation_step(config, graph, codec))
 
-    hosts = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-    source = BatchSource(
-        dataset, "train", batch_size=config.data.batch_size, crop=config.data.crop, seed=config.seed, **hosts
-    )
-    valid = EvaluationSource(
-        dataset, "valid", batch_size=config.data.batch_size, window=config.data.crop, context=model.receptive_field, **hosts
-    )
+    shared = {
+        "batch_size": config.data.batch_size,
+        "fields": config.model.global_fields,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+    source = BatchSource(dataset, "train", crop=config.data.crop, seed=config.seed, **shared)
+    hop = dataset.feature_hop or 1
+    context = -(-model.receptive_field // hop) * hop
+    valid = EvaluationSource(dataset, "valid", window=config.data.crop, context=context, **shared)
     # What a checkpoint needs besides its arrays to become a model again.
     card = {"config": config.model_dump(mode="json"), "labels": {k: list(v) for k, v in dataset.labels.items()}}
 
@@ -100,7 +105,7 @@ def train(config: Config, folder: str | Path) -> Path:
             unread: tuple[int, dict[str, Any]] | None = None
             batches = iterator(source, start, t.steps, prefetch=config.data.prefetch)
             for done, batch in enumerate(batches, start=start + 1):
-                state, metrics = train_step(state, shard_batch(batch, mesh))
+                state, metrics = train_step(state, _to_devices(batch, mesh))
                 # The step before is read only now, while the device works on this one.
                 if unread is not None:
                     _report(log, *unread, config)
@@ -164,7 +169,7 @@ def _differences(there: Any, asked: Any, prefix: str = "") -> list[str]:
 
 
 def _describe(config: Config, dataset: Dataset, model: CausalModel, state: TrainState) -> str:
-    minutes = {s: dataset.seconds(s) / 60 for s in ("train", "valid", "test")}
+    minutes = {split: dataset.split(split).length.sum() / dataset.sample_rate / 60 for split in dataset.splits}
     field = model.receptive_field
     return (
         f"{config.name}: {count_parameters(state['params']):,} parameters, receptive field {field:,} samples "
@@ -184,10 +189,16 @@ def _report(log: RunLog, step: int, metrics: dict[str, Any], config: Config) -> 
         )
 
 
-def _evaluate(step: Any, weights: PyTree, source: EvaluationSource, batches: int, mesh: Any) -> float:
+def _evaluate(step: Any, weights: PyTree, source: EvaluationSource, batches: int, mesh: Mesh) -> float:
     """Bits per scored token of the first batches of a split."""
     nats, count = 0.0, 0
-    for batch in source.batches(batches):
-        a, b = step(weights, shard_batch(batch, mesh))
+    for number in range(min(batches, len(source))):
+        batch = source.batch(number)
+        a, b = step(weights, _to_devices(batch, mesh))
         nats, count = nats + float(a), count + int(b)
     return nats / max(count, 1) / math.log(2) if np.isfinite(nats) else math.nan
+
+
+def _to_devices(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
+    """The arrays of a batch that the step reads; where they came from stays on the host."""
+    return shard_batch({name: rows for name, rows in batch.items() if name not in ("file", "start")}, mesh)

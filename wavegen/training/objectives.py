@@ -1,13 +1,14 @@
 """What a step minimises: functions of a model and one device batch."""
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from wavegen.data.device import Examples
 from wavegen.models.base import TokenModel
 
 
-def next_token(model: TokenModel, examples: Examples, dropout_key: Array | None) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def next_token(model: TokenModel, examples: Mapping[str, Array], dropout_key: Array | None) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The exact negative log-likelihood of an autoregressive model.
 
     Args:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from wavegen.codecs import Codec, make_codec
 from wavegen.config import Config
-from wavegen.data.device import make_examples
+from wavegen.data.device import make_example
 from wavegen.models import make_model
 from wavegen.models.base import TokenModel, parameters, with_parameters
 from wavegen.training.objectives import next_token
@@ -44,6 +44,17 @@ def optimizer_of(config: Config) -> optax.GradientTransformation:
     return make_optimizer(schedule, weight_decay=o.weight_decay, clip_norm=o.clip_norm, b1=o.b1, b2=o.b2)
 
 
+def _examples(config: Config, codec: Codec, batch: dict[str, Array], key: Array | None) -> dict[str, Array]:
+    """The device half of the pipeline, with the conditions that this model takes and no others."""
+    augment = config.data.augment
+    examples = make_example(batch, codec, key, gain_db=(-augment.gain_db, 0.0), polarity=augment.polarity)
+    if not config.model.global_fields:
+        del examples["labels"]
+    if config.model.local is None:
+        examples.pop("features", None)
+    return examples
+
+
 def make_train_step(
     config: Config, graph: nnx.GraphDef, codec: Codec
 ) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
@@ -58,7 +69,7 @@ def make_train_step(
 
     def summed_loss(params: PyTree, batch: dict[str, Array], key: Array) -> tuple[Float[Array, ""], Array]:
         data_key, dropout_key = jax.random.split(key)
-        examples = make_examples(batch, codec, key=data_key, augment=config.data.augment)
+        examples = _examples(config, codec, batch, data_key)
         cast = jax.tree.map(lambda p: p.astype(compute), params)
         return objective(with_parameters(graph, cast), examples, dropout_key)
 
@@ -105,7 +116,7 @@ def make_evaluation_step(
     objective = OBJECTIVES[config.training.objective]
 
     def evaluation_step(params: PyTree, batch: dict[str, Array]) -> tuple[Array, Array]:
-        examples = make_examples(batch, codec)
+        examples = _examples(config, codec, batch, None)
         return objective(with_parameters(graph, params), examples, None)
 
     return evaluation_step
