@@ -1,7 +1,8 @@
 """Devices and processes: a mesh with axes ``data`` and ``fsdp``, and where batches and parameters lie on it.
 
-Both axes split the batch. ``fsdp`` also splits large parameters (and with them the optimizer's moments and the average),
-so that a state larger than one device fits; XLA inserts the collectives. One device and many run the same code.
+Both axes split the batch. ``fsdp`` also splits large parameters (and with them the optimizer's moments and
+the average), so that a state larger than one device fits; XLA inserts the collectives. One device and many
+run the same code.
 """
 
 import os
@@ -25,9 +26,9 @@ def initialize_distributed(
 ) -> None:
     """Join the other processes of this run; do nothing where there is only this one.
 
-    JAX finds SLURM, Kubernetes, Open MPI and TPU pods by itself. Elsewhere, or to overrule it, give all three arguments,
-    or set ``WAVEGEN_COORDINATOR``, ``WAVEGEN_NUM_PROCESSES`` and ``WAVEGEN_PROCESS_ID``. Call it before anything else
-    touches a device.
+    JAX finds SLURM, Kubernetes, Open MPI and TPU pods by itself. Elsewhere, or to overrule it, give all three
+    arguments, or set ``WAVEGEN_COORDINATOR``, ``WAVEGEN_NUM_PROCESSES`` and ``WAVEGEN_PROCESS_ID``. Call it
+    before anything else touches a device.
 
     Args:
         coordinator: ``host:port`` of process 0, reachable from all.
@@ -49,13 +50,13 @@ def initialize_distributed(
         return
     if missing:
         raise WavegenError(
-            f"expected all of {', '.join(known)} or none of them, got none for {', '.join(missing)}; set it too"
+            f"expected all of {', '.join(known)} or none of them, got no {', '.join(missing)}; set that too"
         )
     try:
         count, index = int(known["WAVEGEN_NUM_PROCESSES"]), int(known["WAVEGEN_PROCESS_ID"])
     except ValueError as error:
         raise WavegenError(
-            f"expected whole numbers in WAVEGEN_NUM_PROCESSES and WAVEGEN_PROCESS_ID, got {error}; mend the one"
+            f"expected whole numbers in WAVEGEN_NUM_PROCESSES and WAVEGEN_PROCESS_ID, got {error}; mend it"
         ) from error
     jax.distributed.initialize(known["WAVEGEN_COORDINATOR"], count, index)
 
@@ -116,7 +117,7 @@ def shard_batch(batch: PyTree[np.ndarray], mesh: Mesh) -> PyTree[jax.Array]:
 
 
 def state_sharding(state: PyTree, mesh: Mesh, *, smallest: int = SMALLEST_SHARDED) -> PyTree[NamedSharding]:
-    """Return where each array of a state lies: its longest axis that ``fsdp`` divides, split; the others whole.
+    """Return where each array of a state lies: its longest axis that ``fsdp`` divides is split.
 
     Moments and averages have the shapes of their parameters, so the one rule puts them in the same place.
 
