@@ -210,6 +210,17 @@ def test_half_given_process_settings_name_the_missing(monkeypatch):
         initialize_distributed(process_id=0)
 
 
+def test_one_process_alone_has_nothing_to_join(monkeypatch):
+    jax.devices()  # devices in use, as in a notebook
+    initialize_distributed()
+    assert not jax.distributed.is_initialized()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(WavegenError, match="join the processes that SLURM_STEP_NUM_TASKS tells of, got jax"):
+        initialize_distributed()
+    initialize_distributed(num_processes=1)
+    assert not jax.distributed.is_initialized()
+
+
 TWO_PROCESSES = """
 import os, signal, sys
 import jax, jax.numpy as jnp, numpy as np
