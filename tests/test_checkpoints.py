@@ -311,6 +311,7 @@ checkpoints.close()
 """
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_saves_it_goes_on_as_if_uninterrupted(tmp_path):
     def start(folder: str, last: int) -> subprocess.Popen:
         return subprocess.Popen(
