@@ -1,15 +1,16 @@
 """Checkpoints that can be trusted: orbax writes them, a sha256 manifest proves them.
 
-Orbax commits a step atomically (a temporary folder, renamed when whole), but it restores flipped bits and casts dtypes
-without a word, and its own best-n policy can delete the newest step. So every step carries a manifest, written into the
-temporary folder just before the rename: a committed step always has one, and a kill at any moment leaves none half done.
+Orbax commits a step atomically (a temporary folder, renamed when whole), but it restores flipped bits and
+casts dtypes without a word, and its own best-n policy can delete the newest step. So every step carries a
+manifest, written into the temporary folder just before the rename: a committed step always has one, and a
+kill at any moment leaves none half done.
 """
 
 import math
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,15 +26,16 @@ from wavegen.training.manifest import describe_arrays, find_damage, read_manifes
 class Checkpoints:
     """The checkpoints of one run: ``folder/<step>/{state,config,manifest.json}``.
 
-    Saving is asynchronous: ``save`` returns when the arrays are copied, and an error of the writing shows at the next
-    call. One failed save is a warning, as older steps are intact and the next may succeed; two in a row raise, and so
-    does a failure that ``wait`` or ``close`` finds. With several processes every process makes every call, on one shared
-    folder; process 0 writes and checks the manifests.
+    Saving is asynchronous: ``save`` returns when the arrays are copied, and an error of the writing shows at
+    the next call. One failed save is a warning, as older steps are intact and the next may succeed; two in a
+    row raise, and so does a failure that ``wait`` or ``close`` finds. With several processes every process
+    makes every call, on one shared folder; process 0 writes and checks the manifests.
 
     Args:
         folder: local path or whatever orbax reads (``gs://...``); made if missing.
         keep_latest: how many of the newest steps stay.
-        keep_best: how many of the steps with the lowest metric stay besides; no metric and NaN are never best.
+        keep_best: how many of the steps with the lowest metric stay besides; no metric and NaN are never
+            best.
 
     Raises:
         WavegenError: the folder cannot be made.
@@ -45,7 +47,7 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WavegenError(
-                f"expected a folder for checkpoints that can be written, got {self.folder} ({error.strerror}); "
+                f"expected a folder that can hold checkpoints, got {self.folder} ({error.strerror}); "
                 "choose another or mend its permissions"
             ) from error
         self._metrics: dict[int, float] = {}
@@ -62,13 +64,13 @@ class Checkpoints:
             item_handlers={"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()},
         )
         for step in self._manager.all_steps():
-            manifest = read_manifest(self.folder / str(step))
-            self._note_metric(step, manifest and manifest["metric"])
+            if manifest := read_manifest(self.folder / str(step)):
+                self._note_metric(step, manifest["metric"])
         self._damage: dict[int, str | None] = {}
         self._failures: list[WavegenError] = []  # of the last saves in a row
         self._in_flight: dict[str, Any] = {}  # what the manifest of the step being written says
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,8 +79,8 @@ class Checkpoints:
     def save(self, step: int, state: PyTree, config: dict[str, Any], metric: float | None = None) -> None:
         """Start to save; the arrays may be donated as soon as this returns.
 
-        Steps from ``step`` on that lie in the folder belong to a past that was rewound (a damaged newest step, or an
-        earlier one that was asked for), and are deleted first.
+        Steps from ``step`` on that lie in the folder belong to a past that was rewound (a damaged newest
+        step, or an earlier one that was asked for), and are deleted first.
 
         Args:
             step: updates done.
@@ -109,9 +111,11 @@ class Checkpoints:
         """Return the state, its step and its config.
 
         Args:
-            abstract_state: shapes, dtypes and shardings to restore to (``ShapeDtypeStruct`` or arrays); the sharding may
-                differ from the one it was saved with. A leaf without one goes to the default device.
-            step: this step and no other; None takes the newest that is undamaged, and warns of each that it leaves out.
+            abstract_state: shapes, dtypes and shardings to restore to (``ShapeDtypeStruct`` or arrays); the
+                sharding may differ from the one it was saved with. A leaf without one goes to the default
+                device.
+            step: this step and no other; None takes the newest that is undamaged, and warns of each that it
+                leaves out.
 
         Raises:
             WavegenError: there is no usable checkpoint, or it is of another model.
@@ -138,7 +142,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """Return the step with the lowest metric, or None where no step has one; its files are not checked here."""
+        """Return the step with the lowest metric, or None where none has one; its files are not checked."""
         self._settle()
         steps = [step for step in self._manager.all_steps() if step in self._metrics]
         return min(steps, key=self._metrics.__getitem__, default=None)
@@ -178,7 +182,7 @@ class Checkpoints:
         self._in_flight = {}
         self._metrics.pop(step, None)
         self._manager.reload()  # orbax has already struck off the steps that this one was to replace
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[-200:]  # tensorstore names the cause last
         failure = WavegenError(
             f"expected to write checkpoint {step} in {self.folder}, got {type(error).__name__}: {reason}; "
             "free space or mend the folder, and run again"
@@ -209,7 +213,7 @@ class Checkpoints:
         if chosen < 0:
             raise WavegenError(
                 f"expected an undamaged checkpoint in {self.folder}, got damage in step "
-                f"{', '.join(map(str, steps if step is None else [step]))}; choose another step or a copy of the folder"
+                f"{', '.join(map(str, steps if step is None else [step]))}; choose another step or folder"
             )
         return chosen
 
@@ -219,7 +223,7 @@ class Checkpoints:
                 self._damage[step] = find_damage(self.folder / str(step))
                 if self._damage[step]:
                     warnings.warn(
-                        f"checkpoint {step} is left out, the one before is used if there is one: {self._damage[step]}",
+                        f"checkpoint {step} is left out for the one before it: {self._damage[step]}",
                         stacklevel=4,
                     )
             if self._damage[step] is None:
@@ -233,8 +237,9 @@ class Checkpoints:
         for name in [*wanted, *saved]:
             if saved.get(name) != wanted.get(name):
                 raise WavegenError(
-                    f"expected {name} to be {wanted.get(name, 'absent')}, got {saved.get(name, 'no such array')} in "
-                    f"checkpoint {step} of {self.folder}, which is of another model; use the config it was trained with"
+                    f"expected {name} to be {wanted.get(name, 'absent')}, got {saved.get(name, 'none')} in "
+                    f"checkpoint {step} of {self.folder}, which is of another model; use the config it was "
+                    "trained with"
                 )
 
     def _note_metric(self, step: int, metric: float | None) -> None:
@@ -242,7 +247,7 @@ class Checkpoints:
             self._metrics[step] = float(metric)
 
     def _seal(self) -> None:
-        """Write the manifest; orbax calls this on process 0, in its thread, just before it commits the step."""
+        """Write the manifest; orbax calls this on process 0, just before it commits the step."""
         name = str(self._in_flight["step"])
         temporary = self.folder / (name + ocp.utils.TMP_DIR_SUFFIX)
         # Object stores cannot rename: there a step is written in place, and a marker file commits it.
@@ -250,7 +255,7 @@ class Checkpoints:
 
 
 class _LowestMetric:
-    """Preserves the steps with the lowest metrics; unlike orbax's BestN, steps without one do not count as good."""
+    """A preservation policy of orbax: keep the steps with the lowest metrics, none without one."""
 
     def __init__(self, metrics: dict[int, float], count: int) -> None:
         self._metrics = metrics

@@ -1,6 +1,7 @@
 """What a run tells: ``metrics.jsonl`` that survives crashes, TensorBoard, and a progress bar or plain lines.
 
-The JSON lines are the record; the others show it. A row is one line, so that a crash can tear the last line only.
+The JSON lines are the record; the others show it. A row is one line, so that a crash can tear the last line
+only.
 """
 
 import json
@@ -11,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,17 +27,18 @@ from wavegen.errors import WavegenError
 class RunLog:
     """The log of one run, in ``folder/metrics.jsonl`` and ``folder/tensorboard``; only process 0 writes.
 
-    A run that resumes at ``start_step`` drops the rows after it, so that the file goes on as if nothing had happened.
-    For that, write the row of step s before the checkpoint of step s. ``log`` reads its metrics from the device and
-    waits for them: hand it those of the step before the one just dispatched, and the device never waits for the log.
+    A run that resumes at ``start_step`` drops the rows after it, so that the file goes on as if nothing had
+    happened. For that, write the row of step s before the checkpoint of step s. ``log`` reads its metrics
+    from the device and waits for them: hand it those of the step before the one just dispatched, and the
+    device never waits for the log.
 
     Args:
         folder: of the run; made if missing.
         total_steps: where the bar ends.
         start_step: updates done before this start.
         audio_seconds_per_step: seconds of audio in one global batch.
-        flops_per_step: floating-point operations of one step by formula; 0 if unknown (XLA's own count takes the body of
-            a scan once).
+        flops_per_step: floating-point operations of one step by formula; 0 if unknown (XLA's own count takes
+            the body of a scan once).
         console: where the bar or the lines go; None is the standard output.
 
     Raises:
@@ -70,7 +72,7 @@ class RunLog:
         self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
         self._bar = _ProgressBar(console or Console(file=sys.stdout), total_steps, start_step)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,7 +87,7 @@ class RunLog:
         """
         if not self._writes:
             return
-        row = {name: float(value) for name, value in metrics.items()}
+        row = _to_host(metrics)
         now = time.perf_counter()
         speed = (step - self._last_step) / max(now - self._last_time, 1e-9)
         self._last_step, self._last_time = step, now
@@ -101,7 +103,7 @@ class RunLog:
         """Write a row that is not of training, such as ``{"valid/bits_per_sample": 2.1}``, and show it."""
         if not self._writes:
             return
-        row = {name: float(value) for name, value in metrics.items()}
+        row = _to_host(metrics)
         self._write(step, row)
         self._bar.say(f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
 
@@ -130,7 +132,7 @@ class RunLog:
             self._last_time += time.perf_counter() - start
 
     def flush(self) -> None:
-        """Put every row on the disk; call it before a checkpoint, so that no crash loses rows that it stands on."""
+        """Put every row on the disk; call it before a checkpoint, whose resume expects the rows up to it."""
         if self._writes:
             os.fsync(self._file.fileno())
             self._tensorboard.flush()
@@ -149,7 +151,8 @@ class RunLog:
         self._file.write(json.dumps(whole | finite) + "\n")
         self._file.flush()  # to the system: a killed process loses nothing
         for name, value in row.items():
-            self._tensorboard.add_scalar(name, value, step)
+            if math.isfinite(value):
+                self._tensorboard.add_scalar(name, value, step)
 
 
 class _ProgressBar:
@@ -197,6 +200,11 @@ class _ProgressBar:
             self._progress.stop()
 
 
+def _to_host(metrics: Mapping[str, Any]) -> dict[str, float]:
+    # A list: device_get would sort the names of a dict.
+    return dict(zip(metrics, map(float, jax.device_get(list(metrics.values()))), strict=True))
+
+
 def _cut(path: Path, last_step: int) -> None:
     """Drop the rows after ``last_step`` and a torn last line; whole or not at all."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -208,7 +216,7 @@ def _cut(path: Path, last_step: int) -> None:
             step = json.loads(line)["step"]
         except (ValueError, KeyError, TypeError) as error:
             raise WavegenError(
-                f'expected a row like {{"step": 1, ...}} in line {number} of {path}, got {line.strip()[:60]!r}; '
+                f'expected a row like {{"step": 1, ...}} in line {number} of {path}, got {line[:60]!r}; '
                 "delete that line or start the run in another folder"
             ) from error
         if step <= last_step:

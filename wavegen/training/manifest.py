@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: what its arrays are, and the sha256 of every file, so that damage is found before use."""
+"""The manifest of a checkpoint: its arrays and the sha256 of every file, to find damage before use."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ def read_manifest(folder: epath.Path) -> dict[str, Any] | None:
 
 
 def find_damage(folder: epath.Path) -> str | None:
-    """Return what is wrong with the step in ``folder``, in words that name the file; None when it is as written."""
+    """Return what is wrong with the step in ``folder``, naming the file; None when it is as written."""
     content = read_manifest(folder)
     if content is None:
         return f"{folder / _NAME} is missing or damaged"

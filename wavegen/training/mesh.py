@@ -1,7 +1,8 @@
 """Devices and processes: a mesh with axes ``data`` and ``fsdp``, and where batches and parameters lie on it.
 
-Both axes split the batch. ``fsdp`` also splits large parameters (and with them the optimizer's moments and the average),
-so that a state larger than one device fits; XLA inserts the collectives. One device and many run the same code.
+Both axes split the batch. ``fsdp`` also splits large parameters (and with them the optimizer's moments and
+the average), so that a state larger than one device fits; XLA inserts the collectives. One device and many
+run the same code.
 """
 
 import os
@@ -23,11 +24,11 @@ SMALLEST_SHARDED = 2**16
 def initialize_distributed(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Join the other processes of this run; do nothing where there is only this one.
+    """Join the other processes of this run; do nothing where there is only this one, or when they are joined.
 
-    JAX finds SLURM, Kubernetes, Open MPI and TPU pods by itself. Elsewhere, or to overrule it, give all three arguments,
-    or set ``WAVEGEN_COORDINATOR``, ``WAVEGEN_NUM_PROCESSES`` and ``WAVEGEN_PROCESS_ID``. Call it before anything else
-    touches a device.
+    JAX finds SLURM, Kubernetes, Open MPI and TPU pods by itself. Elsewhere, or to overrule it, give all three
+    arguments, or set ``WAVEGEN_COORDINATOR``, ``WAVEGEN_NUM_PROCESSES`` and ``WAVEGEN_PROCESS_ID``; a number
+    of 1 alone keeps this process on its own. Call it before anything else touches a device.
 
     Args:
         coordinator: ``host:port`` of process 0, reachable from all.
@@ -35,8 +36,11 @@ def initialize_distributed(
         process_id: this one's number, from 0.
 
     Raises:
-        WavegenError: only some of the three are known, or one is not a number.
+        WavegenError: only some of the three are known, one is not a number, or a launcher's other processes
+            cannot be joined.
     """
+    if jax.distributed.is_initialized():
+        return
     given = {
         "WAVEGEN_COORDINATOR": coordinator,
         "WAVEGEN_NUM_PROCESSES": num_processes,
@@ -44,18 +48,20 @@ def initialize_distributed(
     }
     known: dict[str, Any] = {name: os.environ.get(name) if v is None else v for name, v in given.items()}
     missing = [name for name, value in known.items() if value is None]
+    if str(known["WAVEGEN_NUM_PROCESSES"]) == "1":
+        return
     if len(missing) == len(known):
         _initialize_detected()
         return
     if missing:
         raise WavegenError(
-            f"expected all of {', '.join(known)} or none of them, got none for {', '.join(missing)}; set it too"
+            f"expected all of {', '.join(known)} or none of them, got no {', '.join(missing)}; set that too"
         )
     try:
         count, index = int(known["WAVEGEN_NUM_PROCESSES"]), int(known["WAVEGEN_PROCESS_ID"])
     except ValueError as error:
         raise WavegenError(
-            f"expected whole numbers in WAVEGEN_NUM_PROCESSES and WAVEGEN_PROCESS_ID, got {error}; mend the one"
+            f"expected whole numbers in WAVEGEN_NUM_PROCESSES and WAVEGEN_PROCESS_ID, got {error}; mend it"
         ) from error
     jax.distributed.initialize(known["WAVEGEN_COORDINATOR"], count, index)
 
@@ -63,10 +69,18 @@ def initialize_distributed(
 def _initialize_detected() -> None:
     try:
         jax.distributed.initialize()
-    except ValueError as error:
-        # What JAX says when it recognises no launcher: one process on its own. Any other complaint is real.
-        if "coordinator_address should be defined" not in str(error):
-            raise
+    except (ValueError, RuntimeError) as error:
+        # No launcher was recognised, or a device is in use: right for a process on its own. But where others
+        # were launched beside it, each would train by itself into the same folder.
+        counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+        signs = [name for name in counts if int(os.environ.get(name, "1")) > 1]
+        signs += [name for name in ("JOB_COMPLETION_INDEX", "TPU_PROCESS_ADDRESSES") if name in os.environ]
+        if signs:
+            raise WavegenError(
+                f"expected to join the processes that {signs[0]} tells of, got {error} "
+                "Set WAVEGEN_COORDINATOR, WAVEGEN_NUM_PROCESSES and WAVEGEN_PROCESS_ID, or "
+                "WAVEGEN_NUM_PROCESSES=1 for a run on its own"
+            ) from error
 
 
 def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
@@ -116,7 +130,7 @@ def shard_batch(batch: PyTree[np.ndarray], mesh: Mesh) -> PyTree[jax.Array]:
 
 
 def state_sharding(state: PyTree, mesh: Mesh, *, smallest: int = SMALLEST_SHARDED) -> PyTree[NamedSharding]:
-    """Return where each array of a state lies: its longest axis that ``fsdp`` divides, split; the others whole.
+    """Return where each array of a state lies: its longest axis that ``fsdp`` divides is split.
 
     Moments and averages have the shapes of their parameters, so the one rule puts them in the same place.
 

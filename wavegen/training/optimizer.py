@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up, cosine decay, clipping by global norm, and no step on gradients that are not finite.
+"""AdamW with linear warm-up, cosine decay, clipping by global norm, and no step on non-finite gradients.
 
     rate(n) = peak * (n + 1) / (warmup + 1)                                   while n < warmup
     rate(n) = floor + (peak - floor) * (1 + cos(pi * (n - warmup) / (total - warmup))) / 2   after
@@ -52,13 +52,14 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Return the optimizer of every run.
 
-    An update whose gradient holds a NaN or an infinity is left out whole: parameters, moments and the schedule stay
-    where they were, and ``skipped_updates`` counts it. Stopping after too many is the loop's part.
+    An update whose gradient holds a NaN or an infinity is left out whole: parameters, moments and the
+    schedule stay where they were, and ``skipped_updates`` counts it. Stopping after too many is the loop's
+    part.
 
     Args:
         schedule: learning rate, a number or a function of the number of updates done.
-        weight_decay: share of a weight that is taken away per update, times the learning rate; on arrays with two or
-            more axes only, so that biases and gains are left alone.
+        weight_decay: share of a weight that is taken away per update, times the learning rate; on arrays with
+            two or more axes only, so that biases and gains are left alone.
         clip_norm: gradients with a larger global norm are scaled down to it.
         b1: decay of the mean of gradients.
         b2: decay of the mean of squared gradients.

@@ -3,7 +3,7 @@
 import os
 import signal
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -12,9 +12,10 @@ from jax.experimental import multihost_utils
 class StopRequest:
     """Turn SIGTERM and SIGINT into a question that the training loop asks after every step.
 
-    With one process, the first signal sets ``requested`` and the second interrupts at once. With several, JAX's
-    preemption service carries a SIGTERM that reached any of them to all, and names one step at which all of them stop;
-    SIGINT then interrupts as usual, because no step could be agreed on. Use it in the main thread.
+    With one process, the first signal sets ``requested`` and the second interrupts at once. With several,
+    JAX's preemption service carries a SIGTERM that reached any of them to all, and names one step at which
+    all of them stop; SIGINT then interrupts as usual, because no step could be agreed on. Use it in the main
+    thread.
 
     Example::
 
@@ -31,7 +32,7 @@ class StopRequest:
         self.requested = False
         self._previous: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "StopRequest":
         # JAX's service has its own SIGTERM handler, which ours would displace.
         if jax.process_count() == 1:
             self._previous = {number: signal.signal(number, self._handle) for number in self._SIGNALS}

@@ -1,7 +1,8 @@
 """The training state: one pytree of plain dicts that the jitted step takes, donates and returns.
 
-``{"params": ..., "ema": ..., "optimizer": ..., "step": int32}``: no module, no key, no iterator. The random key and
-the batch of a step are functions of ``step``, so this tree is all that a run needs to go on bit for bit.
+``{"params": ..., "ema": ..., "optimizer": ..., "step": int32}``: no module, no key, no iterator. The random
+key and the batch of a step are functions of ``step``, so this tree is all that a run needs to go on bit for
+bit.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 TrainState = dict[str, Any]
-"""``params``, ``ema`` (like params, or ``{}`` without one), ``optimizer`` (optax's state), ``step`` (steps done)."""
+"""``params``, ``ema`` (like params; ``{}`` without), ``optimizer`` (optax's state), ``step`` (steps done)."""
 
 
 def init_state(params: PyTree, optimizer: optax.GradientTransformation, *, ema: bool) -> TrainState:
@@ -35,14 +36,15 @@ def init_state(params: PyTree, optimizer: optax.GradientTransformation, *, ema: 
 
 
 def abstract_state(state: PyTree) -> PyTree:
-    """Return the shapes, dtypes and shardings of ``state``, without its numbers: what a checkpoint restores into."""
+    """Return the shapes, dtypes and shardings of ``state``, without its numbers: what to restore into."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
 
 
 def update_ema(ema: PyTree, params: PyTree, *, decay: float, step: Int[Array, ""]) -> PyTree:
     """Return ``d * ema + (1 - d) * params`` with ``d = min(decay, (1 + step) / (10 + step))``.
 
-    The smaller decay of the first steps forgets the random start: without it a short run would average mostly noise.
+    The smaller decay of the first steps forgets the random start: without it a short run would average mostly
+    noise.
 
     Args:
         ema: the average so far; ``{}`` (no average is kept) stays ``{}``.
@@ -66,7 +68,8 @@ def count_parameters(params: PyTree) -> int:
 def state_hash(state: PyTree) -> str:
     """Return the sha256, in hex, of every leaf's path, dtype, shape and bytes.
 
-    Two states have one hash exactly when they are equal bit for bit. Every leaf must be addressable from this process.
+    Two states have one hash exactly when they are equal bit for bit. Every leaf must be addressable from this
+    process.
     """
     digest = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(state):
