@@ -1,6 +1,7 @@
 """Whole files or none: write beside the target, then rename."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +27,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         WavegenError: the disk is full, or the folder cannot be written.
     """
     path = Path(path)
-    # The process number keeps two writers of the same file apart.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # The random part keeps two writers of the same file apart, on whatever machines they run.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -44,7 +45,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file that takes the name `path` only when the block ends without an error; see `atomic_path`."""
+    """An open binary file that becomes `path` when the block ends without an error; see `atomic_path`."""
     with atomic_path(path) as part, open(part, "wb") as file:
         yield file
 

@@ -34,7 +34,7 @@ class Audio:
         sample_rate: in Hz.
 
     Raises:
-        WavegenError: the shape is not [T] or [T, C], a sample is NaN or infinite, or the rate is not positive.
+        WavegenError: the shape is not [T] or [T, C], a sample is NaN or infinite, or the rate is not above 0.
 
     Example:
         >>> tone = Audio(0.5 * np.sin(2 * np.pi * 440 / 16000 * np.arange(8000)), 16000)
@@ -97,7 +97,8 @@ class Audio:
             raise _cut_short(path, f"{promised} samples", f"{len(samples)}")
         if len(samples) == 0:
             raise WavegenError(
-                f"cannot read {path}: it holds 0 samples, cut short or never recorded; copy it again or remove it"
+                f"cannot read {path}: it holds 0 samples, cut short or never recorded; copy it again "
+                "or remove it"
             )
         try:
             return cls(samples, rate)
@@ -243,10 +244,10 @@ class AudioWriter:
             )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "wb")  # noqa: SIM115 (closed by close)
+            self._file = open(self.path, "wb")  # noqa: SIM115 (until close)
         except OSError as error:
             raise cannot_write(path, error) from error
-        self._wave = wave.open(self._file, "wb")
+        self._wave = wave.open(self._file, "wb")  # noqa: SIM115
         self._wave.setnchannels(channels)
         self._wave.setsampwidth(2)
         self._wave.setframerate(sample_rate)
@@ -272,8 +273,11 @@ class AudioWriter:
 
     def close(self) -> None:
         """Close the file; it is complete already."""
-        self._wave.close()
-        self._file.close()
+        try:
+            with self._file:
+                self._wave.close()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
     def __enter__(self) -> "AudioWriter":
         return self
@@ -291,5 +295,6 @@ def _refuse_cut_header(path: Path, log: str) -> None:
 
 def _cut_short(path: Path, promised: str, present: str) -> WavegenError:
     return WavegenError(
-        f"cannot read {path}: it is cut short (the header promises {promised}, the file holds {present}); copy it again"
+        f"cannot read {path}: it is cut short (the header promises {promised}, the file holds {present}); "
+        "copy it again"
     )

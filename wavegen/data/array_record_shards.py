@@ -1,7 +1,7 @@
 """ArrayRecord shards: every record is a 2-second chunk of one recording, and chunks overlap by one second.
 
-Any crop of up to a second then lies in one record. Records are neither grouped nor compressed: a reader decodes a
-whole group to reach one record, which made crops a hundred times slower with groups of 16.
+Any crop of up to a second then lies in one record. Records are neither grouped nor compressed: a reader
+decodes a whole group to reach one record, which made crops a hundred times slower with groups of 16.
 Source: https://github.com/google/array_record
 """
 

@@ -1,7 +1,7 @@
 """Batches for training and windows for evaluation, both on the host as int16.
 
-A training batch is a pure function of (seed, step) through a counter-based generator, so the step counter is the
-whole position in the data, and every host of a run computes the same global batch and reads only its own rows.
+A training batch is a pure function of (seed, step) through a counter-based generator, so the step counter is
+the whole position in the data, and every host of a run draws the same global batch and reads only its rows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,6 +30,8 @@ class _Source:
             raise WavegenError(
                 f"expected a mono dataset, got {dataset.channels} channels; prepare it with channels=1"
             )
+        if not 0 <= process_index < process_count:
+            raise WavegenError(f"expected 0 <= process_index < {process_count}, got {process_index}")
         if batch_size < 1 or batch_size % process_count:
             raise WavegenError(
                 f"expected a batch size that {process_count} process(es) share evenly, got {batch_size}"
@@ -54,7 +56,7 @@ class _Source:
     def _read(
         self, file: np.ndarray, start: np.ndarray, length: np.ndarray, context: np.ndarray, span: int
     ) -> Batch:
-        """Read this host's rows; file -1 is a row of padding. Rows are `span` samples, zeros after `length`."""
+        """Read this host's rows of `span` samples, zeros after `length`; file -1 is a row of zeros."""
         file, start, length, context = (array[self._rows] for array in (file, start, length, context))
         hop = self.dataset.feature_hop
         pcm = np.zeros((len(file), span), np.int16)
@@ -111,6 +113,8 @@ class BatchSource(_Source):
         process_count: int = 1,
     ):
         super().__init__(dataset, split, batch_size, fields, process_index, process_count)
+        if seed < 0:
+            raise WavegenError(f"expected a seed of at least 0, got {seed}")
         if crop < 1:
             raise WavegenError(f"expected a crop of at least 1 sample, got {crop}")
         self._check_frames(crop=crop)
@@ -144,10 +148,10 @@ class BatchSource(_Source):
 class EvaluationSource(_Source):
     """Every sample of a split scored exactly once, each with its left context.
 
-    A file is cut into rows of `context + window` samples. The first row begins with the file and scores all it
-    holds; later rows overlap the one before by `context` samples, which they do not score. With a context of at
-    least the model's receptive field the sum over rows is the exact likelihood of the file. Rows are batched by
-    length and padded to one of eight lengths, so that short files cost little and few shapes are compiled.
+    A file is cut into rows of `context + window` samples. The first row begins with the file and scores all
+    it holds; later rows overlap the one before by `context` samples, which they do not score. With a context
+    of at least the model's receptive field the sum over rows is the exact likelihood of the file. Rows are
+    batched by length and padded to one of eight lengths: short files cost little and few shapes are compiled.
 
     Args:
         dataset: a mono dataset.

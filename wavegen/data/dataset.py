@@ -70,20 +70,23 @@ class Dataset:
             verify: also read every shard and compare its sha256, which takes about a second per gigabyte.
 
         Raises:
-            WavegenError: no dataset there, a damaged manifest, a missing shard or, with `verify`, a damaged one.
+            WavegenError: no dataset there, a damaged manifest, a shard that is missing, cut short or, with
+                `verify`, damaged.
         """
         dataset = cls(Path(path), read_manifest(path))
         for shard in dataset.manifest.shards:
-            for name, expected in shard.sha256.items():
-                file = dataset.path / name
-                if not file.is_file():
+            for expected in shard.data:
+                file = dataset.path / expected.name
+                size = file.stat().st_size if file.is_file() else None
+                if size != expected.bytes:
+                    got = "no such file" if size is None else f"{size}"
                     raise WavegenError(
-                        f"expected the shard {file}, got no such file; prepare the dataset again"
+                        f"expected {expected.bytes} bytes in {file}, got {got}; prepare the dataset again"
                     )
-                if verify and (got := file_sha256(file)) != expected:
+                if verify and (digest := file_sha256(file)) != expected.sha256:
                     raise WavegenError(
-                        f"expected sha256 {expected[:12]}... of {file}, got {got[:12]}...: the file is damaged; "
-                        "delete it and prepare the dataset again"
+                        f"expected sha256 {expected.sha256[:12]}... of {file}, got {digest[:12]}...: it is "
+                        "damaged; delete it and prepare the dataset again"
                     )
         return dataset
 
@@ -112,8 +115,8 @@ class Dataset:
                 frames += 0 if self.feature_hop is None else -(-file.length // self.feature_hop)
         if not names:
             raise WavegenError(
-                f"expected recordings in split {name!r} of {self.path}, got none; it has {', '.join(self.splits)}: "
-                "prepare it with another split rule"
+                f"expected recordings in split {name!r} of {self.path}, got none; it has "
+                f"{', '.join(self.splits)}; prepare it with another split rule"
             )
         shard, offset, length, first_frame = np.array(columns, np.int64).T
         return Files(

@@ -1,6 +1,6 @@
-"""The device half of the pipeline, the same for every model: int16 crops to tokens, inputs, targets and mask.
+"""The device half of the pipeline, the same for every model: int16 crops to inputs, targets and mask.
 
-All functions are pure and meant to run inside the jitted training step, so that only int16 crosses to the device.
+All functions are pure and run inside the jitted training step, so that only int16 crosses to the device.
 """
 
 from collections.abc import Mapping

@@ -52,8 +52,16 @@ class SkippedRow(_Row):
     reason: str
 
 
+class DataFile(_Row):
+    """One file of a shard."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
 class ShardRow(_Row):
-    """One shard and what it holds; also the content of `shard-00000.json`, which says that the shard is whole."""
+    """One shard and what it holds; as `shard-00000.json` it says that the shard is whole."""
 
     name: str
     inputs: str
@@ -62,8 +70,7 @@ class ShardRow(_Row):
     skipped: tuple[SkippedRow, ...]
     feature_width: int
     """Columns of a feature frame; 0 without features."""
-    sha256: dict[str, str]
-    """Of each data file of the shard, by file name."""
+    data: tuple[DataFile, ...]
 
 
 class Manifest(_Row):
@@ -147,8 +154,8 @@ def vocabularies(files: Iterable[FileRow]) -> dict[str, tuple[str, ...]]:
             first, values = file, {field: set() for field in file.labels}
         if file.labels.keys() != values.keys():
             raise WavegenError(
-                f"expected the label fields {sorted(values)} of {first.name}, got {sorted(file.labels)} in {file.name}; "
-                "give every file the same fields"
+                f"expected the label fields {sorted(values)} of {first.name}, got {sorted(file.labels)} in "
+                f"{file.name}; give every file the same fields"
             )
         for field, value in file.labels.items():
             values[field].add(value)

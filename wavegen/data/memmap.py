@@ -16,7 +16,7 @@ class MemmapWriter:
     """
 
     def __init__(self, path: Path):
-        self._file = open(path, "wb")  # noqa: SIM115 (closed by close)
+        self._file = open(path, "wb")  # noqa: SIM115 (until close)
         self._samples = 0
 
     def append(self, pcm: Int16[np.ndarray, "T C"]) -> int:

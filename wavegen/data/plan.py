@@ -12,10 +12,14 @@ from wavegen.data.manifest import VERSION, Backend, Format
 from wavegen.data.splits import LabelPattern, SplitRule, Splits
 from wavegen.errors import WavegenError
 
-# The last line: common recordings that libsndfile does not decode, so that they are reported and not ignored.
-AUDIO_SUFFIXES = tuple(  # noqa: SIM905
-    ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64 .voc .sph"
-    " .m4a .aac .mp4 .wma .webm .ape .wv".split()
+AUDIO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc", "au", "snd", "caf"),
+        *("w64", "rf64", "voc", "sph"),
+        # libsndfile does not decode these: they are here to be reported as skipped, not overlooked.
+        *("m4a", "aac", "mp4", "wma", "webm", "ape", "wv"),
+    )
 )
 
 

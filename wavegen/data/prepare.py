@@ -1,8 +1,8 @@
 """Prepare a folder of recordings: decode, resample, label, split and store it as int16 shards with checksums.
 
-The work is a list of shards, each a pure function of its recordings and the settings. A shard whose row file tells
-of the same inputs is left alone, so the same command resumes an interrupted run, does nothing the second time, and,
-with `shard_index` and `num_shards`, spreads over machines that share the output folder.
+The work is a list of shards, each a pure function of its recordings and the settings. A shard whose row file
+tells of the same inputs is left alone, so the same command resumes an interrupted run, does nothing the
+second time, and, with `shard_index` and `num_shards`, spreads over machines that share the output folder.
 """
 
 import os
@@ -16,8 +16,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wavegen.audio import Audio
-from wavegen.data.manifest import MANIFEST, VERSION, Backend, ShardRow, SkippedRow, read_shard_row
+from wavegen.data.manifest import MANIFEST, VERSION, Backend, DataFile, ShardRow, SkippedRow, read_shard_row
 from wavegen.data.plan import PlannedShard, Settings, digest, find_recordings, plan_shards
 from wavegen.data.shards import Clip as Clip
 from wavegen.data.shards import write_shard
@@ -83,8 +85,8 @@ def prepare(
 ) -> Report:
     """Prepare every recording below `folder` into the dataset `out`.
 
-    Recordings that cannot be used are skipped, with the reason in the manifest and in the report. Running again
-    writes only what changed; a changed dataset replaces the old one.
+    Recordings that cannot be used are skipped, with the reason in the manifest and in the report. Running
+    again writes only what changed; a changed dataset replaces the old one.
 
     Args:
         folder: searched with its subfolders, in the order of the names.
@@ -105,7 +107,8 @@ def prepare(
         What was stored and what was skipped.
 
     Raises:
-        WavegenError: no such folder, no recordings, none usable, bad settings, or a disk that cannot be written.
+        WavegenError: no such folder, no recordings, none usable, bad settings, or a disk that cannot be
+            written.
     """
     folder, out = Path(folder), Path(out)
     options = {} if split is None else {"split": dict(split)}
@@ -146,7 +149,8 @@ def prepared(path: str | Path, cache: str | Path, **settings: Any) -> Path:
 
     Args:
         path: a prepared dataset, used as it is, or a folder of recordings, prepared on first use.
-        cache: where prepared folders are kept, under a name made of their content and the settings.
+        cache: where prepared folders are kept, under a name made of the settings and the names, sizes and
+            times of the recordings.
         **settings: of `prepare`; they do not touch a dataset that is prepared already.
 
     Returns:
@@ -196,8 +200,8 @@ def _run(
                     bar.advance(task, sum(source.size for source in running[future].sources))
             except BrokenProcessPool as error:
                 raise WavegenError(
-                    f"a worker process died, often for want of memory; use fewer than {workers} workers and run again: "
-                    "finished shards are kept"
+                    f"a worker process died, often for want of memory; use fewer than {workers} workers and "
+                    "run again: finished shards are kept"
                 ) from error
             finally:
                 pool.shutdown(cancel_futures=True)
@@ -238,6 +242,9 @@ def _decode(
 
 def _conformed(audio: Audio, settings: Settings) -> Audio:
     """A recording at the rate and with the channels of the dataset, its silent ends cut."""
+    # Lossy codecs overshoot full scale by some dB; far beyond are unscaled integers, ruined by clipping.
+    if (peak := np.abs(audio.samples).max()) > 8:
+        raise WavegenError(f"expected samples in [-1, 1], got a peak of {peak:.6g}; scale it to [-1, 1]")
     if settings.channels == 1:
         audio = audio.mono()
     if audio.channels != settings.channels:
@@ -255,6 +262,11 @@ def _conformed(audio: Audio, settings: Settings) -> Audio:
 def _whole(out: Path, shard: PlannedShard) -> ShardRow | None:
     """The row of a shard that is there and made from the same inputs."""
     row = read_shard_row(out / f"{shard.name}.json")
-    if row is None or row.inputs != shard.inputs or not all((out / name).is_file() for name in row.sha256):
+    if row is None or row.inputs != shard.inputs or not all(_present(out, file) for file in row.data):
         return None
     return row
+
+
+def _present(out: Path, file: DataFile) -> bool:
+    path = out / file.name
+    return path.is_file() and path.stat().st_size == file.bytes

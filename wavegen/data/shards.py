@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int16
 
 from wavegen.atomic import atomic_path, atomic_write
 from wavegen.data import array_record_shards, memmap
-from wavegen.data.manifest import Backend, FileRow, Format, ShardRow, SkippedRow, write_row
+from wavegen.data.manifest import Backend, DataFile, FileRow, Format, ShardRow, SkippedRow, write_row
 from wavegen.errors import WavegenError
 
 FEATURES_SUFFIX = ".features"
@@ -132,7 +132,10 @@ def write_shard(
         files=tuple(files),
         skipped=tuple(skipped),
         feature_width=frames[0].shape[1] if frames else 0,
-        sha256={file.name: file_sha256(file) for file in data_files},
+        data=tuple(
+            DataFile(name=file.name, bytes=file.stat().st_size, sha256=file_sha256(file))
+            for file in data_files
+        ),
     )
     write_row(row_path, row)
     return row
@@ -155,7 +158,8 @@ def _checked(clip: Clip, format: Format) -> Int16[np.ndarray, "T C"]:
     pcm = clip.pcm[:, None] if clip.pcm.ndim == 1 else clip.pcm
     if pcm.dtype != np.int16 or pcm.ndim != 2 or pcm.shape[1] != format.channels or len(pcm) == 0:
         raise WavegenError(
-            f"expected int16 samples [T above 0, {format.channels}] in clip {clip.name}, got {pcm.dtype} {list(pcm.shape)}"
+            f"expected int16 samples [T above 0, {format.channels}] in clip {clip.name}, "
+            f"got {pcm.dtype} {list(pcm.shape)}"
         )
     frames = None if format.feature_hop is None else -(-len(pcm) // format.feature_hop)
     got = None if clip.features is None else len(clip.features)

@@ -14,9 +14,9 @@ class LabelPattern:
     """Reads labels from a path such as "birds/0_george_12.wav".
 
     Args:
-        pattern: names in braces are label fields, `*` is anything: "{digit}_{speaker}_{take}" reads the file name
-            without its ending, "{genre}/*" the folder above it and "{artist}/{album}/*" two. "folder" is short for
-            "{folder}/*".
+        pattern: names in braces are label fields, `*` is anything: "{digit}_{speaker}_{take}" reads the file
+            name without its ending, "{genre}/*" the folder above it and "{artist}/{album}/*" two. "folder" is
+            short for "{folder}/*".
 
     Raises:
         WavegenError: no field, a field twice, or two fields with nothing between them.
@@ -59,8 +59,8 @@ class SplitRule:
 
     Args:
         splits: split name to one of
-            a fraction, 0.05: that share of the files, by hash of the name, so that a file never changes its split
-            when others come or go;
+            a fraction, 0.05: that share of the files, by hash of the name, so that a file never changes its
+            split when others come or go;
             labels, "take=0-4,7" or "speaker=george,lucas": values and whole-number ranges of one label field;
             a path pattern, "test/*": `*` stands for anything, folders included.
             Labels and patterns are tried first, in order; fractions share what is left.
@@ -83,8 +83,8 @@ class SplitRule:
         for name, rule in self._rules:
             if "=" not in rule and "*" not in rule and "/" not in rule:
                 raise WavegenError(
-                    f"expected a fraction, labels ('take=0-4') or a path pattern ('test/*') for split {name!r}, "
-                    f"got {rule!r}"
+                    f"expected a fraction, labels ('take=0-4') or a path pattern ('test/*') for split "
+                    f"{name!r}, got {rule!r}"
                 )
 
     def split(self, name: str, labels: Mapping[str, str]) -> str:
@@ -101,8 +101,8 @@ class SplitRule:
             field, equals, values = rule.partition("=")
             if equals and field not in labels:
                 raise WavegenError(
-                    f"split {split!r} asks for the label {field!r}, got the fields {sorted(labels)} in {name}; "
-                    "name it in the label pattern"
+                    f"split {split!r} asks for the label {field!r}, got the fields {sorted(labels)} in "
+                    f"{name}; name it in the label pattern"
                 )
             if _holds(labels[field], values) if equals else fnmatch.fnmatchcase(name, rule):
                 return split

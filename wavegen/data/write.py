@@ -1,5 +1,6 @@
 """Write a whole dataset: from clips made on the spot, or the manifest over shards that are there."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -56,7 +57,9 @@ def write_dataset(
     while (first := next(remaining, None)) is not None:
         shard = _up_to(shard_samples, chain([first], remaining))
         rows.append(write_shard(out, f"shard-{len(rows):05}", shard, format, inputs=""))
-    return write_manifest(out, rows, format, inputs=digest([row.sha256 for row in rows]))
+    return write_manifest(
+        out, rows, format, inputs=digest([file.sha256 for row in rows for file in row.data])
+    )
 
 
 def _up_to(samples: int, clips: Iterator[Clip]) -> Iterator[Clip]:
@@ -115,9 +118,18 @@ def write_manifest(out: Path, rows: Sequence[ShardRow], format: Format, inputs: 
     widths = {row.feature_width for row in rows if row.files}
     if len(widths) > 1:
         raise WavegenError(f"expected features of one width, got {sorted(widths)}")
-    keep = {name for row in rows for name in (f"{row.name}.json", *row.sha256)}
+    _remove_leftovers(
+        out, {f"{row.name}.json" for row in rows} | {file.name for row in rows for file in row.data}
+    )
+    write_row(out / MANIFEST, manifest)
+    return manifest
+
+
+def _remove_leftovers(out: Path, keep: set[str]) -> None:
+    """Remove shards of an older dataset, and parts that a killed run left an hour ago or more."""
     for path in out.glob("shard-*"):
         if path.name not in keep:
             path.unlink()
-    write_row(out / MANIFEST, manifest)
-    return manifest
+    for path in out.glob(".shard-*.part"):
+        if time.time() - path.stat().st_mtime > 3600:
+            path.unlink()
