@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32, Int16
+from jaxtyping import Float, Int16
 
 from wavegen.atomic import atomic_write, cannot_write
 from wavegen.errors import WavegenError
@@ -29,8 +29,8 @@ class Audio:
     """A recording.
 
     Args:
-        samples: float32, time first, one column a channel, nominally in [-1, 1]; one-dimensional samples are
-            taken as one channel.
+        samples: time first, one column a channel, nominally in [-1, 1]; kept as float32 [T, C], and samples
+            of shape [T] as one channel.
         sample_rate: in Hz.
 
     Raises:
@@ -42,7 +42,7 @@ class Audio:
         (0.5, 1, (4000, 1))
     """
 
-    samples: Float32[np.ndarray, "T C"]
+    samples: Float[np.ndarray, "T *C"]
     sample_rate: int
 
     def __post_init__(self) -> None:
@@ -258,7 +258,7 @@ class AudioWriter:
         """Seconds written so far."""
         return self._wave.tell() / self.sample_rate
 
-    def write(self, samples: Float32[np.ndarray, "T *C"]) -> None:
+    def write(self, samples: Float[np.ndarray, "T *C"]) -> None:
         """Append a block, [T] or [T, C], in [-1, 1); outside it is clipped."""
         pcm = Audio(samples, self.sample_rate).to_pcm16()
         if pcm.shape[1] != self.channels:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,12 @@ class Settings:
     """What decides the content of a prepared dataset, besides the recordings; see `prepare`."""
 
     sample_rate: int
-    channels: int = 1
-    label_pattern: str | None = None
-    split: Splits = field(default_factory=lambda: {"valid": 0.05, "test": 0.05})
-    trim_silence_db: float | None = None
-    backend: Backend = "memmap"
-    shard_bytes: int = 64 * 2**20
+    channels: int
+    label_pattern: str | None
+    split: Splits
+    trim_silence_db: float | None
+    backend: Backend
+    shard_bytes: int
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "channels", "shard_bytes"):

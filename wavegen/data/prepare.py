@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from wavegen.data.splits import LabelPattern, SplitRule, Splits
 from wavegen.data.write import forget_other_manifest, write_manifest
 from wavegen.data.write import write_dataset as write_dataset
 from wavegen.errors import WavegenError
+
+DEFAULT_SPLIT: Splits = MappingProxyType({"valid": 0.05, "test": 0.05})
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def prepare(
     sample_rate: int,
     channels: int = 1,
     label_pattern: str | None = None,
-    split: Splits | None = None,
+    split: Splits = DEFAULT_SPLIT,
     trim_silence_db: float | None = None,
     backend: Backend = "memmap",
     shard_bytes: int = 64 * 2**20,
@@ -111,11 +114,15 @@ def prepare(
             written.
     """
     folder, out = Path(folder), Path(out)
-    options = {} if split is None else {"split": dict(split)}
     settings = Settings(
-        sample_rate, channels, label_pattern, trim_silence_db=trim_silence_db, backend=backend,
-        shard_bytes=shard_bytes, **options,
-    )  # fmt: skip
+        sample_rate=sample_rate,
+        channels=channels,
+        label_pattern=label_pattern,
+        split=dict(split),
+        trim_silence_db=trim_silence_db,
+        backend=backend,
+        shard_bytes=shard_bytes,
+    )
     if not 0 <= shard_index < num_shards:
         raise WavegenError(f"expected 0 <= shard_index < num_shards, got {shard_index} of {num_shards}")
     plan = list(plan_shards(find_recordings(folder), settings))
