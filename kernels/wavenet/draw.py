@@ -20,6 +20,7 @@ def key_words(key: Array) -> UInt32[Array, "2"]:
     Raises:
         ValueError: the key is not one threefry key.
     """
+    key = jnp.asarray(key)
     words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     if words.shape != (2,) or words.dtype != jnp.uint32:
         raise ValueError(
@@ -92,31 +93,27 @@ def choose_token(
     logits: Float[Array, "B V"],
     uniform: Float[Array, "B"],
     temperature: Float[Array, ""] | float = 1.0,
-    top_k: Int[Array, ""] | int = 0,
-    top_p: Float[Array, ""] | float = 1.0,
+    top_k: Int[Array, ""] | int | None = None,
+    top_p: Float[Array, ""] | float | None = None,
 ) -> Int[Array, "B"]:
     """Draw from softmax(logits / temperature), cut to its likeliest levels, with one uniform number a row.
 
     Args:
         logits: unnormalised log-probabilities.
         uniform: numbers in (0, 1) from `uniforms`.
-        temperature: above 0; 0 = the likeliest level.
-        top_k: levels kept; the Python number 0 = all, without the cost of sorting.
-        top_p: share of the mass kept; the Python number 1 = all, without the cost of sorting.
+        temperature: 0 = the likeliest level.
+        top_k: levels kept; 0 = all.
+        top_p: share of the mass kept, in (0, 1]. Where both are None nothing is sorted, which is quicker.
 
     Returns:
         Tokens in [0, V).
     """
     temperature = jnp.asarray(temperature, logits.dtype)
     scaled = logits / jnp.where(temperature > 0, temperature, 1)
-    if not (_is_number(top_k, 0) and _is_number(top_p, 1)):
-        scaled = keep_likely(scaled, top_k, top_p)
+    if top_k is not None or top_p is not None:
+        scaled = keep_likely(scaled, 0 if top_k is None else top_k, 1.0 if top_p is None else top_p)
     drawn = choose_index(jnp.exp(scaled - scaled.max(-1, keepdims=True)), uniform)
     return jnp.where(temperature > 0, drawn, jnp.argmax(logits, -1).astype(jnp.int32))
-
-
-def _is_number(value: Array | float, number: int) -> bool:
-    return not isinstance(value, jax.Array) and value == number
 
 
 def choose_from_mixture(

@@ -18,8 +18,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from .checks import check_condition, check_inputs, check_weights
 from .companding import code_value, expand
 from .shapes import WaveNetShape, Weights
+from .state import input_table
 
 FORMS = ("conv", "matmul")
 
@@ -38,11 +40,11 @@ def default_form(kernel_size: int, backend: str | None = None) -> str:
 
 def dilated_convolution(
     h: Float[Array, "B T R"],
-    kernel: Float[Array, "K R O"],
+    kernel: Float[Array, "K R G2"],
     dilation: int,
     form: str | None = None,
     past: Float[Array, "B n R"] | None = None,
-) -> Float[Array, "B T O"]:
+) -> Float[Array, "B T G2"]:
     """Convolve causally: y[t] = sum_j h[t - (K-1-j) dilation] kernel[j].
 
     Args:
@@ -78,7 +80,7 @@ def input_convolution(
     weights: Weights, shape: WaveNetShape, tokens: Int[Array, "B N"], samples: int
 ) -> Float[Array, "B T R"]:
     """Return the first layer's input at the last `samples` tokens; missing (negative) tokens add nothing."""
-    tables = weights["embedding"] if "embedding" in weights else weights["scalar"]
+    tables = input_table(weights)
     start = tokens.shape[1] - samples
     padded = jnp.pad(tokens, ((0, 0), (tables.shape[0] - 1, 0)), constant_values=-1)
     h = weights["input_bias"][None, None]
@@ -99,29 +101,14 @@ def condition_frames(
     hop: int,
     offset: Int[Array, ""] | int,
     samples: int,
-) -> Float[Array, "L B T 2G"] | Float[Array, "L B 1 2G"] | None:
-    """Project a condition for every layer at frame rate, then repeat it to samples; one frame stays one.
-
-    Raises:
-        ValueError: the condition comes without weights or the other way round, or is too short.
-    """
-    if (condition is None) != ("condition" not in weights):
-        needs = (
-            "needs a condition [B, F, C], got none" if condition is None else "takes no condition, got one"
-        )
-        raise ValueError(
-            f'the network {needs}: its weights have {"a" if condition is None else "no"} "condition"'
-        )
+) -> Float[Array, "L B T G2"] | Float[Array, "L B 1 G2"] | None:
+    """Project a condition for every layer at frame rate, then repeat it to samples; one frame stays one."""
     if condition is None:
         return None
     frames = condition.shape[1]
     rows = jnp.einsum("bfc,lcg->lbfg", condition.astype(weights["condition"].dtype), weights["condition"])
     if frames == 1:
         return rows
-    first = offset if isinstance(offset, int) else 0
-    if first + samples > frames * hop:
-        needed = -(-(first + samples) // hop)
-        raise ValueError(f"{samples} samples from offset {first} need {needed} frames of {hop}, got {frames}")
     if isinstance(offset, int):  # a broadcast, which differentiates to a plain sum
         return jnp.repeat(rows, hop, axis=2)[:, :, offset : offset + samples]
     return jnp.take(rows, (offset + jnp.arange(samples)) // hop, axis=2, mode="clip")
@@ -131,7 +118,7 @@ def network(
     weights: Weights,
     shape: WaveNetShape,
     h: Float[Array, "B T R"],
-    condition: Float[Array, "L B T 2G"] | Float[Array, "L B 1 2G"] | None,
+    condition: Float[Array, "L B T G2"] | Float[Array, "L B 1 G2"] | None,
     *,
     past: Sequence[Float[Array, "B n R"]] | None = None,
     dropout_key: Array | None = None,
@@ -209,10 +196,14 @@ def wavenet_forward(
         Outputs, float32 (or float64 for float64 weights).
 
     Raises:
-        ValueError: condition and weights do not fit, or unknown form.
+        ValueError: an argument does not fit the network.
     """
-    h = input_convolution(weights, shape, tokens, tokens.shape[1])
+    check_weights(weights, shape)
+    batch, length = tokens.shape
+    check_inputs(weights, inputs, batch, length)
+    check_condition(weights, condition, batch, length, condition_hop, condition_offset)
+    h = input_convolution(weights, shape, tokens, length)
     if inputs is not None:
         h = h + inputs.astype(h.dtype)
-    rows = condition_frames(weights, condition, condition_hop, condition_offset, tokens.shape[1])
+    rows = condition_frames(weights, condition, condition_hop, condition_offset, length)
     return network(weights, shape, h, rows, dropout_key=dropout_key, dropout_rate=dropout_rate, form=form)[0]
