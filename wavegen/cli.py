@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from tyro.conf import Positional
 
 from wavegen.errors import WavegenError
-
-Positional = tyro.conf.Positional
 
 
 def prepare(
@@ -65,7 +64,9 @@ def prepare(
     print(report)
 
 
-def train(config: Positional[Path], overrides: Positional[tuple[str, ...]] = (), /, runs: Path = Path("runs")) -> None:
+def train(
+    config: Positional[Path], overrides: Positional[tuple[str, ...]] = (), /, runs: Path = Path("runs")
+) -> None:
     """Train a model; the same command goes on where a run stopped.
 
     Args:
@@ -164,7 +165,9 @@ def sample(
         print(f"audio        {path}\nspectrogram  {picture}")
 
 
-def evaluate(run: Positional[Path], data: Path | None = None, split: str = "test", limit: int | None = None) -> None:
+def evaluate(
+    run: Positional[Path], data: Path | None = None, split: str = "test", limit: int | None = None
+) -> None:
     """Measure the exact likelihood of a split's recordings, in bits per sample.
 
     Args:
@@ -177,7 +180,9 @@ def evaluate(run: Positional[Path], data: Path | None = None, split: str = "test
     from wavegen.evaluation.likelihood import evaluate_split
 
     result = evaluate_split(wavegen.load(run), data, split, limit)
-    print(f"{result.bits:.4f} bits per sample over {result.samples:,} samples of {result.files} files ({split})")
+    print(
+        f"{result.bits:.4f} bits per sample over {result.samples:,} samples of {result.files} files ({split})"
+    )
 
 
 def report(run: Positional[Path | None] = None, out: Path | None = None, clips: int = 4) -> None:
@@ -214,7 +219,9 @@ def info() -> None:
     import wavegen
     from wavegen.kernels import native
 
-    print(f"wavegen {wavegen.__version__}, jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}")
+    print(
+        f"wavegen {wavegen.__version__}, jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}"
+    )
     print(native.status())
 
 
@@ -238,7 +245,9 @@ class _Progress:
     def advance(self, seconds: float) -> None:
         self._done += seconds
         factor = self._done * self._count / (time.perf_counter() - self._start)
-        self._bar.update(self._task, completed=self._done, description=f"{self._done:.1f} s, {factor:.2f} x real time")
+        self._bar.update(
+            self._task, completed=self._done, description=f"{self._done:.1f} s, {factor:.2f} x real time"
+        )
 
 
 def _fraction(text: str) -> float | str:

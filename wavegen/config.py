@@ -41,7 +41,9 @@ class AugmentConfig(_Section):
 class DataConfig(_Section):
     """Where the recordings are and how they become batches."""
 
-    path: str | None = Field(None, description="a folder of recordings or a prepared dataset; none: the built-in corpus")
+    path: str | None = Field(
+        None, description="a folder of recordings or a prepared dataset; none: the built-in corpus"
+    )
     sample_rate: int = Field(16000, ge=1000, le=384000, description="Hz")
     label_pattern: str | None = Field(
         None, description="labels from file names, '{digit}_{speaker}_{take}', or 'folder'"
@@ -182,7 +184,10 @@ class MeshConfig(_Section):
     data: int = Field(-1, ge=-1)
     fsdp: int = Field(1, ge=1)
     cpu_devices: int = Field(
-        1, ge=1, le=256, description="on a CPU, devices to split it into; one a core trains a fifth faster than one in all"
+        1,
+        ge=1,
+        le=256,
+        description="on a CPU, devices to split it into; one a core trains a fifth faster than one in all",
     )
 
 
@@ -198,7 +203,9 @@ class TrainingConfig(_Section):
     checkpoint_every: int = Field(500, ge=1)
     keep_latest: int = Field(2, ge=1)
     keep_best: int = Field(1, ge=0)
-    sample_every: int = Field(0, ge=0, description="steps between audio samples; 0 writes them only at the end")
+    sample_every: int = Field(
+        0, ge=0, description="steps between audio samples; 0 writes them only at the end"
+    )
     sample_seconds: float = Field(2.0, gt=0)
     sample_count: int = Field(2, ge=1)
     mesh: MeshConfig = MeshConfig()
@@ -207,7 +214,7 @@ class TrainingConfig(_Section):
 class Config(_Section):
     """One experiment."""
 
-    version: Literal[1] = VERSION
+    version: int = Field(VERSION, ge=VERSION, le=VERSION)
     name: str = Field("run", pattern=r"^[\w.-]+$", description="the run folder is runs/NAME")
     seed: int = Field(0, ge=0, lt=2**32)
     data: DataConfig = DataConfig()
@@ -283,23 +290,31 @@ def _check_keys(tree: dict, section: type[BaseModel], prefix: str = "") -> None:
         if name in section.model_fields:
             inner = _sections(section.model_fields[name].annotation)
             if isinstance(value, dict) and inner:
-                chosen = [s for s in inner if value.get("kind", None) == s.model_fields["kind"].default] if (
-                    "kind" in inner[0].model_fields
-                ) else inner
+                chosen = (
+                    [s for s in inner if value.get("kind", None) == s.model_fields["kind"].default]
+                    if ("kind" in inner[0].model_fields)
+                    else inner
+                )
                 if len(chosen) == 1 or len(inner) == 1:
                     _check_keys(value, (chosen or inner)[0], f"{prefix}{name}.")
             continue
         known = _all_keys(Config)
         near = difflib.get_close_matches(f"{prefix}{name}", known, n=2, cutoff=0.5)
         near += [key for key in known if key.split(".")[-1] == name and key not in near][:2]
-        hint = f"; did you mean {' or '.join(near)}?" if near else f"; known here: {', '.join(section.model_fields)}"
+        hint = (
+            f"; did you mean {' or '.join(near)}?"
+            if near
+            else f"; known here: {', '.join(section.model_fields)}"
+        )
         raise WavegenError(f"unknown configuration key '{prefix}{name}'{hint}")
 
 
 def _apply(tree: dict, override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise WavegenError(f"an override is written key=value, for example optimizer.learning_rate=1e-3; got '{override}'")
+        raise WavegenError(
+            f"an override is written key=value, for example optimizer.learning_rate=1e-3; got '{override}'"
+        )
     *parents, leaf = key.split(".")
     node = tree
     for parent in parents:
@@ -328,14 +343,19 @@ def resolve(tree: dict, overrides: Sequence[str] = ()) -> Config:
         _apply(tree, override)
     version = tree.get("version", VERSION)
     if version != VERSION:
-        raise WavegenError(f"the configuration has version {version}, this wavegen reads version {VERSION}; update wavegen")
+        raise WavegenError(
+            f"the configuration has version {version}, this wavegen reads version {VERSION}; update wavegen"
+        )
     _default_kinds(tree)
     _check_keys(tree, Config)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part not in ("wavenet", "softmax", "mixture")) or "config"
+        place = (
+            ".".join(str(part) for part in first["loc"] if part not in ("wavenet", "softmax", "mixture"))
+            or "config"
+        )
         message = first["msg"].removeprefix("Value error, ")
         got = f" (got {first['input']!r})" if not isinstance(first["input"], dict) else ""
         raise WavegenError(f"configuration error at {place}: {message}{got}") from None

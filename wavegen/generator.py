@@ -150,7 +150,9 @@ class Generator:
         if not 0 < top_p <= 1:
             raise WavegenError(f"top_p must lie in (0, 1], got {top_p}; 1 draws among all tokens")
         if self.config.model.head.kind == "mixture" and (top_k or top_p < 1):
-            raise WavegenError("top_k and top_p need a softmax head, this model has a mixture; use temperature")
+            raise WavegenError(
+                "top_k and top_p need a softmax head, this model has a mixture; use temperature"
+            )
         frames = round(seconds * self.sample_rate)
         tokens = None if prompt is None else self._tokens(prompt)
         heard = 0 if tokens is None else tokens.shape[1]
@@ -180,7 +182,7 @@ class Generator:
         labels: Mapping[str, str] | None = None,
         notes: Notes | None = None,
         window: int = 8192,
-    ) -> Float[np.ndarray, "T"]:
+    ) -> Float[np.ndarray, T]:
         """The exact log-likelihood of a recording's tokens, sample by sample.
 
         Every sample is predicted from the whole receptive field before it; the first one from silence. Divide the
@@ -211,7 +213,10 @@ class Generator:
         for first in range(0, max(length - context, 1), span - context):
             end = min(first + span, length)
             piece = np.full((2, 1, span, 1), self.codec.start_token, np.int32)
-            piece[0, :, : end - first], piece[1, :, : end - first] = inputs[:, first:end], tokens[:, first:end]
+            piece[0, :, : end - first], piece[1, :, : end - first] = (
+                inputs[:, first:end],
+                tokens[:, first:end],
+            )
             frames = None
             if features is not None:
                 rows = np.asarray(features)[:, first // hop : (first + span) // hop]
@@ -256,13 +261,18 @@ class Generator:
         mono = audio.mono().resample(self.sample_rate)
         if not len(mono.samples):
             raise WavegenError("the recording holds no samples; give one that does")
-        return _encode(self.codec, mono.samples[None, :, 0])
+        length = len(mono.samples)
+        # Clips of all lengths share few shapes, and so few compilations; repeating the last sample moves no extremes.
+        padded = np.pad(mono.samples[:, 0], (0, -length % 8192), mode="edge")
+        return _encode(self.codec, padded[None])[:, : -(-length // self.codec.hop_length)]
 
     def _labels(self, labels: Mapping[str, str] | None, count: int) -> Array | None:
         fields = self.config.model.global_fields
         unknown = [field for field in labels or {} if field not in fields]
         if unknown:
-            raise WavegenError(f"this model has no label field '{unknown[0]}'; it has {', '.join(fields) or 'none'}")
+            raise WavegenError(
+                f"this model has no label field '{unknown[0]}'; it has {', '.join(fields) or 'none'}"
+            )
         if not fields:
             return None
         row = []
@@ -270,7 +280,9 @@ class Generator:
             values = self.labels[field]
             value = str((labels or {}).get(field, ""))
             if value and value not in values:
-                raise WavegenError(f"label {field}={value} was not in the training data; it had {', '.join(values)}")
+                raise WavegenError(
+                    f"label {field}={value} was not in the training data; it had {', '.join(values)}"
+                )
             row.append(values.index(value) if value else -1)
         return jnp.tile(jnp.asarray(row, jnp.int32)[None], (count, 1))
 
@@ -287,13 +299,19 @@ class Generator:
         return jnp.tile(jnp.asarray(rows)[None], (count, 1, 1))
 
 
+def _outline(params: PyTree) -> list[tuple[str, tuple[int, ...]]]:
+    return [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree.leaves_with_path(params)]
+
+
 @partial(jax.jit, static_argnames="codec")
 def _encode(codec: Codec, waveform: Array) -> Array:
     return codec.encode(waveform)
 
 
 @partial(jax.jit, static_argnames="graph")
-def _score(graph: nnx.GraphDef, params: PyTree, inputs: Array, targets: Array, labels: Any, features: Any) -> Array:
+def _score(
+    graph: nnx.GraphDef, params: PyTree, inputs: Array, targets: Array, labels: Any, features: Any
+) -> Array:
     model = with_parameters(graph, params)
     return model.log_prob(model(inputs, labels, features), targets, inputs)
 
@@ -310,7 +328,9 @@ def load(path: str | Path | None = None) -> Generator:
     """
     path = SHIPPED if path is None else Path(path)
     if not path.exists():
-        raise WavegenError(f"no run folder or .safetensors file at {path}; train one with: python train.py configs/...")
+        raise WavegenError(
+            f"no run folder or .safetensors file at {path}; train one with: python train.py configs/..."
+        )
     arrays, card = read_run(path) if path.is_dir() else read_weights(path)
     return build(resolve(card["config"]), card["labels"], arrays)
 
@@ -319,11 +339,7 @@ def build(config: Config, labels: Mapping[str, Any], params: PyTree) -> Generato
     """Puts a generator together from its parts; ``params`` may be arrays of numpy or of JAX."""
     codec = make_codec(config.codec)
     graph, fresh = parameters(make_model(config, codec, labels))
-    want, got = jax.tree.structure(fresh), jax.tree.structure(params)
-    shapes = [x.shape for x in jax.tree.leaves(fresh)] == [x.shape for x in jax.tree.leaves(params)]
-    if want != got or not shapes:
+    if _outline(fresh) != _outline(params):
         raise WavegenError("the weights do not fit the configuration they came with; the file is damaged")
     arrays = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
     return Generator(config, {k: tuple(v) for k, v in labels.items()}, graph, arrays, codec)
-
-

@@ -37,6 +37,11 @@ class Codec(ABC):
 
     @property
     @abstractmethod
+    def mu(self) -> int:
+        """Companding of code space, for models that predict amplitudes; 0 where codes are even in amplitude."""
+
+    @property
+    @abstractmethod
     def start_token(self) -> int:
         """The token that stands before the first frame of every clip."""
 

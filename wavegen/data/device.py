@@ -4,23 +4,13 @@ All functions are pure and run inside the jitted training step, so that only int
 """
 
 from collections.abc import Mapping
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
+from wavegen.codecs.base import Codec
 from wavegen.types import Pcm, Tokens, Waveform
-
-
-class Encoder(Protocol):
-    """The part of a codec that the pipeline needs."""
-
-    vocab_size: int
-    hop_length: int
-
-    def encode(self, waveform: Waveform) -> Tokens:
-        """Waveforms in [-1, 1] to tokens."""
 
 
 def to_waveform(pcm: Pcm) -> Waveform:
@@ -72,7 +62,7 @@ def frame_mask(
 
 def make_example(
     batch: Mapping[str, Array],
-    codec: Encoder,
+    codec: Codec,
     key: Key[Array, ""] | None = None,
     *,
     gain_db: tuple[float, float] = (0.0, 0.0),
@@ -90,7 +80,7 @@ def make_example(
     Returns:
         waveform: float32 [B, T] in [-1, 1].
         targets: int [B, N, K], the codec's tokens.
-        inputs: int [B, N, K], the same one frame later, behind the start token `vocab_size // 2`.
+        inputs: int [B, N, K], the same one frame later, behind the codec's start token.
         mask: bool [B, N], the frames that count in a loss or a likelihood.
         labels: int32 [B, fields].
         features: float32 [B, F, D], if the batch has them.
@@ -102,7 +92,7 @@ def make_example(
     example = {
         "waveform": waveform,
         "targets": targets,
-        "inputs": shift(targets, codec.vocab_size // 2),
+        "inputs": shift(targets, codec.start_token),
         "mask": frame_mask(batch["context"], batch["length"], targets.shape[1], codec.hop_length),
         "labels": batch["labels"],
     }

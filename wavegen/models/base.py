@@ -56,7 +56,7 @@ class TokenModel(nnx.Module):
 
     @abstractmethod
     def log_prob(self, logits: Logits, targets: Tokens, inputs: Tokens) -> Float[Array, "B N K"]:
-        """ln p(targets), in nats, under the distributions that ``self(inputs)`` returned as ``logits``."""
+        """Ln p(targets), in nats, under the distributions that ``self(inputs)`` returned as ``logits``."""
 
     @property
     @abstractmethod

@@ -230,7 +230,11 @@ class WaveNet(CausalModel):
     def read(self, tokens: Tokens, state: State) -> State:
         """See ``CausalModel``; all tokens at once, by the parallel form."""
         _, network = wavenet_prefill(
-            self.weights(), self.shape, state["network"], tokens[..., 0], **self._window(state, tokens.shape[1])
+            self.weights(),
+            self.shape,
+            state["network"],
+            tokens[..., 0],
+            **self._window(state, tokens.shape[1]),
         )
         return {**state, "network": network}
 

@@ -11,6 +11,8 @@ from jaxtyping import Array, PyTree
 from wavegen.models.base import Choice, State, with_parameters
 from wavegen.types import Features, Labels, Tokens
 
+_PLAIN = Choice()
+
 
 @partial(jax.jit, static_argnames=("graph", "batch"))
 def _start(graph: nnx.GraphDef, params: PyTree, batch: int, labels: Any, features: Any) -> State:
@@ -39,7 +41,9 @@ def _draw(
     implementation: str | None,
 ) -> tuple[Tokens, State]:
     choice = Choice(temperature, top_k, top_p)
-    return with_parameters(graph, params).draw(state, frames, key, choice=choice, implementation=implementation)
+    return with_parameters(graph, params).draw(
+        state, frames, key, choice=choice, implementation=implementation
+    )
 
 
 def stream(
@@ -49,7 +53,7 @@ def stream(
     key: Array,
     *,
     batch: int = 1,
-    choice: Choice = Choice(),
+    choice: Choice = _PLAIN,
     prompt: Tokens | None = None,
     labels: Labels | None = None,
     features: Features | None = None,
@@ -83,7 +87,15 @@ def stream(
     while done < frames:
         # The last piece is drawn whole and cut, which saves a compilation for its odd length.
         piece, state = _draw(
-            graph, params, state, min(chunk, frames), key, choice.temperature, choice.top_k, choice.top_p, implementation
+            graph,
+            params,
+            state,
+            min(chunk, frames),
+            key,
+            choice.temperature,
+            choice.top_k,
+            choice.top_p,
+            implementation,
         )
         yield piece[:, : frames - done]
         done += piece.shape[1]

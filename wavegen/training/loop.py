@@ -80,7 +80,10 @@ def train(config: Config, folder: str | Path) -> Path:
     context = -(-model.receptive_field // hop) * hop
     valid = EvaluationSource(dataset, "valid", window=config.data.crop, context=context, **shared)
     # What a checkpoint needs besides its arrays to become a model again.
-    card = {"config": config.model_dump(mode="json"), "labels": {k: list(v) for k, v in dataset.labels.items()}}
+    card = {
+        "config": config.model_dump(mode="json"),
+        "labels": {k: list(v) for k, v in dataset.labels.items()},
+    }
 
     with Checkpoints(folder / "checkpoints", keep_latest=t.keep_latest, keep_best=t.keep_best) as checkpoints:
         start = 0
@@ -158,18 +161,31 @@ def _claim(folder: Path, config: Config) -> None:
 
 
 # What may change between the parts of one run: none of it moves the weights.
-_FREE = {"training.log_every", "training.keep_latest", "training.keep_best", "data.prefetch", "data.cache", "data.path"}
+_FREE = {
+    "training.log_every",
+    "training.keep_latest",
+    "training.keep_best",
+    "data.prefetch",
+    "data.cache",
+    "data.path",
+}
 
 
 def _differences(there: Any, asked: Any, prefix: str = "") -> list[str]:
     if isinstance(there, dict) and isinstance(asked, dict):
         keys = sorted({*there, *asked})
-        return [d for k in keys for d in _differences(there.get(k), asked.get(k), f"{prefix}.{k}" if prefix else k)]
+        return [
+            d
+            for k in keys
+            for d in _differences(there.get(k), asked.get(k), f"{prefix}.{k}" if prefix else k)
+        ]
     return [f"{prefix} is {there} there, {asked} asked for"] if there != asked and prefix not in _FREE else []
 
 
 def _describe(config: Config, dataset: Dataset, model: CausalModel, state: TrainState) -> str:
-    minutes = {split: dataset.split(split).length.sum() / dataset.sample_rate / 60 for split in dataset.splits}
+    minutes = {
+        split: dataset.split(split).length.sum() / dataset.sample_rate / 60 for split in dataset.splits
+    }
     field = model.receptive_field
     return (
         f"{config.name}: {count_parameters(state['params']):,} parameters, receptive field {field:,} samples "

@@ -8,7 +8,9 @@ from jaxtyping import Array, Float
 from wavegen.models.base import TokenModel
 
 
-def next_token(model: TokenModel, examples: Mapping[str, Array], dropout_key: Array | None) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def next_token(
+    model: TokenModel, examples: Mapping[str, Array], dropout_key: Array | None
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The exact negative log-likelihood of an autoregressive model.
 
     Args:
@@ -19,7 +21,9 @@ def next_token(model: TokenModel, examples: Mapping[str, Array], dropout_key: Ar
     Returns:
         Sum over the scored tokens, in nats, and how many were scored.
     """
-    logits = model(examples["inputs"], examples.get("labels"), examples.get("features"), dropout_key=dropout_key)
+    logits = model(
+        examples["inputs"], examples.get("labels"), examples.get("features"), dropout_key=dropout_key
+    )
     log_prob = model.log_prob(logits, examples["targets"], examples["inputs"])
     scored = examples["mask"][..., None]
     return -jnp.sum(jnp.where(scored, log_prob, 0.0)), jnp.sum(scored)

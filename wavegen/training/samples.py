@@ -47,11 +47,13 @@ def write_samples(
         labels = jnp.asarray(files.labels[rows][:, dataset.label_columns(config.model.global_fields)])
     if config.model.local is not None:
         frames = -(-length // config.model.local.hop_length)
-        features = np.zeros((len(rows), frames, dataset.feature_width), np.float32)
+        tracks = np.zeros((len(rows), frames, dataset.feature_width), np.float32)
         for place, row in enumerate(rows):
-            there = dataset.read_features(files, row, 0, min(frames, -(-files.length[row] // dataset.feature_hop)))
-            features[place, : len(there)] = there
-        features = jnp.asarray(features)
+            there = dataset.read_features(
+                files, row, 0, min(frames, -(-files.length[row] // dataset.feature_hop))
+            )
+            tracks[place, : len(there)] = there
+        features = jnp.asarray(tracks)
     pieces = stream(
         graph, params, length, jax.random.key(config.seed), batch=len(rows), labels=labels, features=features
     )

@@ -13,7 +13,7 @@ from wavegen.codecs import Codec, make_codec
 from wavegen.config import Config
 from wavegen.data.device import make_example
 from wavegen.models import make_model
-from wavegen.models.base import TokenModel, parameters, with_parameters
+from wavegen.models.base import CausalModel, parameters, with_parameters
 from wavegen.training.objectives import next_token
 from wavegen.training.optimizer import make_optimizer, make_schedule, skipped_updates
 from wavegen.training.state import TrainState, init_state, update_ema
@@ -21,7 +21,7 @@ from wavegen.training.state import TrainState, init_state, update_ema
 OBJECTIVES = {"next_token": next_token}
 
 
-def first_state(config: Config, labels: Mapping[str, Sequence[str]]) -> tuple[TokenModel, TrainState]:
+def first_state(config: Config, labels: Mapping[str, Sequence[str]]) -> tuple[CausalModel, TrainState]:
     """The model of a configuration, and the state before its first step.
 
     Args:
@@ -88,7 +88,9 @@ def make_train_step(
 
             def add(total: PyTree, piece: tuple[dict[str, Array], Array]) -> tuple[PyTree, None]:
                 rows, index = piece
-                return jax.tree.map(jnp.add, total, gradients(params, rows, jax.random.fold_in(key, index))), None
+                return jax.tree.map(
+                    jnp.add, total, gradients(params, rows, jax.random.fold_in(key, index))
+                ), None
 
             shapes = jax.eval_shape(gradients, params, jax.tree.map(lambda x: x[0], cut), key)
             zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

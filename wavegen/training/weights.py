@@ -42,7 +42,9 @@ def write_weights(path: str | Path, params: PyTree, card: dict[str, Any]) -> Pat
     }
     large = [name for name, value in flat.items() if not np.isfinite(value).all()]
     if large:
-        raise WavegenError(f"the weight {large[0]} is not finite in float16; train with a lower learning rate")
+        raise WavegenError(
+            f"the weight {large[0]} is not finite in float16; train with a lower learning rate"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(flat, path, metadata={"wavegen": json.dumps(card)})
@@ -65,7 +67,9 @@ def read_weights(path: Path) -> tuple[PyTree, dict[str, Any]]:
         raise WavegenError(f"{path} is not a readable safetensors file ({error}); export it again") from None
     if "wavegen" not in metadata:
         raise WavegenError(f"{path} holds tensors but no wavegen card; use a file that Generator.save wrote")
-    named = {tuple(int(p) if p.isdigit() else p for p in name.split(".")): value for name, value in flat.items()}
+    named = {
+        tuple(int(p) if p.isdigit() else p for p in name.split(".")): value for name, value in flat.items()
+    }
     return traverse_util.unflatten_dict(named), json.loads(metadata["wavegen"])
 
 
@@ -76,7 +80,9 @@ def read_run(folder: Path) -> tuple[PyTree, dict[str, Any]]:
         WavegenError: the folder is no run, or has no sound checkpoint.
     """
     if not (folder / "checkpoints").is_dir():
-        raise WavegenError(f"{folder} is not a run folder (it has no checkpoints); give the folder that train.py named")
+        raise WavegenError(
+            f"{folder} is not a run folder (it has no checkpoints); give the folder that train.py named"
+        )
     with Checkpoints(folder / "checkpoints") as checkpoints:
         card = checkpoints.config()
         config = resolve(card["config"])
