@@ -13,7 +13,6 @@ spread evenly over the codes, for otherwise one surprise can cost hundreds of bi
 
 import io
 import json
-import re
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -26,6 +25,7 @@ from scipy.signal import lfilter
 from wavegen.codecs.mulaw import MuLaw, expand
 
 SAMPLE_RATE = 8000
+TEST_TAKES = (0, 4)
 ORDER = 32
 CODEC = MuLaw(levels=256)
 AMPLITUDE = np.asarray(CODEC.decode(jnp.arange(256)[None, :, None])[0], np.float64)
@@ -34,27 +34,29 @@ QUIETEST = 1e-5  # the smallest scale of a residual; digital silence would make 
 SPREAD = 0.01
 
 
-def read_clips(folder: Path, first_take: int, last_take: int) -> dict[str, np.ndarray]:
-    """Read the mu-law codes of the takes `first_take..last_take` of every speaker and digit, by file stem."""
-    clips = {}
-    for path in sorted(folder.glob("*.wav")):
-        name = re.fullmatch(r"\d+_[a-z]+_(\d+)", path.stem)
-        if name and first_take <= int(name[1]) <= last_take:
-            pcm, sample_rate = soundfile.read(path, dtype="int16")
-            if sample_rate != SAMPLE_RATE or pcm.ndim != 1:
-                raise SystemExit(
-                    f"expected 8 kHz mono, got {path} at {sample_rate} Hz with shape {pcm.shape}"
-                )
-            clips[path.stem] = pcm
-    if not clips:
+def recordings(folder: Path, first_take: int, last_take: int) -> list[Path]:
+    """The takes `first_take..last_take` of every speaker and digit, by name."""
+    takes = {str(take) for take in range(first_take, last_take + 1)}
+    paths = [path for path in sorted(folder.glob("*_*_*.wav")) if path.stem.split("_")[2] in takes]
+    if not paths:
         raise SystemExit(
-            f"no {{digit}}_{{speaker}}_{{take}}.wav with takes {first_take}-{last_take} in {folder}"
+            f"no {{digit}}_{{speaker}}_{{take}}.wav with take {first_take} to {last_take} in {folder}"
         )
+    return paths
+
+
+def read_codes(paths: list[Path]) -> list[np.ndarray]:
+    """The mu-law codes of each recording."""
+    clips = []
+    for path in paths:
+        pcm, sample_rate = soundfile.read(path, dtype="int16")
+        if sample_rate != SAMPLE_RATE or pcm.ndim != 1:
+            raise SystemExit(f"expected 8 kHz mono, got {path} at {sample_rate} Hz with shape {pcm.shape}")
+        clips.append(pcm)
     # Encoded in one go: the codec is compiled for every new length.
-    pcm = np.concatenate(list(clips.values())).astype(np.float32) / 32768
-    codes = np.asarray(CODEC.encode(jnp.asarray(pcm)[None]))[0, :, 0]
-    ends = np.cumsum([len(clip) for clip in clips.values()])[:-1]
-    return dict(zip(clips, np.split(codes, ends), strict=True))
+    waveform = jnp.asarray(np.concatenate(clips).astype(np.float32) / 32768)
+    codes = np.asarray(CODEC.encode(waveform[None]))[0, :, 0]
+    return np.split(codes, np.cumsum([len(clip) for clip in clips])[:-1])
 
 
 def histogram(train: list[np.ndarray], test: list[np.ndarray]) -> float:
@@ -155,8 +157,7 @@ def flac(test: list[np.ndarray]) -> float:
 
 def measure(folder: Path) -> dict[str, float]:
     """Return bits per sample on the test split, by name of the predictor."""
-    train = list(read_clips(folder, 10, 49).values())
-    test = list(read_clips(folder, 0, 4).values())
+    train, test = read_codes(recordings(folder, 10, 49)), read_codes(recordings(folder, *TEST_TAKES))
     global_bits, scale = global_prediction(train, test)
     return {
         "uniform": 8.0,
