@@ -119,15 +119,15 @@ def train(config: Config, folder: str | Path) -> Path:
                 _report(log, *unread, config)
                 unread = None
                 with log.paused():
+                    weights = state["ema"] or state["params"]
                     if evaluating:
-                        weights = state["ema"] or state["params"]
                         metric = _evaluate(evaluation_step, weights, valid, t.evaluate_batches, mesh)
                         log.evaluation(done, {"valid/bits": metric})
-                        if last or (t.sample_every and done % t.sample_every == 0):
-                            write_samples(folder, log, done, config, codec, graph, weights, dataset)
                     if saving:
                         log.flush()
                         checkpoints.save(done, state, card, metric if evaluating else None)
+                    if last or (t.sample_every and done % t.sample_every == 0):
+                        write_samples(folder, log, done, config, codec, graph, weights, dataset)
                 if stopping and not last:
                     checkpoints.wait()
                     log.say(f"stopped at step {done}; the same command goes on from here")
