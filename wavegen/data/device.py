@@ -4,7 +4,7 @@ All functions are pure and run inside the jitted training step, so that only int
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Int, Key
 from wavegen.types import Pcm, Tokens, Waveform
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """The part of a codec that the pipeline needs."""
 
