@@ -625,11 +625,11 @@ def test_evaluation_wastes_little_on_short_files(tmp_path, rng):
 class Bytes:
     """A codec of 256 linear levels."""
 
-    vocab_size = 256
+    start_token = 128
     hop_length = 1
 
-    def encode(self, waveform):
-        return jnp.floor(waveform * 128 + 128).astype(jnp.int32)[..., None]
+    def encode(self, audio):
+        return jnp.floor(audio * 128 + 128).astype(jnp.int32)[..., None]
 
 
 def test_enough_context_makes_windowed_likelihood_exact(tmp_path, rng):

@@ -17,10 +17,15 @@ from wavegen.types import Pcm, Tokens, Waveform
 class Encoder(Protocol):
     """The part of a codec that the pipeline needs."""
 
-    vocab_size: int
-    hop_length: int
+    @property
+    def hop_length(self) -> int:
+        """Samples a token frame."""
 
-    def encode(self, waveform: Waveform) -> Tokens:
+    @property
+    def start_token(self) -> int:
+        """The token that stands before the first frame."""
+
+    def encode(self, audio: Waveform) -> Tokens:
         """Waveforms in [-1, 1] to tokens."""
 
 
@@ -91,7 +96,7 @@ def make_example(
     Returns:
         waveform: float32 [B, T] in [-1, 1].
         targets: int [B, N, K], the codec's tokens.
-        inputs: int [B, N, K], the same one frame later, behind the start token `vocab_size // 2`.
+        inputs: int [B, N, K], the same one frame later, behind the codec's start token.
         mask: bool [B, N], the frames that count in a loss or a likelihood.
         labels: int32 [B, fields].
         features: float32 [B, F, D], if the batch has them.
@@ -103,7 +108,7 @@ def make_example(
     example = {
         "waveform": waveform,
         "targets": targets,
-        "inputs": shift(targets, codec.vocab_size // 2),
+        "inputs": shift(targets, codec.start_token),
         "mask": frame_mask(batch["context"], batch["length"], targets.shape[1], codec.hop_length),
         "labels": batch["labels"],
     }
