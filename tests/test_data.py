@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -235,6 +236,28 @@ def test_other_settings_replace_the_dataset_and_leave_nothing_behind(recordings,
     prepare(recordings, tmp_path / "out", sample_rate=4000)
     assert sorted(contents(tmp_path / "out")) == ["manifest.json", "shard-00000.json", "shard-00000.pcm"]
     assert Dataset.open(tmp_path / "out", verify=True).sample_rate == 4000
+
+
+def test_parts_of_killed_runs_are_removed_once_they_are_old(recordings, tmp_path):
+    parts = [tmp_path / "out" / f".shard-00000.pcm.{name}.part" for name in ("old", "new")]
+    parts[0].parent.mkdir()
+    for part in parts:
+        part.touch()
+    os.utime(parts[0], (0, 0))
+    prepare(recordings, tmp_path / "out", sample_rate=RATE)
+    assert [part.exists() for part in parts] == [False, True]
+
+
+def die(*arguments):
+    os._exit(1)
+
+
+def test_death_of_a_worker_process_is_reported(recordings, tmp_path, monkeypatch):
+    monkeypatch.setattr("wavegen.data.prepare.make_shard", die)
+    with pytest.raises(
+        WavegenError, match=r"a worker process died, .* use fewer than 2 workers and run again"
+    ):
+        prepare(recordings, tmp_path / "out", sample_rate=RATE, shard_bytes=1, workers=2)
 
 
 def test_folder_is_prepared_once_into_the_cache(recordings, tmp_path):
