@@ -5,6 +5,8 @@ decodes a whole group to reach one record, which made crops a hundred times slow
 Source: https://github.com/google/array_record
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -34,13 +36,15 @@ class ArrayRecordWriter:
         first = self._records
         for chunk in range(_chunks(len(pcm), self._hop)):
             part = pcm[chunk * self._hop : (chunk + 2) * self._hop]
-            self._writer.write(part.astype("<i2").tobytes())
+            with _failed_writes():
+                self._writer.write(part.astype("<i2").tobytes())
             self._records += 1
         return first
 
     def close(self) -> None:
         """Write the index of records."""
-        self._writer.close()
+        with _failed_writes():
+            self._writer.close()
 
 
 class ArrayRecordReader:
@@ -75,6 +79,15 @@ class ArrayRecordReader:
 def _chunks(length: int, hop: int) -> int:
     """How many 2-hop chunks cover `length` samples."""
     return max(1, -(-length // hop) - 1)
+
+
+@contextmanager
+def _failed_writes() -> Iterator[None]:
+    """A full disk as the OSError that it is; the package raises RuntimeError, and only when it flushes."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 def _module() -> ModuleType:

@@ -39,7 +39,7 @@ class _Source:
         self.dataset = dataset
         self.files: Files = dataset.split(split)
         self.batch_size = batch_size
-        self._columns = dataset.label_columns(fields)
+        self._labels = self.files.labels[:, dataset.label_columns(fields)]
         share = batch_size // process_count
         self._rows = slice(process_index * share, (process_index + 1) * share)
 
@@ -66,7 +66,7 @@ class _Source:
             "start": start.astype(np.int64),
             "length": length.astype(np.int32),
             "context": context.astype(np.int32),
-            "labels": self.files.labels[:, self._columns][file],
+            "labels": self._labels[file],
         }
         if hop is not None:
             batch["features"] = np.zeros((len(file), span // hop, self.dataset.feature_width), np.float32)

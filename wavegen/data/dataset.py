@@ -153,6 +153,8 @@ class Dataset:
         shard = int(files.shard[row])
         if shard not in self._features:
             path = self.path / (self.manifest.shards[shard].name + FEATURES_SUFFIX)
-            self._features[shard] = np.memmap(path, "<f4", mode="r").reshape(-1, self.feature_width)
+            self._features[shard] = np.asarray(np.memmap(path, "<f4", mode="r")).reshape(
+                -1, self.feature_width
+            )
         first = int(files.first_frame[row])
-        return np.asarray(self._features[shard][first + start : first + stop])
+        return self._features[shard][first + start : first + stop]

@@ -40,8 +40,9 @@ class MemmapReader:
     """
 
     def __init__(self, path: Path, channels: int):
-        self._samples = np.memmap(path, "<i2", mode="r").reshape(-1, channels)
+        # As a plain array: slices of np.memmap objects take several times as long.
+        self._samples = np.asarray(np.memmap(path, "<i2", mode="r")).reshape(-1, channels)
 
     def read(self, offset: int, length: int, start: int, stop: int) -> Int16[np.ndarray, "T C"]:
         """Samples [start, stop) of the recording that begins at `offset` and has `length` samples."""
-        return np.asarray(self._samples[offset + start : offset + stop])
+        return self._samples[offset + start : offset + stop]

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from wavegen.atomic import cannot_write
 from wavegen.audio import Audio
 from wavegen.data.manifest import MANIFEST, VERSION, Backend, DataFile, ShardRow, SkippedRow, read_shard_row
 from wavegen.data.plan import PlannedShard, Settings, digest, find_recordings, plan_shards
@@ -127,6 +128,10 @@ def prepare(
         raise WavegenError(f"expected 0 <= shard_index < num_shards, got {shard_index} of {num_shards}")
     plan = list(plan_shards(find_recordings(folder), settings))
     inputs = digest([shard.inputs for shard in plan])
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(out, error) from error
     forget_other_manifest(out, inputs)
 
     mine = plan[shard_index::num_shards]

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int16
@@ -36,6 +36,7 @@ class Clip:
     features: Float32[np.ndarray, "F D"] | None = None
 
 
+@runtime_checkable
 class ShardWriter(Protocol):
     """Stores recordings one after the other."""
 
@@ -46,6 +47,7 @@ class ShardWriter(Protocol):
         """Finish the file."""
 
 
+@runtime_checkable
 class ShardReader(Protocol):
     """Reads any part of any recording of one shard."""
 
@@ -91,9 +93,9 @@ def write_shard(
     files: list[FileRow] = []
     skipped: list[SkippedRow] = []
     row_path, path = folder / f"{name}.json", data_path(folder, name, format.backend)
-    row_path.unlink(missing_ok=True)  # so that a crash between here and the end leaves no row that lies
     frames: list[np.ndarray] = []
     with atomic_path(path) as part:
+        row_path.unlink(missing_ok=True)  # so that a crash from here on leaves no row that lies
         writer = _open_writer(part, format)
         try:
             for clip in clips:
