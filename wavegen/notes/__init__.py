@@ -1,0 +1,1 @@
+"""Notes: melodies as arrays, the composer, the piano that renders them, and the corpus made of both."""
