@@ -1,0 +1,7 @@
+"""Kernels: operations with one reference and several implementations, chosen by one dispatcher."""
+
+from .wavenet.api import wavenet_generate as wavenet_generate
+from .wavenet.forward import wavenet_forward as wavenet_forward
+from .wavenet.prefill import wavenet_prefill as wavenet_prefill
+from .wavenet.shapes import WaveNetShape as WaveNetShape
+from .wavenet.state import wavenet_init_state as wavenet_init_state

@@ -1,0 +1,1 @@
+"""The WaveNet: its parallel form, and its sample-by-sample generation in several implementations."""

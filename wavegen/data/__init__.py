@@ -1,0 +1,1 @@
+"""Recordings on disk to batches on the device: prepare, dataset, batches, device."""

@@ -1,0 +1,1 @@
+"""Figures and pictures that tell good audio from bad."""

@@ -1,1 +1,1 @@
-"""Notes: melodies as arrays, the composer, the piano that renders them, and the corpus made of both."""
+"""Melodies: notes as arrays and text, composed ones, and the piano that plays them."""

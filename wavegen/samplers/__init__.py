@@ -1,0 +1,1 @@
+"""From a model, a prompt and a key to tokens."""

@@ -1,0 +1,1 @@
+"""One loop for every model, and what it stands on."""

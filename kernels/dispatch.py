@@ -1,0 +1,46 @@
+"""The one chooser between implementations of an operation."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+def dispatch(
+    operation: str,
+    implementations: Mapping[str, Callable[..., Result]],
+    implementation: str | None,
+    *args: Any,
+    **kwargs: Any,
+) -> Result:
+    """Call one of several implementations of an operation.
+
+    Args:
+        operation: its name, for messages.
+        implementations: by name, the best first; one that cannot run these arguments here raises
+            NotImplementedError with the reason.
+        implementation: a name is that implementation or its error; None is the first that can run.
+        *args: for the implementation.
+        **kwargs: for the implementation.
+
+    Returns:
+        What the implementation returns.
+
+    Raises:
+        ValueError: no implementation has that name.
+        NotImplementedError: the named implementation, or every one, cannot run here; with the reasons.
+    """
+    if implementation is not None:
+        if implementation not in implementations:
+            names = ", ".join(implementations)
+            raise ValueError(
+                f"{operation} has no implementation {implementation!r}; choose from {names}, or None"
+            )
+        return implementations[implementation](*args, **kwargs)
+    reasons = []
+    for name, call in implementations.items():
+        try:
+            return call(*args, **kwargs)
+        except NotImplementedError as reason:
+            reasons.append(f"{name}: {reason}")
+    raise NotImplementedError(f"no implementation of {operation} can run here ({'; '.join(reasons)})")

@@ -1,0 +1,103 @@
+"""Generate audio tokens with a WaveNet, sample by sample: the operation and its checks."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ..dispatch import dispatch
+from . import reference, xla
+from .checks import check_condition, check_inputs, check_sampling, check_state, check_weights, is_number
+from .draw import key_words
+from .shapes import WaveNetShape, Weights
+from .state import State
+
+IMPLEMENTATIONS = {"xla": xla.generate, "reference": reference.generate}
+"""Best first."""
+
+
+def wavenet_generate(
+    weights: Weights,
+    shape: WaveNetShape,
+    state: State,
+    steps: int,
+    *,
+    key: Array,
+    inputs: Float[Array, "B T R"] | None = None,
+    condition: Float[Array, "B F C"] | None = None,
+    condition_hop: int = 1,
+    condition_offset: Int[Array, ""] | int = 0,
+    forced: Int[Array, "B T"] | None = None,
+    temperature: Float[Array, ""] | float = 1.0,
+    top_k: Int[Array, ""] | int = 0,
+    top_p: Float[Array, ""] | float = 1.0,
+    row_offset: Int[Array, ""] | int = 0,
+    return_logits: bool = False,
+    implementation: str | None = None,
+) -> tuple[Int[Array, "B T"], State] | tuple[Int[Array, "B T"], State, Float[Array, "B T O"]]:
+    """Generate `steps` tokens for each of B streams.
+
+    Generating in chunks, each from the state that the one before returned, gives the same tokens as one call.
+    Random numbers depend on the key, the position in the stream and the row alone. Under an outer `jax.jit`
+    the state can be donated.
+
+    Args:
+        weights: the network, see `shapes.Weights`.
+        shape: its static half.
+        state: from `wavenet_init_state`, `wavenet_prefill` or an earlier call.
+        steps: tokens T to generate.
+        key: one threefry key (`jax.random.key`), the same for every chunk of a stream.
+        inputs: added to the first layer's input of each step.
+        condition: features at frame rate, needed if and only if the weights have "condition". One frame holds
+            for all steps (global); else step i of this call has frame (condition_offset + i) //
+            condition_hop.
+        condition_hop: samples a frame spans.
+        condition_offset: samples of the first frame that are already generated, in [0, condition_hop).
+        forced: tokens to use instead of drawn ones; -1 = draw. They come back unchanged.
+        temperature: of the softmax; of a mixture's component choice and its scales. 0 = the likeliest.
+        top_k: draw from the k likeliest tokens; 0 = all. Softmax head only.
+        top_p: draw from the fewest tokens that hold this share of the probability, in (0, 1]. Softmax head
+            only.
+        row_offset: number of the first row, where a batch is generated in parts.
+        return_logits: return the network's raw outputs too.
+        implementation: name of one; None = the best that can run here.
+
+    Returns:
+        tokens int32, the state after them, and with `return_logits` the outputs that each was drawn from.
+
+    Raises:
+        ValueError: an argument does not fit the network.
+        NotImplementedError: the implementation cannot run this network here.
+    """
+    check_weights(weights, shape)
+    batch = check_state(weights, shape, state)
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    check_inputs(weights, inputs, batch, steps)
+    if forced is not None and (
+        forced.shape != (batch, steps) or not jnp.issubdtype(forced.dtype, jnp.integer)
+    ):
+        raise ValueError(
+            f"forced must be integers [{batch}, {steps}], got {forced.dtype}{list(forced.shape)}"
+        )
+    check_condition(weights, condition, batch, steps, condition_hop, condition_offset)
+    check_sampling(shape, temperature, top_k, top_p)
+    tokens, state, outputs = dispatch(
+        "wavenet_generate",
+        IMPLEMENTATIONS,
+        implementation,
+        weights,
+        shape,
+        state,
+        steps,
+        key=key_words(key),
+        inputs=inputs,
+        condition=condition,
+        condition_hop=condition_hop,
+        condition_offset=condition_offset,
+        forced=None if forced is None else forced.astype(jnp.int32),
+        temperature=temperature,
+        top_k=None if is_number(top_k) and top_k == 0 else top_k,
+        top_p=None if is_number(top_p) and top_p == 1 else top_p,
+        row_offset=row_offset,
+        return_logits=return_logits,
+    )
+    return (tokens, state, outputs) if return_logits else (tokens, state)

@@ -1,0 +1,145 @@
+"""Draw tokens with random numbers that depend on (key, position, row) only.
+
+Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), in plain
+uint32 arithmetic, so that a kernel in any language can repeat it bit for bit. The counter is (position, row):
+any chunk of any row of a batch can be generated on its own, and gets the numbers it would get in the whole.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt32
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA
+"""The constant of the threefry key schedule."""
+
+
+def key_words(key: Array) -> UInt32[Array, "2"]:
+    """Return the two words of a threefry key, typed (`jax.random.key`) or raw.
+
+    Raises:
+        ValueError: the key is not one threefry key.
+    """
+    key = jnp.asarray(key)
+    words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    if words.shape != (2,) or words.dtype != jnp.uint32:
+        raise ValueError(
+            f"expected one threefry key of 2 uint32 words, got {words.dtype}{list(words.shape)}; "
+            'make it with jax.random.key(seed, impl="threefry2x32")'
+        )
+    return words
+
+
+def threefry2x32(
+    key: UInt32[Array, "2"], first: UInt32[Array, "*s"], second: UInt32[Array, "*s"]
+) -> tuple[UInt32[Array, "*s"], UInt32[Array, "*s"]]:
+    """Encrypt the counter (first, second) under the key: two independent uniform words."""
+    schedule = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))
+    x, y = first + schedule[0], second + schedule[1]
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            x = x + y
+            y = x ^ ((y << jnp.uint32(rotation)) | (y >> jnp.uint32(32 - rotation)))
+        x = x + schedule[(group + 1) % 3]
+        y = y + schedule[(group + 2) % 3] + jnp.uint32(group + 1)
+    return x, y
+
+
+def uniforms(
+    key: UInt32[Array, "2"], position: Int[Array, ""], rows: Int[Array, "B"]
+) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
+    """Return two uniform float32 in (0, 1) for each row at a position of its stream.
+
+    They are the top 23 bits plus half a step: exact in float32, so neither 0 nor 1 can come out. (With 24
+    bits the largest would round to 1.)
+    """
+    counter = jnp.broadcast_to(position.astype(jnp.uint32), rows.shape)
+    first, second = threefry2x32(key, counter, rows.astype(jnp.uint32))
+    return _to_unit(first), _to_unit(second)
+
+
+def _to_unit(words: UInt32[Array, "B"]) -> Float[Array, "B"]:
+    return ((words >> jnp.uint32(9)).astype(jnp.float32) + 0.5) * jnp.float32(2**-23)
+
+
+def choose_index(weights: Float[Array, "B V"], uniform: Float[Array, "B"]) -> Int[Array, "B"]:
+    """Invert the cumulative sum: the first v whose sum exceeds uniform times the total.
+
+    As `uniforms` are at most 1 - 2^-24 the product stays below the total, so an index of weight 0 is never
+    chosen.
+    """
+    cumulative = jnp.cumsum(weights, axis=-1)
+    return jnp.sum(cumulative <= uniform[:, None] * cumulative[:, -1:], axis=-1, dtype=jnp.int32)
+
+
+def keep_likely(
+    logits: Float[Array, "B V"], top_k: Int[Array, ""] | int, top_p: Float[Array, ""] | float
+) -> Float[Array, "B V"]:
+    """Set to -inf all but the top_k likeliest (0 = all) and, of those, the fewest that hold a share top_p.
+
+    Levels as likely as the last one kept are kept too.
+    """
+    ranked = jnp.sort(logits, axis=-1, descending=True)
+    rank = jnp.arange(logits.shape[-1])[None]
+    allowed = (rank < top_k) | (jnp.asarray(top_k) == 0)
+    mass = jnp.where(allowed, jnp.exp(ranked - ranked[:, :1]), 0)
+    before = jnp.cumsum(mass, axis=-1) - mass
+    kept = allowed & ((before < top_p * mass.sum(-1, keepdims=True)) | (rank == 0))
+    last = jnp.sum(kept, axis=-1, keepdims=True) - 1
+    return jnp.where(logits >= jnp.take_along_axis(ranked, last, axis=-1), logits, -jnp.inf)
+
+
+def choose_token(
+    logits: Float[Array, "B V"],
+    uniform: Float[Array, "B"],
+    temperature: Float[Array, ""] | float = 1.0,
+    top_k: Int[Array, ""] | int | None = None,
+    top_p: Float[Array, ""] | float | None = None,
+) -> Int[Array, "B"]:
+    """Draw from softmax(logits / temperature), cut to its likeliest levels, with one uniform number a row.
+
+    Args:
+        logits: unnormalised log-probabilities.
+        uniform: numbers in (0, 1) from `uniforms`.
+        temperature: 0 = the likeliest level.
+        top_k: levels kept; 0 = all.
+        top_p: share of the mass kept, in (0, 1]. Where both are None nothing is sorted, which is quicker.
+
+    Returns:
+        Tokens in [0, V).
+    """
+    temperature = jnp.asarray(temperature, logits.dtype)
+    scaled = logits / jnp.where(temperature > 0, temperature, 1)
+    if top_k is not None or top_p is not None:
+        scaled = keep_likely(scaled, 0 if top_k is None else top_k, 1.0 if top_p is None else top_p)
+    drawn = choose_index(jnp.exp(scaled - scaled.max(-1, keepdims=True)), uniform)
+    return jnp.where(temperature > 0, drawn, jnp.argmax(logits, -1).astype(jnp.int32))
+
+
+def choose_from_mixture(
+    logits: Float[Array, "B M"],
+    means: Float[Array, "B M"],
+    log_scales: Float[Array, "B M"],
+    uniform: tuple[Float[Array, "B"], Float[Array, "B"]],
+    vocab_size: int,
+    temperature: Float[Array, ""] | float = 1.0,
+) -> Int[Array, "B"]:
+    """Draw from a mixture of logistics: a component with one uniform number, its value with the other.
+
+    Args:
+        logits: of the components.
+        means: in code space, where the tokens span [-1, 1].
+        log_scales: natural logarithms of the logistics' scales.
+        uniform: two numbers in (0, 1) a row, from `uniforms`.
+        vocab_size: levels V.
+        temperature: divides the logits and multiplies the scales; 0 = the mean of the likeliest component.
+
+    Returns:
+        The nearest tokens, in [0, V).
+    """
+    component = choose_token(logits, uniform[0], temperature)[:, None]
+    mean = jnp.take_along_axis(means, component, axis=-1)[:, 0]
+    scale = jnp.exp(jnp.take_along_axis(log_scales, component, axis=-1)[:, 0])
+    value = mean + temperature * scale * (jnp.log(uniform[1]) - jnp.log1p(-uniform[1]))
+    level = jnp.floor((value + 1) / 2 * (vocab_size - 1) + 0.5)
+    return jnp.clip(level, 0, vocab_size - 1).astype(jnp.int32)

@@ -1,0 +1,69 @@
+"""The codec contract: audio to integer tokens and back."""
+
+from abc import ABC, abstractmethod
+
+from wavegen.types import Tokens, Waveform
+
+
+class Codec(ABC):
+    """Audio in, integer tokens out, and back.
+
+    A codec cuts a waveform into frames of `hop_length` samples and writes each frame as `codebooks` integers.
+    Members are immutable; both methods are pure and can be traced by `jax.jit`.
+
+    Laws, tested for every member:
+
+    - tokens lie in `[0, vocab_size)`, and `T` samples give `N = ceil(T / hop_length)` frames;
+    - `decode(encode(x))[:, :T]` has the shape of `x`;
+    - row `i` of a batch is coded exactly as the same clip alone;
+    - pieces cut at multiples of `hop_length` and coded one by one give the codes of the whole, unless the
+      member says that it looks at the whole window.
+    """
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """Count of values that a token can take."""
+
+    @property
+    @abstractmethod
+    def codebooks(self) -> int:
+        """Tokens per frame."""
+
+    @property
+    @abstractmethod
+    def hop_length(self) -> int:
+        """Samples per frame."""
+
+    @property
+    @abstractmethod
+    def mu(self) -> int:
+        """Companding of code space, for models that predict amplitudes; 0 where codes are even in amplitude."""
+
+    @property
+    @abstractmethod
+    def start_token(self) -> int:
+        """The token that stands before the first frame of every clip."""
+
+    @abstractmethod
+    def encode(self, audio: Waveform) -> Tokens:
+        """Write a batch of waveforms as tokens.
+
+        Args:
+            audio: `[B, T]` floats in [-1, 1], mono. Values outside are clipped by codecs of a fixed range.
+
+        Returns:
+            `[B, N, K]` int32 in `[0, vocab_size)`. The last frame is filled up with zeros if `T` is no
+            multiple of `hop_length`.
+        """
+
+    @abstractmethod
+    def decode(self, tokens: Tokens) -> Waveform:
+        """Turn tokens back into waveforms.
+
+        Args:
+            tokens: `[B, N, K]` integers in `[0, vocab_size)`.
+
+        Returns:
+            `[B, N * hop_length]` float32 in [-1, 1].
+        """

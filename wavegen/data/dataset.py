@@ -1,0 +1,158 @@
+"""A prepared dataset, opened for reading."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int16, Int32, Int64
+
+from wavegen.data.manifest import Manifest, read_manifest
+from wavegen.data.shards import FEATURES_SUFFIX, ShardReader, file_sha256, open_shard
+from wavegen.errors import WavegenError
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """The recordings of one split, a row each, in the order of the dataset.
+
+    Args:
+        names: paths below the prepared folder.
+        shard: number of the shard.
+        offset: where the recording begins in it; the backend's own unit.
+        length: in samples.
+        first_frame: where its features begin in the shard's features, in frames.
+        labels: one integer per field, in the order of `Dataset.labels`.
+    """
+
+    names: tuple[str, ...]
+    shard: Int64[np.ndarray, "files"]
+    offset: Int64[np.ndarray, "files"]
+    length: Int64[np.ndarray, "files"]
+    first_frame: Int64[np.ndarray, "files"]
+    labels: Int32[np.ndarray, "files D"]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class Dataset:
+    """Random access to a prepared dataset; made by `Dataset.open`.
+
+    Example:
+        >>> import tempfile
+        >>> from wavegen.data.prepare import Clip, write_dataset
+        >>> clips = [Clip("a", np.arange(5, dtype=np.int16), {"bird": "wren"})]
+        >>> folder = tempfile.mkdtemp()
+        >>> manifest = write_dataset(folder, clips, sample_rate=16000)
+        >>> dataset = Dataset.open(folder)
+        >>> dataset.labels, dataset.read(dataset.split("train"), 0, 2, 4)[:, 0].tolist()
+        ({'bird': ('wren',)}, [2, 3])
+    """
+
+    def __init__(self, path: Path, manifest: Manifest):
+        self.path = path
+        self.manifest = manifest
+        self.sample_rate = manifest.format.sample_rate
+        self.channels = manifest.format.channels
+        self.labels = manifest.labels
+        self.feature_hop = manifest.format.feature_hop
+        self.feature_width = manifest.feature_width
+        self._readers: dict[int, ShardReader] = {}
+        self._features: dict[int, np.ndarray] = {}
+
+    @classmethod
+    def open(cls, path: str | Path, verify: bool = False) -> "Dataset":
+        """Open a dataset.
+
+        Args:
+            path: its folder.
+            verify: also read every shard and compare its sha256, which takes about a second per gigabyte.
+
+        Raises:
+            WavegenError: no dataset there, a damaged manifest, a shard that is missing, cut short or, with
+                `verify`, damaged.
+        """
+        dataset = cls(Path(path), read_manifest(path))
+        for shard in dataset.manifest.shards:
+            for expected in shard.data:
+                file = dataset.path / expected.name
+                size = file.stat().st_size if file.is_file() else None
+                if size != expected.bytes:
+                    got = "no such file" if size is None else f"{size}"
+                    raise WavegenError(
+                        f"expected {expected.bytes} bytes in {file}, got {got}; prepare the dataset again"
+                    )
+                if verify and (digest := file_sha256(file)) != expected.sha256:
+                    raise WavegenError(
+                        f"expected sha256 {expected.sha256[:12]}... of {file}, got {digest[:12]}...: it is "
+                        "damaged; delete it and prepare the dataset again"
+                    )
+        return dataset
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits that hold recordings."""
+        return tuple(sorted({file.split for file in self.manifest.files}))
+
+    def split(self, name: str) -> Files:
+        """The recordings of a split.
+
+        Raises:
+            WavegenError: no recording is in it.
+        """
+        codes = {
+            field: {value: code for code, value in enumerate(values)} for field, values in self.labels.items()
+        }
+        names, columns, labels = [], [], []
+        for index, row in enumerate(self.manifest.shards):
+            frames = 0
+            for file in row.files:
+                if file.split == name:
+                    names.append(file.name)
+                    columns.append((index, file.offset, file.length, frames))
+                    labels.append([codes[field][file.labels[field]] for field in codes])
+                frames += 0 if self.feature_hop is None else -(-file.length // self.feature_hop)
+        if not names:
+            raise WavegenError(
+                f"expected recordings in split {name!r} of {self.path}, got none; it has "
+                f"{', '.join(self.splits)}; prepare it with another split rule"
+            )
+        shard, offset, length, first_frame = np.array(columns, np.int64).T
+        return Files(
+            tuple(names),
+            shard,
+            offset,
+            length,
+            first_frame,
+            np.array(labels, np.int32).reshape(len(names), len(codes)),
+        )
+
+    def label_columns(self, fields: Sequence[str] | None) -> list[int]:
+        """The columns of `Files.labels` for some fields; None is all of them.
+
+        Raises:
+            WavegenError: a field that the dataset does not have.
+        """
+        known = list(self.labels)
+        for field in fields or ():
+            if field not in known:
+                raise WavegenError(f"expected label fields among {known} of {self.path}, got {field!r}")
+        return [known.index(field) for field in (known if fields is None else fields)]
+
+    def read(self, files: Files, row: int, start: int, stop: int) -> Int16[np.ndarray, "T C"]:
+        """Samples [start, stop) of the recording in `row`; 0 <= start <= stop <= its length."""
+        shard = int(files.shard[row])
+        if shard not in self._readers:
+            name = self.manifest.shards[shard].name
+            self._readers[shard] = open_shard(self.path, name, self.manifest.format)
+        return self._readers[shard].read(int(files.offset[row]), int(files.length[row]), start, stop)
+
+    def read_features(self, files: Files, row: int, start: int, stop: int) -> Float32[np.ndarray, "F D"]:
+        """Feature frames [start, stop) of the recording in `row`."""
+        shard = int(files.shard[row])
+        if shard not in self._features:
+            path = self.path / (self.manifest.shards[shard].name + FEATURES_SUFFIX)
+            self._features[shard] = np.memmap(path, "<f4", mode="r").reshape(-1, self.feature_width)
+        first = int(files.first_frame[row])
+        return np.asarray(self._features[shard][first + start : first + stop])

@@ -1,0 +1,101 @@
+"""The device half of the pipeline, the same for every model: int16 crops to inputs, targets and mask.
+
+All functions are pure and run inside the jitted training step, so that only int16 crosses to the device.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, Key
+
+from wavegen.codecs.base import Codec
+from wavegen.types import Pcm, Tokens, Waveform
+
+
+def to_waveform(pcm: Pcm) -> Waveform:
+    """int16 to float32 in [-1, 1): divided by 32768."""
+    return pcm.astype(jnp.float32) / 32768
+
+
+def augment(
+    waveform: Waveform, key: Key[Array, ""], gain_db: tuple[float, float] = (0.0, 0.0), polarity: bool = False
+) -> Waveform:
+    """A random gain, and a random sign, for each clip; clipped to [-1, 1].
+
+    Args:
+        waveform: [B, T].
+        key: PRNG key.
+        gain_db: lowest and highest gain in decibels, drawn uniformly; (0, 0) leaves the loudness.
+        polarity: flip the sign of every second clip or so; inaudible, and a new example to a model.
+    """
+    gain_key, sign_key = jax.random.split(key)
+    shape = (waveform.shape[0], 1)
+    if gain_db != (0.0, 0.0):
+        low, high = gain_db
+        decibels = jax.random.uniform(gain_key, shape, minval=low, maxval=high)
+        waveform = jnp.clip(waveform * 10 ** (decibels / 20), -1, 1)
+    if polarity:
+        waveform = waveform * jax.random.rademacher(sign_key, shape, dtype=waveform.dtype)
+    return waveform
+
+
+def shift(tokens: Tokens, start_token: int) -> Tokens:
+    """What a causal model reads to predict `tokens`: the start token in front, the last frame dropped."""
+    return jnp.pad(tokens, ((0, 0), (1, 0), (0, 0)), constant_values=start_token)[:, :-1]
+
+
+def frame_mask(
+    context: Int[Array, "B"], length: Int[Array, "B"], frames: int, hop: int
+) -> Bool[Array, "B N"]:
+    """Which token frames count: those that begin at or after `context` and before `length`.
+
+    Args:
+        context: leading samples that are only read, a multiple of `hop`.
+        length: valid samples.
+        frames: N.
+        hop: samples a frame.
+    """
+    begin = jnp.arange(frames)[None] * hop
+    return (begin >= context[:, None]) & (begin < length[:, None])
+
+
+def make_example(
+    batch: Mapping[str, Array],
+    codec: Codec,
+    key: Key[Array, ""] | None = None,
+    *,
+    gain_db: tuple[float, float] = (0.0, 0.0),
+    polarity: bool = False,
+) -> dict[str, Array]:
+    """Turn a host batch into what objectives read.
+
+    Args:
+        batch: of `BatchSource` or `EvaluationSource`.
+        codec: waveform to tokens.
+        key: PRNG key of this step; None, as for evaluation, leaves the waveforms as they are.
+        gain_db: see `augment`.
+        polarity: see `augment`.
+
+    Returns:
+        waveform: float32 [B, T] in [-1, 1].
+        targets: int [B, N, K], the codec's tokens.
+        inputs: int [B, N, K], the same one frame later, behind the codec's start token.
+        mask: bool [B, N], the frames that count in a loss or a likelihood.
+        labels: int32 [B, fields].
+        features: float32 [B, F, D], if the batch has them.
+    """
+    waveform = to_waveform(batch["pcm"])
+    if key is not None:
+        waveform = augment(waveform, key, gain_db, polarity)
+    targets = codec.encode(waveform)
+    example = {
+        "waveform": waveform,
+        "targets": targets,
+        "inputs": shift(targets, codec.start_token),
+        "mask": frame_mask(batch["context"], batch["length"], targets.shape[1], codec.hop_length),
+        "labels": batch["labels"],
+    }
+    if "features" in batch:
+        example["features"] = batch["features"]
+    return example

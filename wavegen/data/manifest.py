@@ -1,0 +1,168 @@
+"""The description of a prepared dataset: `manifest.json`, and one row file a shard."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from wavegen.atomic import atomic_write
+from wavegen.errors import WavegenError
+
+VERSION = 1
+MANIFEST = "manifest.json"
+Backend = Literal["memmap", "array_record"]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Format(_Row):
+    """What all recordings of a dataset have in common."""
+
+    sample_rate: int
+    """In Hz."""
+    channels: int = 1
+    backend: Backend = "memmap"
+    feature_hop: int | None = None
+    """Samples per feature frame; None without features."""
+
+
+class FileRow(_Row):
+    """One recording as stored."""
+
+    name: str
+    """Path below the prepared folder, with forward slashes."""
+    offset: int
+    """Where it begins in its shard: in samples (memmap), or the number of its first record (ArrayRecord)."""
+    length: int
+    """In samples of one channel, above 0."""
+    split: str
+    labels: dict[str, str]
+    sha256: str
+    """Of the stored samples: little-endian int16, channels interleaved."""
+
+
+class SkippedRow(_Row):
+    """One recording left out, and why."""
+
+    name: str
+    reason: str
+
+
+class DataFile(_Row):
+    """One file of a shard."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class ShardRow(_Row):
+    """One shard and what it holds; as `shard-00000.json` it says that the shard is whole."""
+
+    name: str
+    inputs: str
+    """sha256 of everything the shard was made from; equal inputs need no second run."""
+    files: tuple[FileRow, ...]
+    skipped: tuple[SkippedRow, ...]
+    feature_width: int
+    """Columns of a feature frame; 0 without features."""
+    data: tuple[DataFile, ...]
+
+
+class Manifest(_Row):
+    """A prepared dataset."""
+
+    version: int
+    format: Format
+    feature_width: int
+    """Columns of a feature frame; 0 without features."""
+    inputs: str
+    """sha256 of all that the dataset was made from."""
+    labels: dict[str, tuple[str, ...]]
+    """The values of each label field, in the order of their integers."""
+    shards: tuple[ShardRow, ...]
+
+    @property
+    def files(self) -> Iterable[FileRow]:
+        """Every file, in order."""
+        return (file for shard in self.shards for file in shard.files)
+
+    @property
+    def skipped(self) -> Iterable[SkippedRow]:
+        """Every file left out, in order."""
+        return (row for shard in self.shards for row in shard.skipped)
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Read and check the manifest of a prepared dataset.
+
+    Raises:
+        WavegenError: no dataset there, a damaged manifest, or one of another version.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise WavegenError(
+            f"expected a prepared dataset in {folder}, got no {MANIFEST} there; run `wavegen prepare`"
+        )
+    try:
+        content = json.loads(path.read_bytes())
+        version = content["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise WavegenError(
+            f"expected a manifest in {path}, got damaged JSON ({error}); prepare it again"
+        ) from error
+    if version != VERSION:
+        raise WavegenError(
+            f"expected a manifest of version {VERSION} in {path}, got {version}; prepare it again"
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise WavegenError(f"damaged manifest {path}: {first['msg']} at {where}; prepare it again") from error
+
+
+def read_shard_row(path: Path) -> ShardRow | None:
+    """The row in `path`; None if there is none or it was not written by this version."""
+    try:
+        return ShardRow.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def write_row(path: Path, row: BaseModel) -> None:
+    """Write a manifest or a shard row, whole or not at all."""
+    with atomic_write(path) as file:
+        file.write(row.model_dump_json(indent=1).encode())
+
+
+def vocabularies(files: Iterable[FileRow]) -> dict[str, tuple[str, ...]]:
+    """The values of each label field: in number order where all are whole numbers, else by alphabet.
+
+    Raises:
+        WavegenError: two files have different label fields.
+    """
+    values: dict[str, set[str]] = {}
+    first = None
+    for file in files:
+        if first is None:
+            first, values = file, {field: set() for field in file.labels}
+        if file.labels.keys() != values.keys():
+            raise WavegenError(
+                f"expected the label fields {sorted(values)} of {first.name}, got {sorted(file.labels)} in "
+                f"{file.name}; give every file the same fields"
+            )
+        for field, value in file.labels.items():
+            values[field].add(value)
+    return {field: tuple(sorted(seen, key=_number_order(seen))) for field, seen in values.items()}
+
+
+def _number_order(values: set[str]):
+    if all(value.isdecimal() for value in values):
+        return lambda value: (int(value), value)
+    return lambda value: value

@@ -1,0 +1,116 @@
+"""What there is to prepare and how it is cut into shards, known from names and file sizes alone."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wavegen.data.manifest import VERSION, Backend, Format
+from wavegen.data.splits import LabelPattern, SplitRule, Splits
+from wavegen.errors import WavegenError
+
+AUDIO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc", "au", "snd", "caf"),
+        *("w64", "rf64", "voc", "sph"),
+        # libsndfile does not decode these: they are here to be reported as skipped, not overlooked.
+        *("m4a", "aac", "mp4", "wma", "webm", "ape", "wv"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the content of a prepared dataset, besides the recordings; see `prepare`."""
+
+    sample_rate: int
+    channels: int
+    label_pattern: str | None
+    split: Splits
+    trim_silence_db: float | None
+    backend: Backend
+    shard_bytes: int
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "channels", "shard_bytes"):
+            if getattr(self, name) < 1:
+                raise WavegenError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        if self.backend not in ("memmap", "array_record"):
+            raise WavegenError(f"expected the backend memmap or array_record, got {self.backend!r}")
+        if self.trim_silence_db is not None and self.trim_silence_db <= 0:
+            raise WavegenError(f"expected trim_silence_db above 0, got {self.trim_silence_db}")
+        SplitRule(self.split)
+        if self.label_pattern is not None:
+            LabelPattern(self.label_pattern)
+
+    @property
+    def format(self) -> Format:
+        """What the manifest says of the dataset."""
+        return Format(sample_rate=self.sample_rate, channels=self.channels, backend=self.backend)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One recording to prepare: its name below the folder, and what tells whether it changed."""
+
+    name: str
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """One unit of work: the recordings of one shard."""
+
+    name: str
+    sources: tuple[Source, ...]
+    inputs: str
+    """sha256 of the settings and of what tells whether a recording changed."""
+
+
+def find_recordings(folder: str | Path) -> list[Source]:
+    """Every recording below a folder, by name; hidden files and folders are left out.
+
+    Raises:
+        WavegenError: no such folder, or no recordings in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise WavegenError(
+            f"expected a folder of recordings, got {folder}, which is no folder; check the path"
+        )
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = Path(parent, name)
+            if path.suffix.lower() in AUDIO_SUFFIXES and not name.startswith("."):
+                status = path.stat()
+                found.append(Source(path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
+    if not found:
+        raise WavegenError(
+            f"expected recordings (WAV, FLAC, OGG, MP3, ...) in {folder}, got none; check the path"
+        )
+    return sorted(found, key=lambda source: source.name)
+
+
+def plan_shards(sources: Sequence[Source], settings: Settings) -> Iterator[PlannedShard]:
+    """Group recordings into shards by the size of their files."""
+    group: list[Source] = []
+    index = size = 0
+    for position, source in enumerate(sources):
+        group.append(source)
+        size += source.size
+        if size >= settings.shard_bytes or position == len(sources) - 1:
+            inputs = digest([VERSION, asdict(settings), [asdict(member) for member in group]])
+            yield PlannedShard(f"shard-{index:05}", tuple(group), inputs)
+            group, index, size = [], index + 1, 0
+
+
+def digest(value: Any) -> str:
+    """sha256 of a value made of JSON's types, the same in every process."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

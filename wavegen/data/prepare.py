@@ -1,0 +1,279 @@
+"""Prepare a folder of recordings: decode, resample, label, split and store it as int16 shards with checksums.
+
+The work is a list of shards, each a pure function of its recordings and the settings. A shard whose row file
+tells of the same inputs is left alone, so the same command resumes an interrupted run, does nothing the
+second time, and, with `shard_index` and `num_shards`, spreads over machines that share the output folder.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from wavegen.audio import Audio
+from wavegen.data.manifest import MANIFEST, VERSION, Backend, DataFile, ShardRow, SkippedRow, read_shard_row
+from wavegen.data.plan import PlannedShard, Settings, digest, find_recordings, plan_shards
+from wavegen.data.shards import Clip as Clip
+from wavegen.data.shards import write_shard
+from wavegen.data.splits import LabelPattern, SplitRule, Splits
+from wavegen.data.write import forget_other_manifest, write_manifest
+from wavegen.data.write import write_dataset as write_dataset
+from wavegen.errors import WavegenError
+
+DEFAULT_SPLIT: Splits = MappingProxyType({"valid": 0.05, "test": 0.05})
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `prepare` did. `print(report)` shows it to a person.
+
+    Args:
+        out: the dataset.
+        files: how many recordings each split holds.
+        seconds: their length, per split.
+        skipped: what was left out, and why.
+        shards_written: by this call.
+        shards_kept: were whole already.
+        shards_missing: the work of other machines, not there yet; the dataset opens when it is 0.
+    """
+
+    out: Path
+    files: dict[str, int]
+    seconds: dict[str, float]
+    skipped: tuple[SkippedRow, ...]
+    shards_written: int
+    shards_kept: int
+    shards_missing: int
+
+    def __str__(self) -> str:
+        lines = [f"{self.out}: {self.shards_written} shard(s) written, {self.shards_kept} already there"]
+        for split in sorted(self.files):
+            lines.append(
+                f"  {split:<8}{self.files[split]:>9,} files  {self.seconds[split] / 60:>10,.1f} minutes"
+            )
+        if self.skipped:
+            lines.append(f"  skipped {len(self.skipped)}:")
+            lines += [f"    {row.name}: {row.reason}" for row in self.skipped[:20]]
+        if len(self.skipped) > 20:
+            lines.append(f"    and {len(self.skipped) - 20} more; see {MANIFEST}")
+        if self.shards_missing:
+            lines.append(f"  waiting for {self.shards_missing} shard(s) of other machines")
+        return "\n".join(lines)
+
+
+def prepare(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    sample_rate: int,
+    channels: int = 1,
+    label_pattern: str | None = None,
+    split: Splits = DEFAULT_SPLIT,
+    trim_silence_db: float | None = None,
+    backend: Backend = "memmap",
+    shard_bytes: int = 64 * 2**20,
+    workers: int | None = None,
+    shard_index: int = 0,
+    num_shards: int = 1,
+    progress: bool = True,
+) -> Report:
+    """Prepare every recording below `folder` into the dataset `out`.
+
+    Recordings that cannot be used are skipped, with the reason in the manifest and in the report. Running
+    again writes only what changed; a changed dataset replaces the old one.
+
+    Args:
+        folder: searched with its subfolders, in the order of the names.
+        out: the dataset's folder.
+        sample_rate: in Hz; recordings are resampled to it.
+        channels: 1 mixes everything to mono; above 1, recordings with another count are skipped.
+        label_pattern: labels from the path; see `wavegen.data.splits.LabelPattern`.
+        split: see `wavegen.data.splits.SplitRule`; by default 5 % "valid" and 5 % "test" by hash of the name.
+        trim_silence_db: cut ends this much quieter than the loudest moment; None keeps them.
+        backend: "memmap" (everywhere) or "array_record".
+        shard_bytes: close a shard when its recordings' files reach this size.
+        workers: processes; by default one a processor, and no pool for a single shard.
+        shard_index: this machine's number among `num_shards`.
+        num_shards: how many machines share the work; the last one to finish writes the manifest.
+        progress: show a progress bar.
+
+    Returns:
+        What was stored and what was skipped.
+
+    Raises:
+        WavegenError: no such folder, no recordings, none usable, bad settings, or a disk that cannot be
+            written.
+    """
+    folder, out = Path(folder), Path(out)
+    settings = Settings(
+        sample_rate=sample_rate,
+        channels=channels,
+        label_pattern=label_pattern,
+        split=dict(split),
+        trim_silence_db=trim_silence_db,
+        backend=backend,
+        shard_bytes=shard_bytes,
+    )
+    if not 0 <= shard_index < num_shards:
+        raise WavegenError(f"expected 0 <= shard_index < num_shards, got {shard_index} of {num_shards}")
+    plan = list(plan_shards(find_recordings(folder), settings))
+    inputs = digest([shard.inputs for shard in plan])
+    forget_other_manifest(out, inputs)
+
+    mine = plan[shard_index::num_shards]
+    todo = [shard for shard in mine if _whole(out, shard) is None]
+    _run(folder, out, todo, settings, workers, progress)
+
+    rows = [row for shard in plan if (row := _whole(out, shard)) is not None]
+    if len(rows) == len(plan):
+        write_manifest(out, rows, settings.format, inputs)
+    counts, samples = Counter[str](), Counter[str]()
+    for file in chain.from_iterable(row.files for row in rows):
+        counts[file.split] += 1
+        samples[file.split] += file.length
+    return Report(
+        out=out,
+        files=dict(counts),
+        seconds={name: total / sample_rate for name, total in samples.items()},
+        skipped=tuple(chain.from_iterable(row.skipped for row in rows)),
+        shards_written=len(todo),
+        shards_kept=len(mine) - len(todo),
+        shards_missing=len(plan) - len(rows),
+    )
+
+
+def prepared(path: str | Path, cache: str | Path, **settings: Any) -> Path:
+    """The prepared dataset for a path that is one already, or a folder of recordings.
+
+    Args:
+        path: a prepared dataset, used as it is, or a folder of recordings, prepared on first use.
+        cache: where prepared folders are kept, under a name made of the settings and the names, sizes and
+            times of the recordings.
+        **settings: of `prepare`; they do not touch a dataset that is prepared already.
+
+    Returns:
+        The dataset's folder.
+
+    Raises:
+        WavegenError: see `prepare`.
+    """
+    path = Path(path)
+    if (path / MANIFEST).is_file():
+        return path
+    sources = [asdict(source) for source in find_recordings(path)]
+    content = {name: value for name, value in settings.items() if name not in ("workers", "progress")}
+    out = Path(cache) / f"{path.resolve().name}-{digest([VERSION, sources, content])[:16]}"
+    if not (out / MANIFEST).is_file():
+        prepare(path, out, **settings)
+    return out
+
+
+def _run(
+    folder: Path,
+    out: Path,
+    todo: Sequence[PlannedShard],
+    settings: Settings,
+    workers: int | None,
+    progress: bool,
+) -> None:
+    """Make shards, in a pool of processes where there are several of both."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if not todo:
+        return
+    workers = min(workers or os.cpu_count() or 1, len(todo))
+    columns = (TextColumn("preparing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not progress) as bar:
+        task = bar.add_task("prepare", total=sum(source.size for shard in todo for source in shard.sources))
+        if workers <= 1:
+            for shard in todo:
+                make_shard(folder, out, shard, settings, lambda size: bar.advance(task, size))
+            return
+        # Spawned, not forked: a fork of a process with JAX's threads can hang.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            running = {pool.submit(make_shard, folder, out, shard, settings): shard for shard in todo}
+            try:
+                for future in as_completed(running):
+                    future.result()
+                    bar.advance(task, sum(source.size for source in running[future].sources))
+            except BrokenProcessPool as error:
+                raise WavegenError(
+                    f"a worker process died, often for want of memory; use fewer than {workers} workers and "
+                    "run again: finished shards are kept"
+                ) from error
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def make_shard(
+    folder: Path,
+    out: Path,
+    shard: PlannedShard,
+    settings: Settings,
+    advance: Callable[[int], None] = lambda size: None,
+) -> None:
+    """Prepare the recordings of one shard; `advance` hears the size of each file that is done, in bytes."""
+    clips = _decode(folder, shard, settings, advance)
+    write_shard(out, shard.name, clips, settings.format, shard.inputs)
+
+
+def _decode(
+    folder: Path, shard: PlannedShard, settings: Settings, advance: Callable[[int], None]
+) -> Iterator[Clip | SkippedRow]:
+    """The recordings of a shard as clips, and those that cannot be used as rows with the reason."""
+    pattern = None if settings.label_pattern is None else LabelPattern(settings.label_pattern)
+    rule = SplitRule(settings.split)
+    for source in shard.sources:
+        labels = {} if pattern is None else pattern.labels(source.name)
+        if labels is None:
+            yield SkippedRow(name=source.name, reason=f"its name does not match {settings.label_pattern!r}")
+        else:
+            split = rule.split(source.name, labels)
+            try:
+                audio = _conformed(Audio.read(folder / source.name), settings)
+                yield Clip(source.name, audio.to_pcm16(), labels, split)
+            except WavegenError as error:
+                reason = str(error).removeprefix(f"cannot read {folder / source.name}: ")
+                yield SkippedRow(name=source.name, reason=reason)
+        advance(source.size)
+
+
+def _conformed(audio: Audio, settings: Settings) -> Audio:
+    """A recording at the rate and with the channels of the dataset, its silent ends cut."""
+    # Lossy codecs overshoot full scale by some dB; far beyond are unscaled integers, ruined by clipping.
+    if (peak := np.abs(audio.samples).max()) > 8:
+        raise WavegenError(f"expected samples in [-1, 1], got a peak of {peak:.6g}; scale it to [-1, 1]")
+    if settings.channels == 1:
+        audio = audio.mono()
+    if audio.channels != settings.channels:
+        raise WavegenError(
+            f"expected {settings.channels} channels, got {audio.channels}; channels=1 mixes to mono"
+        )
+    audio = audio.resample(settings.sample_rate)
+    if settings.trim_silence_db is not None:
+        audio = audio.trim_silence(settings.trim_silence_db)
+        if len(audio.samples) == 0:
+            raise WavegenError("nothing but silence; a trimmed recording needs sound")
+    return audio
+
+
+def _whole(out: Path, shard: PlannedShard) -> ShardRow | None:
+    """The row of a shard that is there and made from the same inputs."""
+    row = read_shard_row(out / f"{shard.name}.json")
+    if row is None or row.inputs != shard.inputs or not all(_present(out, file) for file in row.data):
+        return None
+    return row
+
+
+def _present(out: Path, file: DataFile) -> bool:
+    path = out / file.name
+    return path.is_file() and path.stat().st_size == file.bytes

@@ -1,0 +1,125 @@
+"""Which label and which split a recording gets, from its name alone."""
+
+import fnmatch
+import hashlib
+import re
+from collections.abc import Mapping
+
+from wavegen.errors import WavegenError
+
+Splits = Mapping[str, float | str]
+
+
+class LabelPattern:
+    """Reads labels from a path such as "birds/0_george_12.wav".
+
+    Args:
+        pattern: names in braces are label fields, `*` is anything: "{digit}_{speaker}_{take}" reads the file
+            name without its ending, "{genre}/*" the folder above it and "{artist}/{album}/*" two. "folder" is
+            short for "{folder}/*".
+
+    Raises:
+        WavegenError: no field, a field twice, or two fields with nothing between them.
+
+    Example:
+        >>> LabelPattern("{digit}_{speaker}_{take}").labels("birds/0_george_12.wav")
+        {'digit': '0', 'speaker': 'george', 'take': '12'}
+    """
+
+    def __init__(self, pattern: str):
+        self.pattern = "{folder}/*" if pattern == "folder" else pattern
+        parts = re.split(r"(\{\w+\}|\*)", self.pattern)
+        self.fields = [part[1:-1] for part in parts if part.startswith("{")]
+        if (
+            not self.fields
+            or len(set(self.fields)) < len(self.fields)
+            or re.search(r"[}*][{*]", self.pattern)
+        ):
+            raise WavegenError(
+                f"expected a label pattern such as '{{speaker}}_{{take}}' or 'folder', got {pattern!r}; "
+                "write each field once in braces, with text between two of them"
+            )
+        # A field takes the fewest characters that fit, and never a folder boundary.
+        forms = {"{": lambda part: f"(?P<{part[1:-1]}>[^/]+?)", "*": lambda part: "[^/]*"}
+        self._regex = re.compile("".join(forms.get(part[:1], re.escape)(part) for part in parts))
+
+    def labels(self, name: str) -> dict[str, str] | None:
+        """The label of each field, or None where the name does not match.
+
+        Args:
+            name: path below the dataset's folder, with forward slashes.
+        """
+        path = name.rsplit(".", 1)[0].split("/")
+        match = self._regex.fullmatch("/".join(path[-1 - self.pattern.count("/") :]))
+        return match.groupdict() if match else None
+
+
+class SplitRule:
+    """Assigns whole recordings to splits; what no rule takes is "train".
+
+    Args:
+        splits: split name to one of
+            a fraction, 0.05: that share of the files, by hash of the name, so that a file never changes its
+            split when others come or go;
+            labels, "take=0-4,7" or "speaker=george,lucas": values and whole-number ranges of one label field;
+            a path pattern, "test/*": `*` stands for anything, folders included.
+            Labels and patterns are tried first, in order; fractions share what is left.
+
+    Raises:
+        WavegenError: fractions outside [0, 1] or above 1 together, or a rule of no known form.
+
+    Example:
+        >>> rule = SplitRule({"test": "take=0-4", "valid": 0.0})
+        >>> rule.split("0_george_3.wav", {"take": "3"}), rule.split("0_george_9.wav", {"take": "9"})
+        ('test', 'train')
+    """
+
+    def __init__(self, splits: Splits):
+        self._rules = [(name, rule) for name, rule in splits.items() if isinstance(rule, str)]
+        self._fractions = {name: float(share) for name, share in splits.items() if not isinstance(share, str)}
+        shares = self._fractions.values()
+        if any(not 0 <= share <= 1 for share in shares) or sum(shares) > 1:
+            raise WavegenError(f"expected split fractions in [0, 1] of sum at most 1, got {self._fractions}")
+        for name, rule in self._rules:
+            if "=" not in rule and "*" not in rule and "/" not in rule:
+                raise WavegenError(
+                    f"expected a fraction, labels ('take=0-4') or a path pattern ('test/*') for split "
+                    f"{name!r}, got {rule!r}"
+                )
+
+    def split(self, name: str, labels: Mapping[str, str]) -> str:
+        """The split of one recording.
+
+        Args:
+            name: path below the dataset's folder, with forward slashes.
+            labels: field to value.
+
+        Raises:
+            WavegenError: a rule asks for a field that the recording does not have.
+        """
+        for split, rule in self._rules:
+            field, equals, values = rule.partition("=")
+            if equals and field not in labels:
+                raise WavegenError(
+                    f"split {split!r} asks for the label {field!r}, got the fields {sorted(labels)} in "
+                    f"{name}; name it in the label pattern"
+                )
+            if _holds(labels[field], values) if equals else fnmatch.fnmatchcase(name, rule):
+                return split
+        position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+        for split, share in self._fractions.items():
+            if position < share:
+                return split
+            position -= share
+        return "train"
+
+
+def _holds(label: str, values: str) -> bool:
+    """Whether "0-4,7" or "george,lucas" names the label."""
+    for value in values.split(","):
+        bounds = re.fullmatch(r"(\d+)-(\d+)", value)
+        if bounds and label.isdecimal() and int(bounds[1]) <= int(label) <= int(bounds[2]):
+            return True
+        if label == value.strip():
+            return True
+    return False

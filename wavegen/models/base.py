@@ -1,0 +1,118 @@
+"""The contract of token models: tokens in, the distribution of the next ones out."""
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+from flax import nnx
+from jaxtyping import Array, Float, Int, PyTree
+
+from wavegen.types import Features, Labels, Logits, Tokens
+
+State = dict[str, Any]
+"""What a causal model remembers between steps: a plain pytree, so `lax.scan`, donation and checkpoints work."""
+
+
+class Choice(NamedTuple):
+    """How a token is drawn from its distribution.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the most likely token.
+        top_k: draws among the k most likely tokens; 0 is all.
+        top_p: draws among the smallest set of tokens that together have this probability; 1 is all.
+    """
+
+    temperature: float | Float[Array, ""] = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+class TokenModel(nnx.Module):
+    """A network over integer tokens.
+
+    Laws, tested for every member: outputs are finite, a batch row equals the same clip alone, and ``log_prob``
+    sums to one over the vocabulary.
+    """
+
+    @abstractmethod
+    def __call__(
+        self,
+        tokens: Tokens,
+        labels: Labels | None = None,
+        features: Features | None = None,
+        *,
+        dropout_key: Array | None = None,
+    ) -> Logits:
+        """Reads whole sequences at once.
+
+        Args:
+            tokens: values in ``[0, vocab_size)``.
+            labels: one integer per global field; -1 is unknown.
+            features: local conditions at frame rate; they belong to the tokens that are predicted.
+            dropout_key: turns dropout on.
+
+        Returns:
+            Parameters of the distribution of each token, float32.
+        """
+
+    @abstractmethod
+    def log_prob(self, logits: Logits, targets: Tokens, inputs: Tokens) -> Float[Array, "B N K"]:
+        """Ln p(targets), in nats, under the distributions that ``self(inputs)`` returned as ``logits``."""
+
+    @property
+    @abstractmethod
+    def flops_per_frame(self) -> int:
+        """Floating-point operations of the forward pass for one frame (a multiply-add is two)."""
+
+
+class CausalModel(TokenModel):
+    """A token model whose output at frame n depends on tokens up to n alone: it predicts token n + 1.
+
+    Law, tested for every member: ``model(tokens)[:, n]`` equals ``step`` run on tokens 0 to n from ``init_state``,
+    and position n depends on no later token.
+    """
+
+    @property
+    @abstractmethod
+    def receptive_field(self) -> int:
+        """Frames, the newest included, that one output depends on."""
+
+    @abstractmethod
+    def init_state(self, batch: int, labels: Labels | None = None, features: Features | None = None) -> State:
+        """The state before the first token, with the conditions of the whole sequence inside."""
+
+    @abstractmethod
+    def step(self, token: Int[Array, "B K"], state: State) -> tuple[Float[Array, "B K V"], State]:
+        """Reads one frame; returns the distribution of the next one, and the state after it."""
+
+    @abstractmethod
+    def read(self, tokens: Tokens, state: State) -> State:
+        """The state after a prompt has been heard; ``draw`` goes on from its last frame."""
+
+    @abstractmethod
+    def draw(
+        self, state: State, frames: int, key: Array, *, choice: Choice, implementation: str | None = None
+    ) -> tuple[Tokens, State]:
+        """Generates the next frames.
+
+        Args:
+            state: from ``init_state``, ``read`` or ``draw``; the frames so far are part of it.
+            frames: how many to generate.
+            key: of the whole clip: the numbers drawn depend on it, on the position and on the row alone, so that
+                generating in pieces equals generating at once.
+            choice: how tokens are drawn.
+            implementation: of the kernel, by name; None is the best one here.
+
+        Returns:
+            The new frames, and the state after them.
+        """
+
+
+def parameters(model: TokenModel) -> tuple[nnx.GraphDef, PyTree]:
+    """Splits a model into its structure and its parameters, a tree of plain dicts."""
+    graph, state = nnx.split(model)
+    return graph, nnx.to_pure_dict(state)
+
+
+def with_parameters(graph: nnx.GraphDef, params: PyTree) -> Any:
+    """The model with these parameters: the inverse of ``parameters``."""
+    return nnx.merge(graph, params)

@@ -1,0 +1,122 @@
+"""What steers a model: labels for the whole clip, features at frame rate, and the notes of a melody.
+
+A conditioner returns frames ``[B, F, C]`` that are added to every layer's gate, and may add an excitation
+``[B, T, X]`` at sample rate to the first layer's input. Frame f belongs to samples ``[f hop, (f + 1) hop)``.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from wavegen.types import Features, Labels
+
+_DECAYS = (0.02, 0.1, 0.4, 1.6)
+"""Time constants, in seconds, of the exponentials that tell a network how old a note is."""
+
+
+class LabelCondition(nnx.Module):
+    """Global conditioning: the sum of one learned vector per label field (van den Oord et al. 2016, section 2.5).
+
+    Args:
+        sizes: values that each field can take.
+        channels: width C of the vectors.
+        rngs: for the initial vectors.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], channels: int, *, rngs: nnx.Rngs) -> None:
+        initial = nnx.initializers.normal(0.5)
+        self.tables = nnx.List([nnx.Param(initial(rngs.params(), (size, channels))) for size in sizes])
+
+    def __call__(self, labels: Labels) -> Float[Array, "B 1 C"]:
+        """Sums the fields' vectors; a label of -1 (unknown) adds nothing."""
+        columns = [
+            jnp.where((labels[:, i] >= 0)[:, None], table[...][labels[:, i]], 0.0)
+            for i, table in enumerate(self.tables)
+        ]
+        return sum(columns[1:], columns[0])[:, None, :]
+
+
+class FeatureCondition(nnx.Module):
+    """Local conditioning on features at frame rate, upsampled by learned sub-pixel convolutions.
+
+    Each stage mixes three neighbouring frames and splits every one into ``factor`` finer ones, so that frame f of
+    the input becomes exactly the frames ``[f factor, (f + 1) factor)`` of the output. What the factors leave of the
+    hop is held constant by the network that reads the condition.
+
+    Args:
+        width: values per input frame.
+        channels: width C of the output.
+        hop_length: samples per input frame.
+        upsample: factors, the first one first; their product divides ``hop_length``.
+        rngs: for the initial weights.
+    """
+
+    def __init__(
+        self, width: int, channels: int, hop_length: int, upsample: tuple[int, ...], *, rngs: nnx.Rngs
+    ) -> None:
+        self.first = nnx.Conv(width, channels, 3, padding="SAME", rngs=rngs)
+        self.stages = nnx.List(
+            [nnx.Conv(channels, channels * factor, 3, padding="SAME", rngs=rngs) for factor in upsample]
+        )
+        self.hop_length = hop_length
+        for factor in upsample:
+            self.hop_length //= factor
+        self.channels = channels
+
+    def __call__(self, features: Features) -> Float[Array, "B F C"]:
+        """Returns frames of ``self.hop_length`` samples."""
+        frames = self.first(features)
+        for stage in self.stages:
+            frames = stage(jax.nn.gelu(frames))
+            frames = frames.reshape(frames.shape[0], -1, self.channels)
+        return frames
+
+
+class NoteCondition(nnx.Module):
+    """Conditioning on one melody, with a sine excitation at its pitch.
+
+    The excitation is the source of the neural source-filter models (Wang et al. 2019, arXiv:1810.11946): sines and
+    cosines of the note's first harmonics, whose phase starts at the onset, so that a frame says all about it.
+
+    Args:
+        channels: width C of the frames.
+        hop_length: samples per frame.
+        harmonics: sine and cosine pairs in the excitation.
+        sample_rate: Hz.
+        rngs: for the initial weights.
+    """
+
+    def __init__(
+        self, channels: int, hop_length: int, harmonics: int, sample_rate: int, *, rngs: nnx.Rngs
+    ) -> None:
+        self.pitches = nnx.Param(nnx.initializers.normal(0.5)(rngs.params(), (128, channels)))
+        self.shape = nnx.Linear(2 * len(_DECAYS) + 2, channels, rngs=rngs)
+        self.mix = nnx.Conv(channels, channels, 3, padding="SAME", rngs=rngs)
+        self.hop_length, self.harmonics, self.sample_rate = hop_length, harmonics, sample_rate
+
+    def __call__(self, features: Features) -> Float[Array, "B F C"]:
+        """Frames from (pitch, age, remaining, velocity), see ``wavegen.notes.score``."""
+        pitch, age, remaining, velocity = jnp.split(features, 4, axis=-1)
+        sounding = (pitch > 0).astype(features.dtype)
+        decays = jnp.asarray(_DECAYS, features.dtype)[None, None] * self.sample_rate
+        shape = [jnp.exp(-age / decays), jnp.exp(-remaining / decays), jnp.ones_like(velocity), velocity]
+        frames = self.shape(jnp.concatenate(shape, -1) * sounding)
+        frames = frames + self.pitches[...][pitch[..., 0].astype(jnp.int32)]
+        return frames + self.mix(jax.nn.gelu(frames))
+
+    def excitation(
+        self, features: Features, offset: Int[Array, ""] | int, samples: int
+    ) -> Float[Array, "B T X"]:
+        """Sines and cosines of the sounding note for the samples from ``offset`` on; zero in rests."""
+        place = offset + jnp.arange(samples)
+        frame, within = place // self.hop_length, place % self.hop_length
+        pitch, age = features[:, frame, 0], features[:, frame, 1] + within[None]
+        # A float32 loses the phase of a large angle: only the fraction of a cycle is multiplied by 2 pi.
+        cycles = age * (440.0 / self.sample_rate) * 2.0 ** ((pitch - 69.0) / 12.0)
+        waves = [
+            wave(2 * jnp.pi * jnp.mod(cycles * harmonic, 1.0))
+            for harmonic in range(1, self.harmonics + 1)
+            for wave in (jnp.sin, jnp.cos)
+        ]
+        return jnp.where((pitch > 0)[..., None], jnp.stack(waves, -1), 0.0)

@@ -1,0 +1,276 @@
+"""WaveNet over one token a frame (van den Oord et al. 2016, arXiv:1609.03499).
+
+This module owns the parameters and the conditioning. The arithmetic of the network is defined once, in
+``wavegen.kernels.wavenet``, where training (all samples at once) and sampling (one at a time) share it.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from wavegen.config import FeatureConditionConfig, MixtureHeadConfig, NoteConditionConfig, WaveNetConfig
+from wavegen.kernels import wavenet_generate, wavenet_init_state, wavenet_prefill
+from wavegen.kernels.wavenet.forward import wavenet_forward
+from wavegen.kernels.wavenet.head import log_prob
+from wavegen.kernels.wavenet.shapes import WaveNetShape
+from wavegen.models.base import CausalModel, Choice, State
+from wavegen.models.conditioning import FeatureCondition, LabelCondition, NoteCondition
+from wavegen.types import Features, Labels, Logits, Tokens
+
+_ANY_HOP = 1 << 30
+"""The hop of a condition that has one frame: it holds for every sample."""
+
+
+class WaveNet(CausalModel):
+    """Stacks of dilated, gated, residual convolutions with skip connections to a small head.
+
+    Args:
+        config: sizes; see the fields' descriptions.
+        vocab_size: tokens of the codec.
+        mu: companding of the codec's code space, 0 for linear codes.
+        label_sizes: values of each field in ``config.global_fields``.
+        sample_rate: Hz; used by the excitation of note conditioning.
+        rngs: for the initial weights.
+    """
+
+    def __init__(
+        self,
+        config: WaveNetConfig,
+        *,
+        vocab_size: int,
+        mu: int,
+        label_sizes: tuple[int, ...] = (),
+        sample_rate: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        c = config
+        mixture = c.head if isinstance(c.head, MixtureHeadConfig) else None
+        self.shape = WaveNetShape(
+            dilations=c.dilations * c.cycles,
+            vocab_size=vocab_size,
+            head=c.head.kind,
+            mixtures=mixture.components if mixture else 1,
+            linear_prediction=mixture.linear_prediction if mixture else 0,
+            mu=mu,
+        )
+        self.dropout, self.kernel_size, self.input_kernel_size = c.dropout, c.kernel_size, c.input_kernel_size
+        layers, residual, gate = len(self.shape.dilations), c.residual_channels, c.gate_channels
+
+        def normal(*shape: int, fan_in: int) -> nnx.Param:
+            return nnx.Param(jax.random.normal(rngs.params(), shape) * fan_in**-0.5)
+
+        def zeros(*shape: int) -> nnx.Param:
+            return nnx.Param(jnp.zeros(shape))
+
+        if c.input == "embedding":
+            self.embedding = nnx.Param(_smooth_embedding(rngs, c.input_kernel_size, vocab_size, residual))
+        else:
+            self.scalar = normal(c.input_kernel_size, 2, residual, fan_in=2 * c.input_kernel_size)
+        self.input_bias = zeros(residual)
+        self.dilated = normal(layers, c.kernel_size, residual, 2 * gate, fan_in=c.kernel_size * residual)
+        self.dilated_bias = zeros(layers, 2 * gate)
+        self.residual = normal(layers, gate, residual, fan_in=gate)
+        self.residual_bias = zeros(layers, residual)
+        self.skip = normal(layers, gate, c.skip_channels, fan_in=gate * layers)
+        self.skip_bias = zeros(c.skip_channels)
+        self.hidden = normal(c.skip_channels, c.head_channels, fan_in=c.skip_channels)
+        self.hidden_bias = zeros(c.head_channels)
+        self.output = normal(c.head_channels, self.shape.outputs, fan_in=100 * c.head_channels)
+        self.output_bias = nnx.Param(_initial_output_bias(self.shape))
+
+        self.labels = (
+            LabelCondition(label_sizes, c.global_channels, rngs=rngs) if c.global_fields else nnx.data(None)
+        )
+        self.local: FeatureCondition | NoteCondition | None = nnx.data(None)
+        channels = c.global_channels if c.global_fields else 0
+        if isinstance(c.local, FeatureConditionConfig):
+            self.local = FeatureCondition(
+                c.local.width, c.local.channels, c.local.hop_length, c.local.upsample, rngs=rngs
+            )
+        elif isinstance(c.local, NoteConditionConfig):
+            self.local = NoteCondition(
+                c.local.channels, c.local.hop_length, c.local.harmonics, sample_rate, rngs=rngs
+            )
+            width = 2 * c.local.harmonics
+            self.excitation = normal(width, residual, fan_in=max(width, 1))
+        if c.local is not None:
+            channels += c.local.channels
+        if channels:
+            self.condition = normal(layers, channels, 2 * gate, fan_in=channels)
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples, the newest included, that one output depends on."""
+        return self.shape.receptive_field(self.kernel_size, self.input_kernel_size)
+
+    @property
+    def flops_per_frame(self) -> int:
+        """Multiply-adds of the matrices, times two; biases and gates are not counted."""
+        layers, taps, residual, gates = self.dilated.shape
+        skip, hidden = self.hidden.shape
+        per_layer = taps * residual * gates + gates // 2 * (residual + skip)
+        return 2 * (layers * per_layer + skip * hidden + hidden * self.shape.outputs)
+
+    def weights(self) -> dict[str, Array]:
+        """The arrays that ``wavegen.kernels`` reads, by its names."""
+        names = [
+            *("embedding", "scalar", "input_bias", "dilated", "dilated_bias", "condition", "residual"),
+            *("residual_bias", "skip", "skip_bias", "hidden", "hidden_bias", "output", "output_bias"),
+        ]
+        return {name: getattr(self, name)[...] for name in names if hasattr(self, name)}
+
+    def encode(self, labels: Labels | None, features: Features | None) -> Float[Array, "B F C"] | None:
+        """Turns labels and features into the frames that are added to every gate; None for a model without.
+
+        A frame holds for ``condition_hop`` samples.
+
+        Args:
+            labels: needed when the model has global fields.
+            features: needed when the model has local conditioning.
+
+        Raises:
+            ValueError: a condition is missing, or is one that the model does not take.
+        """
+        for name, given, taken in (
+            ("labels", labels is not None, self.labels is not None),
+            ("features", features is not None, self.local is not None),
+        ):
+            if given != taken:
+                raise ValueError(f"this model {'needs' if taken else 'takes no'} {name}")
+        parts = [] if features is None or self.local is None else [self.local(features)]
+        if labels is not None and self.labels is not None:
+            vectors = self.labels(labels)
+            frames = parts[0].shape[1] if parts else 1
+            parts.append(jnp.broadcast_to(vectors, (vectors.shape[0], frames, vectors.shape[2])))
+        return jnp.concatenate(parts, -1) if parts else None
+
+    @property
+    def condition_hop(self) -> int:
+        """Samples per frame of ``encode``."""
+        return self.local.hop_length if self.local is not None else _ANY_HOP
+
+    def excite(
+        self, features: Features | None, offset: Int[Array, ""] | int, samples: int
+    ) -> Float[Array, "B T R"] | None:
+        """What is added to the first layer's input for the samples from ``offset`` on; None without excitation."""
+        if features is None or not isinstance(self.local, NoteCondition) or not self.local.harmonics:
+            return None
+        return self.local.excitation(features, offset, samples) @ self.excitation[...]
+
+    def __call__(
+        self,
+        tokens: Tokens,
+        labels: Labels | None = None,
+        features: Features | None = None,
+        *,
+        dropout_key: Array | None = None,
+    ) -> Logits:
+        """See ``TokenModel``; the last axis holds logits, or the parameters of the mixture."""
+        outputs = wavenet_forward(
+            self.weights(),
+            self.shape,
+            tokens[..., 0],
+            self.excite(features, 0, tokens.shape[1]),
+            self.encode(labels, features),
+            self.condition_hop,
+            dropout_key=dropout_key,
+            dropout_rate=self.dropout,
+        )
+        return outputs[:, :, None, :]
+
+    def log_prob(self, logits: Logits, targets: Tokens, inputs: Tokens) -> Float[Array, "B N K"]:
+        """See ``TokenModel``."""
+        return log_prob(logits[:, :, 0], self.shape, targets[..., 0], inputs[..., 0])[..., None]
+
+    def init_state(self, batch: int, labels: Labels | None = None, features: Features | None = None) -> State:
+        """See ``CausalModel``."""
+        state: State = {"network": wavenet_init_state(self.weights(), self.shape, batch)}
+        condition = self.encode(labels, features)
+        if condition is not None:
+            state["condition"] = condition
+        if features is not None:
+            state["features"] = features
+        return state
+
+    def _window(self, state: State, samples: int) -> dict[str, Any]:
+        """The kernel's arguments for the next ``samples`` samples: what of the conditions falls on them."""
+        position = state["network"]["position"]
+        window: dict[str, Any] = {"inputs": self.excite(state.get("features"), position, samples)}
+        if "condition" in state:
+            condition, hop = state["condition"], self.condition_hop
+            frames = min(condition.shape[1], (samples - 2) // hop + 2 if samples > 1 else 1)
+            # A slice that would reach past the end is moved back by XLA, and the offset with it.
+            first = jnp.clip(position // hop, 0, condition.shape[1] - frames)
+            window["condition"] = jax.lax.dynamic_slice_in_dim(condition, first, frames, axis=1)
+            window["condition_hop"] = hop
+            window["condition_offset"] = position - first * hop
+        return window
+
+    def step(self, token: Int[Array, "B K"], state: State) -> tuple[Float[Array, "B K V"], State]:
+        """See ``CausalModel``."""
+        # The kernel's history ends with the token to be read next; it is put there, and after the step its place
+        # is taken by the same token, which the next step replaces.
+        before = state["network"]
+        before = {**before, "history": before["history"].at[:, -1].set(token[:, 0])}
+        _, network, outputs = wavenet_generate(
+            self.weights(),
+            self.shape,
+            before,
+            1,
+            key=jax.random.key(0),
+            forced=token,
+            return_logits=True,
+            **self._window(state, 1),
+        )
+        return outputs, {**state, "network": network}
+
+    def read(self, tokens: Tokens, state: State) -> State:
+        """See ``CausalModel``; all tokens at once, by the parallel form."""
+        _, network = wavenet_prefill(
+            self.weights(),
+            self.shape,
+            state["network"],
+            tokens[..., 0],
+            **self._window(state, tokens.shape[1]),
+        )
+        return {**state, "network": network}
+
+    def draw(
+        self, state: State, frames: int, key: Array, *, choice: Choice, implementation: str | None = None
+    ) -> tuple[Tokens, State]:
+        """See ``CausalModel``; the whole loop runs in one kernel."""
+        tokens, network = wavenet_generate(
+            self.weights(),
+            self.shape,
+            state["network"],
+            frames,
+            key=key,
+            temperature=choice.temperature,
+            top_k=choice.top_k,
+            top_p=choice.top_p,
+            implementation=implementation,
+            **self._window(state, frames),
+        )
+        return tokens[..., None], {**state, "network": network}
+
+
+def _smooth_embedding(rngs: nnx.Rngs, taps: int, vocab_size: int, channels: int) -> Float[Array, "J V R"]:
+    """Random sinusoids of the code value, so that neighbouring levels start out alike."""
+    value = jnp.linspace(-1.0, 1.0, vocab_size)[None, :, None]
+    frequency = jax.random.normal(rngs.params(), (taps, 1, channels)) * 3
+    phase = jax.random.uniform(rngs.params(), (taps, 1, channels), maxval=2 * jnp.pi)
+    return jnp.sin(frequency * value + phase) * taps**-0.5
+
+
+def _initial_output_bias(shape: WaveNetShape) -> Float[Array, "O"]:
+    """Zero for a softmax; for a mixture, means spread over code space and scales about as wide as their distance."""
+    if shape.head == "softmax":
+        return jnp.zeros(shape.outputs)
+    m, order = shape.mixtures, shape.linear_prediction
+    means = jnp.zeros(m) if order else jnp.linspace(-0.8, 0.8, m)
+    scales = jnp.linspace(-6.0, -1.0, m) if order else jnp.full(m, -2.0)
+    first = jnp.zeros(order).at[:1].set(1.0)
+    return jnp.concatenate([jnp.zeros(m), means, scales, first])

@@ -1,0 +1,101 @@
+"""Ancestral sampling: one frame after the other, in chunks that stream."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, PyTree
+
+from wavegen.models.base import Choice, State, with_parameters
+from wavegen.types import Features, Labels, Tokens
+
+_PLAIN = Choice()
+
+
+@partial(jax.jit, static_argnames=("graph", "batch"))
+def _start(graph: nnx.GraphDef, params: PyTree, batch: int, labels: Any, features: Any) -> State:
+    return with_parameters(graph, params).init_state(batch, labels, features)
+
+
+@partial(jax.jit, static_argnames="graph", donate_argnames="state")
+def _read(graph: nnx.GraphDef, params: PyTree, tokens: Tokens, state: State) -> State:
+    return with_parameters(graph, params).read(tokens, state)
+
+
+@partial(
+    jax.jit,
+    static_argnames=("graph", "frames", "top_k", "top_p", "implementation"),
+    donate_argnames="state",
+)
+def _draw(
+    graph: nnx.GraphDef,
+    params: PyTree,
+    state: State,
+    frames: int,
+    key: Array,
+    temperature: Array,
+    top_k: int,
+    top_p: float,
+    implementation: str | None,
+) -> tuple[Tokens, State]:
+    choice = Choice(temperature, top_k, top_p)
+    return with_parameters(graph, params).draw(
+        state, frames, key, choice=choice, implementation=implementation
+    )
+
+
+def stream(
+    graph: nnx.GraphDef,
+    params: PyTree,
+    frames: int,
+    key: Array,
+    *,
+    batch: int = 1,
+    choice: Choice = _PLAIN,
+    prompt: Tokens | None = None,
+    labels: Labels | None = None,
+    features: Features | None = None,
+    chunk: int = 2000,
+    implementation: str | None = None,
+) -> Iterator[Tokens]:
+    """Generates tokens chunk by chunk.
+
+    The tokens depend on the key and the row, not on ``chunk``: any way of cutting gives the same ones.
+
+    Args:
+        graph: of the model, from ``parameters``.
+        params: of the model.
+        frames: how many to generate after the prompt.
+        key: of the clip.
+        batch: clips side by side.
+        choice: how tokens are drawn.
+        prompt: what the clips begin with; it is not yielded.
+        labels: for models with global conditioning.
+        features: for models with local conditioning; they span the prompt and what is generated.
+        chunk: frames per piece.
+        implementation: of the kernel; None is the best one here.
+
+    Yields:
+        Pieces of ``chunk`` frames; the last one may be shorter.
+    """
+    state = _start(graph, params, batch, labels, features)
+    if prompt is not None and prompt.shape[1]:
+        state = _read(graph, params, prompt, state)
+    done = 0
+    while done < frames:
+        # The last piece is drawn whole and cut, which saves a compilation for its odd length.
+        piece, state = _draw(
+            graph,
+            params,
+            state,
+            min(chunk, frames),
+            key,
+            choice.temperature,
+            choice.top_k,
+            choice.top_p,
+            implementation,
+        )
+        yield piece[:, : frames - done]
+        done += piece.shape[1]

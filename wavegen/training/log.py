@@ -1,0 +1,226 @@
+"""What a run tells: ``metrics.jsonl`` that survives crashes, TensorBoard, and a progress bar or plain lines.
+
+The JSON lines are the record; the others show it. A row is one line, so that a crash can tear the last line
+only.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+from wavegen.errors import WavegenError
+
+
+class RunLog:
+    """The log of one run, in ``folder/metrics.jsonl`` and ``folder/tensorboard``; only process 0 writes.
+
+    A run that resumes at ``start_step`` drops the rows after it, so that the file goes on as if nothing had
+    happened. For that, write the row of step s before the checkpoint of step s. ``log`` reads its metrics
+    from the device and waits for them: hand it those of the step before the one just dispatched, and the
+    device never waits for the log.
+
+    Args:
+        folder: of the run; made if missing.
+        total_steps: where the bar ends.
+        start_step: updates done before this start.
+        audio_seconds_per_step: seconds of audio in one global batch.
+        flops_per_step: floating-point operations of one step by formula; 0 if unknown (XLA's own count takes
+            the body of a scan once).
+        console: where the bar or the lines go; None is the standard output.
+
+    Raises:
+        WavegenError: ``metrics.jsonl`` holds a line that is no JSON, other than a torn last one.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        total_steps: int,
+        start_step: int = 0,
+        audio_seconds_per_step: float = 0.0,
+        flops_per_step: float = 0.0,
+        console: Console | None = None,
+    ) -> None:
+        self._writes = jax.process_index() == 0
+        self._total_steps = total_steps
+        self._audio_seconds = audio_seconds_per_step
+        self._flops = flops_per_step
+        self._last_step = start_step
+        self._last_time = time.perf_counter()
+        if not self._writes:
+            return
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "metrics.jsonl"
+        if path.exists():
+            _cut(path, start_step)
+        self._file = path.open("a", encoding="utf-8")
+        self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
+        self._bar = _ProgressBar(console or Console(file=sys.stdout), total_steps, start_step)
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Write a row of training: the metrics, the speed since the last such row, and the time.
+
+        Args:
+            step: updates done when the metrics were taken.
+            metrics: scalars by name, of Python or on the device; one that is not finite is written as null.
+        """
+        if not self._writes:
+            return
+        row = _to_host(metrics)
+        now = time.perf_counter()
+        speed = (step - self._last_step) / max(now - self._last_time, 1e-9)
+        self._last_step, self._last_time = step, now
+        row["steps_per_second"] = speed
+        if self._audio_seconds:
+            row["audio_seconds_per_second"] = speed * self._audio_seconds
+        if self._flops:
+            row["gflops_per_second"] = speed * self._flops / 1e9
+        self._write(step, row)
+        self._bar.show(step, row)
+
+    def evaluation(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Write a row that is not of training, such as ``{"valid/bits_per_sample": 2.1}``, and show it."""
+        if not self._writes:
+            return
+        row = _to_host(metrics)
+        self._write(step, row)
+        self._bar.say(f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+
+    def audio(self, step: int, name: str, samples: Float[np.ndarray, "T C"], sample_rate: int) -> None:
+        """Show audio in TensorBoard: float32 in [-1, 1], one clip, ``sample_rate`` in Hz."""
+        if self._writes:
+            self._tensorboard.add_audio(name, samples, step, sample_rate)
+
+    def image(self, step: int, name: str, pixels: UInt8[np.ndarray, "height width 3"]) -> None:
+        """Show a picture in TensorBoard."""
+        if self._writes:
+            self._tensorboard.add_image(name, pixels, step, dataformats="HWC")
+
+    def say(self, line: str) -> None:
+        """Print one line, above the bar where there is one."""
+        if self._writes:
+            self._bar.say(line)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time inside out of the speed: evaluation, or writing samples."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._last_time += time.perf_counter() - start
+
+    def flush(self) -> None:
+        """Put every row on the disk; call it before a checkpoint, whose resume expects the rows up to it."""
+        if self._writes:
+            os.fsync(self._file.fileno())
+            self._tensorboard.flush()
+
+    def close(self) -> None:
+        """Flush and close the file, TensorBoard and the bar."""
+        if self._writes:
+            self.flush()
+            self._file.close()
+            self._tensorboard.close()
+            self._bar.close()
+
+    def _write(self, step: int, row: Mapping[str, float]) -> None:
+        whole = {"step": step, "time": round(time.time(), 3)}
+        finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
+        self._file.write(json.dumps(whole | finite) + "\n")
+        self._file.flush()  # to the system: a killed process loses nothing
+        for name, value in row.items():
+            if math.isfinite(value):
+                self._tensorboard.add_scalar(name, value, step)
+
+
+class _ProgressBar:
+    """A live bar on a terminal, one line a row elsewhere."""
+
+    def __init__(self, console: Console, total: int, start: int) -> None:
+        self._console = console
+        self._total = total
+        self._progress: Progress | None = None
+        if console.is_terminal:
+            self._progress = Progress(
+                MofNCompleteColumn(),
+                BarColumn(),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            self._task: TaskID = self._progress.add_task("", total=total, completed=start)
+            self._progress.start()
+
+    def show(self, step: int, row: Mapping[str, float]) -> None:
+        units = {
+            "steps_per_second": "steps/s",
+            "audio_seconds_per_second": "audio-s/s",
+            "gflops_per_second": "GFLOP/s",
+        }
+        words = [f"{name} {value:.4g}" for name, value in row.items() if name not in units]
+        words += [f"{row[name]:.3g} {unit}" for name, unit in units.items() if name in row]
+        if self._progress:
+            self._progress.update(self._task, completed=step, description="  ".join(words))
+            return
+        left = (self._total - step) / row["steps_per_second"] if row["steps_per_second"] else math.inf
+        clock = (
+            f"{int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02}"
+            if math.isfinite(left)
+            else "?"
+        )
+        self.say("  ".join([f"step {step}/{self._total}", *words, f"{clock} left"]))
+
+    def say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        if self._progress:
+            self._progress.stop()
+
+
+def _to_host(metrics: Mapping[str, Any]) -> dict[str, float]:
+    # A list: device_get would sort the names of a dict.
+    return dict(zip(metrics, map(float, jax.device_get(list(metrics.values()))), strict=True))
+
+
+def _cut(path: Path, last_step: int) -> None:
+    """Drop the rows after ``last_step`` and a torn last line; whole or not at all."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    kept = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            step = json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise WavegenError(
+                f'expected a row like {{"step": 1, ...}} in line {number} of {path}, got {line[:60]!r}; '
+                "delete that line or start the run in another folder"
+            ) from error
+        if step <= last_step:
+            kept.append(line)
+    whole = path.with_suffix(".jsonl.tmp")
+    whole.write_text("".join(kept), encoding="utf-8")
+    os.replace(whole, path)

@@ -1,0 +1,220 @@
+"""The training run, from a configuration to a folder of checkpoints, figures and audio: read it top to bottom.
+
+A run is a folder::
+
+    config.yaml      the resolved configuration
+    metrics.jsonl    one line per logged step and per evaluation
+    tensorboard/     the same for TensorBoard, with audio and pictures
+    checkpoints/     states with sha256 manifests
+    samples/         audio and spectrograms written on the way
+
+Running the same command again goes on from the newest sound checkpoint, and ends with the weights of a run that was
+never interrupted. That holds because all randomness is a function of the seed and the step.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import yaml
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from wavegen.codecs import make_codec
+from wavegen.config import Config, dump_config
+from wavegen.data.batches import Batch, BatchSource, EvaluationSource, iterator
+from wavegen.data.dataset import Dataset
+from wavegen.errors import WavegenError
+from wavegen.models.base import CausalModel
+from wavegen.training.checkpoints import Checkpoints
+from wavegen.training.dataset import open_dataset
+from wavegen.training.log import RunLog
+from wavegen.training.mesh import initialize_distributed, make_mesh, shard_batch, shard_state
+from wavegen.training.samples import write_samples
+from wavegen.training.signals import StopRequest
+from wavegen.training.state import TrainState, abstract_state, count_parameters
+from wavegen.training.step import first_state, make_evaluation_step, make_train_step
+
+
+def train(config: Config, folder: str | Path) -> Path:
+    """Trains until ``config.training.steps``, from the beginning or from where the folder's run stopped.
+
+    Args:
+        config: the experiment.
+        folder: of the run; made if missing.
+
+    Returns:
+        The folder.
+
+    Raises:
+        WavegenError: the data cannot be used, the folder holds another experiment or cannot be written, or too many
+            steps in a row were not finite.
+    """
+    folder = Path(folder)
+    initialize_distributed()
+    _claim(folder, config)
+
+    dataset = open_dataset(config)
+    codec = make_codec(config.codec)
+    model, state = first_state(config, dataset.labels)
+    graph, t = nnx.split(model)[0], config.training
+    mesh = make_mesh(t.mesh.data, t.mesh.fsdp)
+    state = shard_state(state, mesh)
+    layout = jax.tree.map(lambda x: x.sharding, state)
+    train_step = jax.jit(
+        make_train_step(config, graph, codec), donate_argnums=0, out_shardings=(layout, None)
+    )
+    evaluation_step = jax.jit(make_evaluation_step(config, graph, codec))
+
+    shared = {
+        "batch_size": config.data.batch_size,
+        "fields": config.model.global_fields,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+    source = BatchSource(dataset, "train", crop=config.data.crop, seed=config.seed, **shared)
+    hop = dataset.feature_hop or 1
+    context = -(-model.receptive_field // hop) * hop
+    valid = EvaluationSource(dataset, "valid", window=config.data.crop, context=context, **shared)
+    # What a checkpoint needs besides its arrays to become a model again.
+    card = {
+        "config": config.model_dump(mode="json"),
+        "labels": {k: list(v) for k, v in dataset.labels.items()},
+    }
+
+    with Checkpoints(folder / "checkpoints", keep_latest=t.keep_latest, keep_best=t.keep_best) as checkpoints:
+        start = 0
+        if checkpoints.latest_step() is not None:
+            state, start, _ = checkpoints.restore(abstract_state(state))
+        seconds = config.data.batch_size * config.data.crop / config.data.sample_rate
+        flops = 3 * model.flops_per_frame * config.data.batch_size * config.data.crop // codec.hop_length
+        with (
+            RunLog(
+                folder,
+                total_steps=t.steps,
+                start_step=start,
+                audio_seconds_per_step=seconds,
+                flops_per_step=flops,
+            ) as log,
+            StopRequest() as stop,
+        ):
+            log.say(_describe(config, dataset, model, state))
+            if start:
+                log.say(f"going on from step {start}")
+            metric = math.nan
+            unread: tuple[int, dict[str, Any]] | None = None
+            batches = iterator(source, start, t.steps, prefetch=config.data.prefetch)
+            for done, batch in enumerate(batches, start=start + 1):
+                state, metrics = train_step(state, _to_devices(batch, mesh))
+                # The step before is read only now, while the device works on this one.
+                if unread is not None:
+                    _report(log, *unread, config)
+                unread = (done, metrics)
+                stopping = stop.reached(done)
+                last = done == t.steps
+                evaluating = last or done % t.evaluate_every == 0
+                saving = last or stopping or done % t.checkpoint_every == 0
+                if not (evaluating or saving):
+                    continue
+                _report(log, *unread, config)
+                unread = None
+                with log.paused():
+                    weights = state["ema"] or state["params"]
+                    if evaluating:
+                        metric = _evaluate(evaluation_step, weights, valid, t.evaluate_batches, mesh)
+                        log.evaluation(done, {"valid/bits": metric})
+                    if saving:
+                        log.flush()
+                        checkpoints.save(done, state, card, metric if evaluating else None)
+                    if last or (t.sample_every and done % t.sample_every == 0):
+                        write_samples(folder, log, done, config, codec, graph, weights, dataset)
+                if stopping and not last:
+                    checkpoints.wait()
+                    log.say(f"stopped at step {done}; the same command goes on from here")
+                    return folder
+    return folder
+
+
+def _claim(folder: Path, config: Config) -> None:
+    """Writes the resolved configuration, or checks that the one there is this experiment."""
+    path = folder / "config.yaml"
+    if path.exists():
+        there, asked = yaml.safe_load(path.read_text()), config.model_dump(mode="json")
+        different = _differences(there, asked)
+        if different:
+            raise WavegenError(
+                f"{folder} holds another experiment ({different[0]}); give this one another name (name=...) "
+                f"or delete the folder"
+            )
+        return
+    if jax.process_index() == 0:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(dump_config(config))
+        except OSError as error:
+            raise WavegenError(
+                f"the run folder {folder} cannot be written ({error.strerror}); choose another with --runs"
+            ) from None
+
+
+# What may change between the parts of one run: none of it moves the weights.
+_FREE = {
+    "training.log_every",
+    "training.keep_latest",
+    "training.keep_best",
+    "data.prefetch",
+    "data.cache",
+    "data.path",
+}
+
+
+def _differences(there: Any, asked: Any, prefix: str = "") -> list[str]:
+    if isinstance(there, dict) and isinstance(asked, dict):
+        keys = sorted({*there, *asked})
+        return [
+            d
+            for k in keys
+            for d in _differences(there.get(k), asked.get(k), f"{prefix}.{k}" if prefix else k)
+        ]
+    return [f"{prefix} is {there} there, {asked} asked for"] if there != asked and prefix not in _FREE else []
+
+
+def _describe(config: Config, dataset: Dataset, model: CausalModel, state: TrainState) -> str:
+    minutes = {
+        split: dataset.split(split).length.sum() / dataset.sample_rate / 60 for split in dataset.splits
+    }
+    field = model.receptive_field
+    return (
+        f"{config.name}: {count_parameters(state['params']):,} parameters, receptive field {field:,} samples "
+        f"({1000 * field / config.data.sample_rate:.0f} ms); audio "
+        + ", ".join(f"{split} {length:.1f} min" for split, length in minutes.items())
+    )
+
+
+def _report(log: RunLog, step: int, metrics: dict[str, Any], config: Config) -> None:
+    in_a_row = metrics["skipped_in_a_row"]
+    if step % config.training.log_every == 0 or step == config.training.steps:
+        log.log(step, {name: value for name, value in metrics.items() if name != "skipped_in_a_row"})
+    if int(in_a_row) >= config.optimizer.max_bad_steps:
+        raise WavegenError(
+            f"{int(in_a_row)} steps in a row had a loss or gradient that is not finite, the last one with batch "
+            f"{step - 1}; lower optimizer.learning_rate or look at that batch"
+        )
+
+
+def _evaluate(step: Any, weights: PyTree, source: EvaluationSource, batches: int, mesh: Mesh) -> float:
+    """Bits per scored token of the first batches of a split."""
+    nats, count = 0.0, 0
+    for number in range(min(batches, len(source))):
+        batch = source.batch(number)
+        a, b = step(weights, _to_devices(batch, mesh))
+        nats, count = nats + float(a), count + int(b)
+    return nats / max(count, 1) / math.log(2) if np.isfinite(nats) else math.nan
+
+
+def _to_devices(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
+    """The arrays of a batch that the step reads; where they came from stays on the host."""
+    return shard_batch({name: rows for name, rows in batch.items() if name not in ("file", "start")}, mesh)

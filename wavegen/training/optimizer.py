@@ -1,0 +1,85 @@
+"""AdamW with linear warm-up, cosine decay, clipping by global norm, and no step on non-finite gradients.
+
+    rate(n) = peak * (n + 1) / (warmup + 1)                                   while n < warmup
+    rate(n) = floor + (peak - floor) * (1 + cos(pi * (n - warmup) / (total - warmup))) / 2   after
+
+Sources: Loshchilov and Hutter 2019 (decoupled weight decay), 2017 (cosine); Pascanu et al. 2013 (clipping).
+"""
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import Array, Int, PyTree
+
+from wavegen.errors import WavegenError
+
+
+def make_schedule(
+    *, learning_rate: float, warmup_steps: int, total_steps: int, final_fraction: float = 0.1
+) -> optax.Schedule:
+    """Return the learning rate as a function of the number of updates done.
+
+    Args:
+        learning_rate: the peak, reached after ``warmup_steps``.
+        warmup_steps: length of the linear rise; 0 starts at the peak.
+        total_steps: where the cosine reaches its floor; the rate stays there afterwards.
+        final_fraction: the floor as a share of the peak, in [0, 1].
+
+    Raises:
+        WavegenError: the warm-up does not end before ``total_steps``.
+    """
+    if not 0 <= warmup_steps < total_steps:
+        raise WavegenError(
+            f"expected 0 <= warmup_steps < total_steps, got warmup_steps={warmup_steps} and "
+            f"total_steps={total_steps}; shorten the warm-up or train for longer"
+        )
+    decay = optax.cosine_decay_schedule(learning_rate, total_steps - warmup_steps, alpha=final_fraction)
+    if warmup_steps == 0:
+        return decay
+    # Not from 0: the first update would do nothing.
+    rise = optax.linear_schedule(learning_rate / (warmup_steps + 1), learning_rate, warmup_steps)
+    return optax.join_schedules([rise, decay], [warmup_steps])
+
+
+def make_optimizer(
+    schedule: optax.ScalarOrSchedule,
+    *,
+    weight_decay: float = 0.0,
+    clip_norm: float = 1.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+) -> optax.GradientTransformation:
+    """Return the optimizer of every run.
+
+    An update whose gradient holds a NaN or an infinity is left out whole: parameters, moments and the
+    schedule stay where they were, and ``skipped_updates`` counts it. Stopping after too many is the loop's
+    part.
+
+    Args:
+        schedule: learning rate, a number or a function of the number of updates done.
+        weight_decay: share of a weight that is taken away per update, times the learning rate; on arrays with
+            two or more axes only, so that biases and gains are left alone.
+        clip_norm: gradients with a larger global norm are scaled down to it.
+        b1: decay of the mean of gradients.
+        b2: decay of the mean of squared gradients.
+        eps: added to the root of the squared mean.
+    """
+    step = optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        optax.adamw(
+            schedule,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            weight_decay=weight_decay,
+            mask=lambda params: jax.tree.map(lambda p: p.ndim >= 2, params),
+        ),
+    )
+    # Past this count optax would apply the bad update after all.
+    return optax.apply_if_finite(step, max_consecutive_errors=np.iinfo(np.int32).max)
+
+
+def skipped_updates(optimizer_state: PyTree) -> dict[str, Int[Array, ""]]:
+    """Return how many updates were left out: ``in_a_row`` up to now, and in ``total``."""
+    return {"in_a_row": optimizer_state.notfinite_count, "total": optimizer_state.total_notfinite}
