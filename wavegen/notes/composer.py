@@ -49,7 +49,7 @@ def compose(seed: int, seconds: float) -> Notes:
     scale = MODES[str(rng.choice(list(MODES)))]
     tonic = int(rng.integers(55, 67))
     metre = int(rng.choice([4, 4, 3]))
-    beat = 60 / rng.uniform(66, 144)
+    beat = 60 / rng.uniform(54, 138)
     gate = rng.uniform(0.8, 0.98)  # share of its time that a note is held
     rows: list[tuple[int, float, float, float]] = []
     now, degree = 0.0, 0
