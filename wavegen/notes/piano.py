@@ -1,0 +1,104 @@
+"""The piano that ships with the package: recorded keys, resampled to every pitch, placed to the sample."""
+
+import json
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from jaxtyping import Float32, Int16
+from scipy.signal import resample_poly
+
+from wavegen.audio import Audio
+from wavegen.errors import WavegenError
+from wavegen.notes.score import Notes
+
+ASSETS = Path(__file__).parents[1] / "assets"
+SOFT = 80 / 127  # velocities up to this play the soft layer, as in the instrument's own map
+RELEASE = 0.03  # seconds a damped string still sounds
+
+
+@dataclass(frozen=True, eq=False)
+class Piano:
+    """Recorded keys of a piano (Upright Piano KW, CC0), two velocity layers.
+
+    Example:
+        >>> Piano.load().render(Notes.parse("tempo 120, C4 1, E4 1, G4 2"), 16_000).duration
+        2.03
+
+    Attributes:
+        pcm: all recordings, one after another.
+        sample_rate: of the recordings, Hz.
+        recordings: where each lies, its pitch, layer, gain, and tuning in cents.
+        attack_seconds: from an onset to the first clear sample of the stroke, at the recorded pitch.
+    """
+
+    pcm: Int16[np.ndarray, "T"]
+    sample_rate: int
+    recordings: tuple[dict, ...]
+    attack_seconds: float
+    _keys: dict[tuple[int, str, int], Float32[np.ndarray, "T"]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def load(cls) -> "Piano":
+        """Read the recordings that are installed with the package."""
+        index = json.loads((ASSETS / "piano.json").read_text(encoding="utf-8"))
+        pcm, _ = soundfile.read(ASSETS / "piano.flac", dtype="int16")
+        return cls(pcm, index["sample_rate"], tuple(index["recordings"]), index["attack_seconds"])
+
+    def key(self, pitch: int, layer: str, sample_rate: int) -> Float32[np.ndarray, "T"]:
+        """One key struck with velocity 1, from its onset until it is no longer heard.
+
+        The nearest recorded key is resampled to the pitch in equal temperament. Kept for the next call.
+        """
+        if (pitch, layer, sample_rate) not in self._keys:
+            nearest = min(
+                (recording for recording in self.recordings if recording["layer"] == layer),
+                key=lambda recording: abs(recording["pitch"] - pitch),
+            )
+            wave = self.pcm[nearest["offset"] : nearest["offset"] + nearest["length"]] / 32768
+            semitones = pitch - nearest["pitch"] - nearest["cents"] / 100
+            # 300: the pitch is exact within 0.02 cents
+            ratio = Fraction(sample_rate / self.sample_rate * 2 ** (-semitones / 12)).limit_denominator(300)
+            wave = resample_poly(wave * nearest["gain"], ratio.numerator, ratio.denominator)
+            self._keys[pitch, layer, sample_rate] = wave.astype(np.float32)
+        return self._keys[pitch, layer, sample_rate]
+
+    def render(
+        self, notes: Notes, sample_rate: int, *, release: float = RELEASE, length: int | None = None
+    ) -> Audio:
+        """Play notes.
+
+        A note begins at sample round(onset * sample_rate) and its stroke is heard `attack_seconds` later.
+        Amplitude is the square of the velocity. From its end on a note is faded out.
+
+        Args:
+            notes: they may overlap.
+            sample_rate: of the result, Hz.
+            release: seconds that a note takes to fade after its end.
+            length: samples of the result; None ends with the last note's release.
+
+        Returns:
+            Mono audio. Chords whose sum leaves [-1, 1] are scaled down, all the audio by one factor.
+
+        Raises:
+            WavegenError: a negative release.
+        """
+        if release < 0:
+            raise WavegenError(f"expected a release of at least 0 seconds, got {release}")
+        if length is None:
+            length = round((notes.seconds + release) * sample_rate)
+        out = np.zeros(length, np.float32)
+        fade = (0.5 + 0.5 * np.cos(np.linspace(0, np.pi, round(release * sample_rate)))).astype(np.float32)
+        onset = np.rint(notes.onset * sample_rate).astype(np.int64)
+        end = np.rint((notes.onset + notes.duration) * sample_rate).astype(np.int64)
+        for pitch, start, stop, velocity in zip(notes.pitch, onset, end, notes.velocity, strict=True):
+            key = self.key(int(pitch), "L" if velocity <= SOFT else "H", sample_rate)
+            held = stop - start
+            note = key[: held + len(fade)] * np.float32(velocity**2)
+            tail = note[held:]
+            tail *= fade[: len(tail)]
+            span = out[start : start + len(note)]
+            span += note[: len(span)]
+        return Audio(out[:, None] / np.abs(out).max(initial=1.0), sample_rate)
