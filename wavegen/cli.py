@@ -165,23 +165,21 @@ def sample(
         print(f"audio        {path}\nspectrogram  {picture}")
 
 
-def evaluate(
-    run: Positional[Path], data: Path | None = None, split: str = "test", limit: int | None = None
-) -> None:
+def evaluate(run: Positional[Path], /, data: Path | None = None, split: str = "test") -> None:
     """Measure the exact likelihood of a split's recordings, in bits per sample.
 
     Args:
         run: a run folder or a .safetensors file.
         data: a folder of recordings or a prepared dataset; by default the run's own.
         split: train, valid or test.
-        limit: only the first files.
     """
     import wavegen
-    from wavegen.evaluation.likelihood import evaluate_split
+    from wavegen.training.evaluate import evaluate_split
 
-    result = evaluate_split(wavegen.load(run), data, split, limit)
+    generator = wavegen.load(run)
+    result = evaluate_split(generator.config, generator.graph, generator.params, split, data)
     print(
-        f"{result.bits:.4f} bits per sample over {result.samples:,} samples of {result.files} files ({split})"
+        f"{result.bits:.4f} bits per sample over {result.tokens:,} samples of {result.files} files ({split})"
     )
 
 

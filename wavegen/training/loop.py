@@ -17,22 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import yaml
 from flax import nnx
-from jax.sharding import Mesh
-from jaxtyping import PyTree
 
 from wavegen.codecs import make_codec
 from wavegen.config import Config, dump_config
-from wavegen.data.batches import Batch, BatchSource, EvaluationSource, iterator
+from wavegen.data.batches import BatchSource, iterator
 from wavegen.data.dataset import Dataset
 from wavegen.errors import WavegenError
 from wavegen.models.base import CausalModel
 from wavegen.training.checkpoints import Checkpoints
 from wavegen.training.dataset import open_dataset
+from wavegen.training.evaluate import bits_per_token, evaluation_source, to_devices
 from wavegen.training.log import RunLog
-from wavegen.training.mesh import initialize_distributed, make_mesh, shard_batch, shard_state
+from wavegen.training.mesh import initialize_distributed, make_mesh, shard_state
 from wavegen.training.samples import write_samples
 from wavegen.training.signals import StopRequest
 from wavegen.training.state import TrainState, abstract_state, count_parameters
@@ -69,16 +67,17 @@ def train(config: Config, folder: str | Path) -> Path:
     )
     evaluation_step = jax.jit(make_evaluation_step(config, graph, codec))
 
-    shared = {
-        "batch_size": config.data.batch_size,
-        "fields": config.model.global_fields,
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-    }
-    source = BatchSource(dataset, "train", crop=config.data.crop, seed=config.seed, **shared)
-    hop = dataset.feature_hop or 1
-    context = -(-model.receptive_field // hop) * hop
-    valid = EvaluationSource(dataset, "valid", window=config.data.crop, context=context, **shared)
+    source = BatchSource(
+        dataset,
+        "train",
+        batch_size=config.data.batch_size,
+        crop=config.data.crop,
+        seed=config.seed,
+        fields=config.model.global_fields,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    valid = evaluation_source(config, dataset, "valid", model)
     # What a checkpoint needs besides its arrays to become a model again.
     card = {
         "config": config.model_dump(mode="json"),
@@ -108,7 +107,7 @@ def train(config: Config, folder: str | Path) -> Path:
             unread: tuple[int, dict[str, Any]] | None = None
             batches = iterator(source, start, t.steps, prefetch=config.data.prefetch)
             for done, batch in enumerate(batches, start=start + 1):
-                state, metrics = train_step(state, _to_devices(batch, mesh))
+                state, metrics = train_step(state, to_devices(batch, mesh))
                 # The step before is read only now, while the device works on this one.
                 if unread is not None:
                     _report(log, *unread, config)
@@ -124,7 +123,7 @@ def train(config: Config, folder: str | Path) -> Path:
                 with log.paused():
                     weights = state["ema"] or state["params"]
                     if evaluating:
-                        metric = _evaluate(evaluation_step, weights, valid, t.evaluate_batches, mesh)
+                        metric, _ = bits_per_token(evaluation_step, weights, valid, t.evaluate_batches, mesh)
                         log.evaluation(done, {"valid/bits": metric})
                     if saving:
                         log.flush()
@@ -203,18 +202,3 @@ def _report(log: RunLog, step: int, metrics: dict[str, Any], config: Config) -> 
             f"{int(in_a_row)} steps in a row had a loss or gradient that is not finite, the last one with batch "
             f"{step - 1}; lower optimizer.learning_rate or look at that batch"
         )
-
-
-def _evaluate(step: Any, weights: PyTree, source: EvaluationSource, batches: int, mesh: Mesh) -> float:
-    """Bits per scored token of the first batches of a split."""
-    nats, count = 0.0, 0
-    for number in range(min(batches, len(source))):
-        batch = source.batch(number)
-        a, b = step(weights, _to_devices(batch, mesh))
-        nats, count = nats + float(a), count + int(b)
-    return nats / max(count, 1) / math.log(2) if np.isfinite(nats) else math.nan
-
-
-def _to_devices(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
-    """The arrays of a batch that the step reads; where they came from stays on the host."""
-    return shard_batch({name: rows for name, rows in batch.items() if name not in ("file", "start")}, mesh)
