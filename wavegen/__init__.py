@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from wavegen.config import load_config as load_config
     from wavegen.generator import Generator as Generator
     from wavegen.generator import load as load
+    from wavegen.notes.score import Notes as Notes
 
 __version__ = "0.1.0"
 
@@ -21,8 +22,9 @@ _PUBLIC = {
     "Generator": "wavegen.generator",
     "load": "wavegen.generator",
     "load_config": "wavegen.config",
+    "Notes": "wavegen.notes.score",
 }
-__all__ = ["Audio", "Config", "Generator", "load", "load_config"]
+__all__ = ["Audio", "Config", "Generator", "Notes", "load", "load_config"]
 
 
 def __getattr__(name: str) -> Any:
