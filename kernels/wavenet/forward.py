@@ -106,12 +106,30 @@ def condition_frames(
     if condition is None:
         return None
     frames = condition.shape[1]
-    rows = jnp.einsum("bfc,lcg->lbfg", condition.astype(weights["condition"].dtype), weights["condition"])
-    if frames == 1:
-        return rows
-    if isinstance(offset, int):  # a broadcast, which differentiates to a plain sum
-        return jnp.repeat(rows, hop, axis=2)[:, :, offset : offset + samples]
-    return jnp.take(rows, (offset + jnp.arange(samples)) // hop, axis=2, mode="clip")
+    first = offset if isinstance(offset, int) else 0
+    if frames > 1 and first + samples > frames * hop:
+        raise ValueError(
+            f"{samples} samples from offset {first} need {-(-(first + samples) // hop)} condition frames of {hop} "
+            f"samples, got {frames}"
+        )
+
+    def rows_of_layer(kernel: Float[Array, "C 2G"]) -> Float[Array, "B T 2G"] | Float[Array, "B 1 2G"]:
+        rows = condition.astype(kernel.dtype) @ kernel
+        if frames == 1:
+            return rows
+        if isinstance(offset, int):  # a broadcast, which differentiates to a plain sum
+            return jnp.repeat(rows, hop, axis=1)[:, offset : offset + samples]
+        return jnp.take(rows, (offset + jnp.arange(samples)) // hop, axis=1, mode="clip")
+
+    return [rows_of_layer(kernel) for kernel in layers_of(weights["condition"])]
+
+
+def layers_of(stacked: Float[Array, "L ..."]) -> list[Float[Array, "..."]]:
+    """Take the layers of a stack apart.
+
+    By one split, whose derivative is one concatenation: that of an index per layer is a stack full of zeros per layer.
+    """
+    return [layer[0] for layer in jnp.split(stacked, len(stacked))]
 
 
 def network(
@@ -138,21 +156,25 @@ def network(
         form: of the dilated convolution.
     """
     layer_inputs, gated = [], []
-    for layer, dilation in enumerate(shape.dilations):
+    names = ("dilated", "dilated_bias", "residual", "residual_bias")
+    stacks = zip(*(layers_of(weights[name]) for name in names), strict=True)
+    for layer, (dilation, (kernel, bias, residual, residual_bias)) in enumerate(
+        zip(shape.dilations, stacks, strict=True)
+    ):
         layer_inputs.append(h)
         x = h
         if dropout_key is not None and dropout_rate > 0:
             kept = jax.random.bernoulli(jax.random.fold_in(dropout_key, layer), 1 - dropout_rate, h.shape)
             x = jnp.where(kept, h / (1 - dropout_rate), 0)
         before = None if past is None else past[layer]
-        a = dilated_convolution(x, weights["dilated"][layer], dilation, form, before)
-        a = a + weights["dilated_bias"][layer][None, None]
+        a = dilated_convolution(x, kernel, dilation, form, before)
+        a = a + bias[None, None]
         if condition is not None:
             a = a + condition[layer]
         tanh, sigmoid = jnp.split(a, 2, axis=-1)
         z = jnp.tanh(tanh) * jax.nn.sigmoid(sigmoid)
         gated.append(z)
-        h = h + z @ weights["residual"][layer] + weights["residual_bias"][layer][None, None]
+        h = h + z @ residual + residual_bias[None, None]
     skip = jnp.concatenate(gated, axis=-1) @ weights["skip"].reshape(-1, weights["skip"].shape[-1])
     return head(weights, skip + weights["skip_bias"][None, None]), layer_inputs
 

@@ -102,7 +102,9 @@ def log_prob(
     """
     outputs = outputs.astype(jnp.float32)
     if shape.head == "softmax":
-        chosen = jnp.take_along_axis(outputs, targets[..., None], axis=-1)[..., 0]
+        # A selection, not a gather: its derivative is elementwise, that of a gather a scatter.
+        levels = jnp.arange(shape.vocab_size)[None, None]
+        chosen = jnp.sum(jnp.where(levels == targets[..., None], outputs, 0), axis=-1)
         return chosen - jax.nn.logsumexp(outputs, -1)
     history = None
     if shape.linear_prediction and previous is not None:
