@@ -1,0 +1,58 @@
+"""How well a note-conditioned model plays melodies that it has never seen."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wavegen.errors import WavegenError
+from wavegen.evaluation import report
+from wavegen.evaluation.pictures import loss_curve
+from wavegen.notes.corpus import CLIP_SECONDS, pieces
+from wavegen.notes.piano import Piano
+
+if TYPE_CHECKING:
+    from wavegen.generator import Generator
+
+
+def write_report(generator: Generator, out: Path, *, clips: int = 4, run: Path | None = None) -> str:
+    """Let a model play held-out pieces of the built-in corpus, and measure it beside the controls.
+
+    Args:
+        generator: a model that is conditioned on notes and was trained on the built-in corpus.
+        out: folder for each clip's WAV, notes and recording, the figures as text and JSON, a spectrogram, and
+            the loss curve of the run.
+        clips: pieces to play, half known melodies and half composed.
+        run: the run folder, if there is one.
+
+    Returns:
+        The table, how to read it, and where the files are.
+
+    Raises:
+        WavegenError: the model takes no notes, or librosa is not installed.
+    """
+    config = generator.config
+    local = config.model.local
+    if local is None or local.kind != "notes":
+        raise WavegenError(
+            "expected a model that is conditioned on notes, got one that is not: report needs a score"
+        )
+    if clips < 1:
+        raise WavegenError(f"expected at least one clip, got {clips}")
+    out.mkdir(parents=True, exist_ok=True)
+    rate, piano = generator.sample_rate, Piano.load()
+    generated, recordings, scores = [], [], []
+    for name, notes in islice(pieces("test", clips * CLIP_SECONDS, config.seed), clips):
+        score = notes.quantize(rate, local.hop_length)
+        generated += generator.generate(notes=score)
+        recordings.append(piano.render(score, rate, length=len(generated[-1].samples)))
+        scores.append(score)
+        generated[-1].write(out / f"{name}.wav")
+        recordings[-1].write(out / f"{name}-recording.wav")
+        (out / f"{name}.txt").write_text(score.text(), encoding="utf-8")
+    table = report.compare(generated, recordings, scores)
+    report.write(table, out, generated[0], recordings[0])
+    if run is not None and (run / "metrics.jsonl").is_file():
+        loss_curve(run / "metrics.jsonl", out / "loss.png")
+    return f"{table.text()}\n\naudio, pictures and figures: {out}"

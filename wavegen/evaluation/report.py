@@ -1,0 +1,129 @@
+"""Figures of generated clips in a table beside controls, as text, JSON and a picture."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from wavegen.audio import Audio
+from wavegen.evaluation.figures import Figures, measure
+from wavegen.evaluation.pictures import spectrograms
+from wavegen.notes.score import Notes, frequency
+
+COLUMNS = {
+    "pitch_accuracy": "pitch right",
+    "voiced_probability": "voiced",
+    "rms_first": "rms first",
+    "rms_last": "rms last",
+    "envelope_correlation": "envelope",
+    "mel_distance_db": "mel (dB)",
+    "flatness_db": "flatness (dB)",
+    "chroma_entropy": "chroma (bits)",
+}
+READING = """\
+Read every row against "recording" and "mu-law". The recording is the ceiling, and mu-law what 256 levels leave of it.
+pitch right  share of the score's frames within 50 cents. The bare sine has it too: alone it only shows that a model
+             follows the pitch it is given.
+voiced       mean probability of a pitch. Hiss lowers it before an ear would call the note lost.
+rms          of the first and the last half second. A model that dies out is below the recording in the last.
+envelope     correlation of loudness over time with the recording; the sine cannot know the decay of a string.
+mel          distance from the recording, lower is better. Noise between partials and wrong timbre raise it.
+flatness     noise is -2.5, clean tones are far below; compare with mu-law, whose own hiss is in it.
+chroma       spread over the 12 pitch classes: a single clean note is low, noise 3.58."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The means over clips of each row's figures.
+
+    Attributes:
+        rows: name to figures; "generated" first, then the controls.
+        clips: how many clips a mean is over.
+    """
+
+    rows: Mapping[str, Figures]
+    clips: int
+
+    def text(self) -> str:
+        """The table, and how to read it."""
+        lines = [f"{'mean of ' + str(self.clips):14}" + "".join(f"{title:>15}" for title in COLUMNS.values())]
+        for name, figures in self.rows.items():
+            cells = (getattr(figures, column) for column in COLUMNS)
+            lines.append(
+                f"{name:14}" + "".join(f"{'-' if cell is None else f'{cell:.3f}':>15}" for cell in cells)
+            )
+        return "\n".join([*lines, "", READING])
+
+    def json(self) -> str:
+        """The table as JSON."""
+        return json.dumps(
+            {"clips": self.clips, "rows": {name: asdict(row) for name, row in self.rows.items()}}, indent=1
+        )
+
+
+def compare(generated: Sequence[Audio], recordings: Sequence[Audio], notes: Sequence[Notes]) -> Report:
+    """Measure generated clips and, on the same music, the controls.
+
+    Args:
+        generated: clips.
+        recordings: the same music, played by the instrument; one for each.
+        notes: what is played in each.
+
+    Raises:
+        WavegenError: librosa is not installed, clips under half a second, or rates that differ.
+    """
+    measured: dict[str, list[Figures]] = {}
+    for clip, recording, score in zip(generated, recordings, notes, strict=True):
+        for name, audio in {"generated": clip, **controls(recording, score)}.items():
+            measured.setdefault(name, []).append(measure(audio, recording, score))
+    return Report({name: _mean(figures) for name, figures in measured.items()}, len(generated))
+
+
+def controls(recording: Audio, notes: Notes) -> dict[str, Audio]:
+    """What generated audio is judged against.
+
+    Returns:
+        The recording; itself after mu-law; a sine at the score's pitch; white noise. All are as loud.
+    """
+    from wavegen.codecs import MuLaw
+
+    wave = recording.mono().samples[:, 0]
+    rate, codec = recording.sample_rate, MuLaw()
+    loudness = np.sqrt(np.mean(wave**2))
+    pitch = notes.frames(rate, 1, len(wave))[:, 0]
+    sine = np.sin(2 * np.pi * np.cumsum(frequency(pitch) / rate)) * (pitch > 0)
+    sine *= loudness / np.sqrt(np.mean(sine**2))
+    noise = np.random.Generator(np.random.Philox(0)).normal(0, loudness, len(wave))
+    waves = {
+        "recording": wave,
+        "mu-law": np.asarray(codec.decode(codec.encode(wave[None])))[0],
+        "sine": sine,
+        "noise": noise,
+    }
+    return {name: Audio(each.astype(np.float32)[:, None], rate) for name, each in waves.items()}
+
+
+def write(report: Report, out: Path, generated: Audio, recording: Audio) -> None:
+    """Write ``figures.txt``, ``figures.json`` and ``spectrogram.png``.
+
+    Args:
+        report: of all clips.
+        out: a folder; made if missing.
+        generated: the clip to draw.
+        recording: to draw below it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "figures.txt").write_text(report.text() + "\n", encoding="utf-8")
+    (out / "figures.json").write_text(report.json() + "\n", encoding="utf-8")
+    spectrograms(out / "spectrogram.png", {"generated": generated, "recording": recording})
+
+
+def _mean(rows: Sequence[Figures]) -> Figures:
+    """Field by field; None where no clip has a value."""
+    means = {}
+    for field in fields(Figures):
+        values = [value for row in rows if (value := getattr(row, field.name)) is not None]
+        means[field.name] = float(np.mean(values)) if values else None
+    return Figures(**means)
