@@ -1,22 +1,19 @@
 """How well a note-conditioned model plays melodies that it has never seen."""
 
-from __future__ import annotations
-
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from wavegen.errors import WavegenError
 from wavegen.evaluation import report
 from wavegen.evaluation.pictures import loss_curve
+from wavegen.generator import Generator
 from wavegen.notes.corpus import CLIP_SECONDS, pieces
 from wavegen.notes.piano import Piano
 
-if TYPE_CHECKING:
-    from wavegen.generator import Generator
 
-
-def write_report(generator: Generator, out: Path, *, clips: int = 4, run: Path | None = None) -> str:
+def write_report(
+    generator: Generator, out: Path, *, clips: int = 4, seconds: float = 6.0, run: Path | None = None
+) -> str:
     """Let a model play held-out pieces of the built-in corpus, and measure it beside the controls.
 
     Args:
@@ -24,6 +21,7 @@ def write_report(generator: Generator, out: Path, *, clips: int = 4, run: Path |
         out: folder for each clip's WAV, notes and recording, the figures as text and JSON, a spectrogram, and
             the loss curve of the run.
         clips: pieces to play, half known melodies and half composed.
+        seconds: of each piece to play, at most.
         run: the run folder, if there is one.
 
     Returns:
@@ -44,7 +42,7 @@ def write_report(generator: Generator, out: Path, *, clips: int = 4, run: Path |
     rate, piano = generator.sample_rate, Piano.load()
     generated, recordings, scores = [], [], []
     for name, notes in islice(pieces("test", clips * CLIP_SECONDS, config.seed), clips):
-        score = notes.quantize(rate, local.hop_length)
+        score = notes.between(0.0, seconds).quantize(rate, local.hop_length)
         generated += generator.generate(notes=score)
         recordings.append(piano.render(score, rate, length=len(generated[-1].samples)))
         scores.append(score)
