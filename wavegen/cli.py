@@ -118,7 +118,7 @@ def sample(
     """
     import wavegen
     from wavegen.audio import Audio, AudioWriter
-    from wavegen.evaluation.report import spectrograms
+    from wavegen.evaluation.pictures import spectrograms
     from wavegen.notes.score import Notes
 
     generator = wavegen.load(run)

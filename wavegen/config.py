@@ -36,6 +36,13 @@ class AugmentConfig(_Section):
 
     gain_db: float = Field(0.0, ge=0, le=40, description="gain drawn evenly from [-gain_db, 0] dB")
     polarity: bool = Field(False, description="flip the sign of half of the crops")
+    input_noise: float = Field(
+        0.0,
+        ge=0,
+        le=64,
+        description="standard deviation, in levels, of noise on the tokens that the model reads, but not on those "
+        "it predicts: it learns to live with its own sampling noise",
+    )
 
 
 class DataConfig(_Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,7 +67,7 @@ class Generator:
         top_p: float = 1.0,
         prompt: Audio | None = None,
         labels: Mapping[str, str] | None = None,
-        notes: Notes | None = None,
+        notes: Notes | Sequence[Notes] | None = None,
         implementation: str | None = None,
     ) -> list[Audio]:
         """Generates clips.
@@ -83,7 +83,7 @@ class Generator:
             prompt: a recording that the clips continue; it is resampled and mixed to mono as needed, and comes first
                 in what is returned.
             labels: the value of each label field, for models that are conditioned on labels.
-            notes: the melody, for models that are conditioned on notes.
+            notes: the melody, for models that are conditioned on notes; or one for each clip.
             implementation: of the sampling kernel, by name; None is the best one here.
 
         Returns:
@@ -118,7 +118,7 @@ class Generator:
         top_p: float = 1.0,
         prompt: Audio | None = None,
         labels: Mapping[str, str] | None = None,
-        notes: Notes | None = None,
+        notes: Notes | Sequence[Notes] | None = None,
         chunk: int = 2000,
         implementation: str | None = None,
     ) -> Iterator[Float[np.ndarray, "B T"]]:
@@ -248,11 +248,11 @@ class Generator:
     def _hop(self) -> int:
         return self.config.model.local.hop_length if self.config.model.local is not None else 1
 
-    def _seconds(self, seconds: float | None, notes: Notes | None) -> float:
+    def _seconds(self, seconds: float | None, notes: Notes | Sequence[Notes] | None) -> float:
         if seconds is None:
             if notes is None:
                 raise WavegenError("say how long the audio is to be, for example seconds=3")
-            return notes.seconds
+            return max(melody.seconds for melody in _each(notes, 1))
         if not (math.isfinite(seconds) and seconds * self.sample_rate >= 1):
             raise WavegenError(f"seconds must be at least one sample, got {seconds}")
         return seconds
@@ -286,7 +286,7 @@ class Generator:
             row.append(values.index(value) if value else -1)
         return jnp.tile(jnp.asarray(row, jnp.int32)[None], (count, 1))
 
-    def _features(self, notes: Notes | None, samples: int, count: int) -> Array | None:
+    def _features(self, notes: Notes | Sequence[Notes] | None, samples: int, count: int) -> Array | None:
         local = self.config.model.local
         takes = local is not None and local.kind == "notes"
         if notes is not None and not takes:
@@ -295,8 +295,15 @@ class Generator:
             return None
         if notes is None:
             raise WavegenError("this model plays notes: give some, for example --notes melody.txt")
-        rows = notes.frames(self.sample_rate, local.hop_length, samples)
-        return jnp.tile(jnp.asarray(rows)[None], (count, 1, 1))
+        melodies = _each(notes, count)
+        if len(melodies) != count:
+            raise WavegenError(f"give one melody for all {count} clips, or one for each; got {len(melodies)}")
+        rows = [melody.frames(self.sample_rate, local.hop_length, samples) for melody in melodies]
+        return jnp.asarray(np.stack(rows))
+
+
+def _each(notes: Notes | Sequence[Notes], count: int) -> Sequence[Notes]:
+    return [notes] * count if isinstance(notes, Notes) else notes
 
 
 def _outline(params: PyTree) -> list[tuple[str, tuple[int, ...]]]:

@@ -67,6 +67,7 @@ def make_example(
     *,
     gain_db: tuple[float, float] = (0.0, 0.0),
     polarity: bool = False,
+    input_noise: float = 0.0,
 ) -> dict[str, Array]:
     """Turn a host batch into what objectives read.
 
@@ -76,6 +77,7 @@ def make_example(
         key: PRNG key of this step; None, as for evaluation, leaves the waveforms as they are.
         gain_db: see `augment`.
         polarity: see `augment`.
+        input_noise: standard deviation, in levels, of Gaussian noise on the inputs; needs a key.
 
     Returns:
         waveform: float32 [B, T] in [-1, 1].
@@ -89,10 +91,14 @@ def make_example(
     if key is not None:
         waveform = augment(waveform, key, gain_db, polarity)
     targets = codec.encode(waveform)
+    inputs = shift(targets, codec.start_token)
+    if key is not None and input_noise > 0:
+        noise = input_noise * jax.random.normal(jax.random.fold_in(key, 1), inputs.shape)
+        inputs = jnp.clip(inputs + jnp.round(noise).astype(inputs.dtype), 0, codec.vocab_size - 1)
     example = {
         "waveform": waveform,
         "targets": targets,
-        "inputs": shift(targets, codec.start_token),
+        "inputs": inputs,
         "mask": frame_mask(batch["context"], batch["length"], targets.shape[1], codec.hop_length),
         "labels": batch["labels"],
     }

@@ -124,7 +124,7 @@ def train(config: Config, folder: str | Path) -> Path:
                     weights = state["ema"] or state["params"]
                     if evaluating:
                         metric, _ = bits_per_token(evaluation_step, weights, valid, t.evaluate_batches, mesh)
-                        log.evaluation(done, {"valid/bits": metric})
+                        log.evaluation(done, {"valid/bits_per_sample": metric})
                     if saving:
                         log.flush()
                         checkpoints.save(done, state, card, metric if evaluating else None)

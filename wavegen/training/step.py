@@ -47,7 +47,14 @@ def optimizer_of(config: Config) -> optax.GradientTransformation:
 def _examples(config: Config, codec: Codec, batch: dict[str, Array], key: Array | None) -> dict[str, Array]:
     """The device half of the pipeline, with the conditions that this model takes and no others."""
     augment = config.data.augment
-    examples = make_example(batch, codec, key, gain_db=(-augment.gain_db, 0.0), polarity=augment.polarity)
+    examples = make_example(
+        batch,
+        codec,
+        key,
+        gain_db=(-augment.gain_db, 0.0),
+        polarity=augment.polarity,
+        input_noise=augment.input_noise,
+    )
     if not config.model.global_fields:
         del examples["labels"]
     if config.model.local is None:
@@ -101,7 +108,7 @@ def make_train_step(
         params = optax.apply_updates(params, updates)
         ema = update_ema(state["ema"], params, decay=config.optimizer.ema_decay, step=state["step"])
         metrics = {
-            "bits": loss / count / math.log(2),
+            "bits_per_sample": loss / count / math.log(2),
             "gradient_norm": optax.global_norm(grads),
             "skipped_in_a_row": skipped_updates(optimizer_state)["in_a_row"],
         }
