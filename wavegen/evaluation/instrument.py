@@ -3,6 +3,7 @@
 from itertools import islice
 from pathlib import Path
 
+from wavegen.audio import Audio
 from wavegen.errors import WavegenError
 from wavegen.evaluation import report
 from wavegen.evaluation.pictures import loss_curve
@@ -40,14 +41,20 @@ def write_report(
         raise WavegenError(f"expected at least one clip, got {clips}")
     out.mkdir(parents=True, exist_ok=True)
     rate, piano = generator.sample_rate, Piano.load()
-    generated, recordings, scores = [], [], []
-    for name, notes in islice(pieces("test", clips * CLIP_SECONDS, config.seed), clips):
-        score = notes.between(0.0, seconds).quantize(rate, local.hop_length)
-        generated += generator.generate(notes=score)
-        recordings.append(piano.render(score, rate, length=len(generated[-1].samples)))
-        scores.append(score)
-        generated[-1].write(out / f"{name}.wav")
-        recordings[-1].write(out / f"{name}-recording.wav")
+    played = dict(islice(pieces("test", clips * CLIP_SECONDS, config.seed), clips))
+    scores = [notes.between(0.0, seconds).quantize(rate, local.hop_length) for notes in played.values()]
+    # side by side, and so all as long as the longest; each is cut to its own music
+    generated = [
+        Audio(clip.samples[: round(score.seconds * rate)], rate)
+        for clip, score in zip(generator.generate(count=clips, notes=scores), scores, strict=True)
+    ]
+    recordings = [
+        piano.render(score, rate, length=len(clip.samples))
+        for clip, score in zip(generated, scores, strict=True)
+    ]
+    for name, score, clip, recording in zip(played, scores, generated, recordings, strict=True):
+        clip.write(out / f"{name}.wav")
+        recording.write(out / f"{name}-recording.wav")
         (out / f"{name}.txt").write_text(score.text(), encoding="utf-8")
     table = report.compare(generated, recordings, scores)
     report.write(table, out, generated[0], recordings[0])

@@ -27,7 +27,7 @@ VELOCITY = 0.8
 FEATURES = 4  # columns of `Notes.frames`
 _STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-_PITCH = re.compile(r"([A-G])(#|b)?(-1|\d)")
+_PITCH = re.compile(r"[A-G][#b]?(-1|\d)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,8 +239,8 @@ def frequency(pitch: Float[np.ndarray, "..."] | Int[np.ndarray, "..."] | float) 
 
 
 def _midi(name: str, source: str, line: int) -> int:
-    letter, accidental, octave = _PITCH.fullmatch(name).groups()
-    pitch = 12 * (int(octave) + 1) + _STEPS[letter] + {"#": 1, "b": -1, None: 0}[accidental]
+    octave = name.lstrip("ABCDEFG#b")
+    pitch = 12 * (int(octave) + 1) + _STEPS[name[0]] + name.count("#") - name.count("b")
     if not 0 <= pitch <= 127:
         raise WavegenError(f"{source}, line {line}: expected a pitch from C-1 to G9, got {name}")
     return pitch
