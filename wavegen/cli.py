@@ -183,18 +183,29 @@ def evaluate(run: Positional[Path], /, data: Path | None = None, split: str = "t
     )
 
 
-def report(run: Positional[Path | None] = None, out: Path | None = None, clips: int = 4) -> None:
+def report(
+    run: Positional[Path | None] = None, /, out: Path | None = None, clips: int = 4, temperature: float = 1.0
+) -> None:
     """Play held-out melodies and print the figures that tell good audio from bad, beside controls.
 
     Args:
         run: a note-conditioned run folder or .safetensors file; none: the instrument that comes with the package.
         out: folder for the audio, the pictures and the figures; by default RUN/report.
         clips: held-out melodies to play.
+        temperature: below 1 calmer, above 1 wilder.
     """
     import wavegen
     from wavegen.evaluation.instrument import write_report
 
-    print(write_report(wavegen.load(run), out or (run or Path("generated")) / "report", clips=clips, run=run))
+    print(
+        write_report(
+            wavegen.load(run),
+            out or (run or Path("generated")) / "report",
+            clips=clips,
+            temperature=temperature,
+            run=run,
+        )
+    )
 
 
 def export(run: Positional[Path], out: Positional[Path]) -> None:

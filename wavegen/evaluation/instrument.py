@@ -15,15 +15,20 @@ from wavegen.notes.piano import Piano
 if TYPE_CHECKING:
     from wavegen.generator import Generator
 
+SECONDS = 6.0
 
-def write_report(generator: Generator, out: Path, *, clips: int = 4, run: Path | None = None) -> str:
+
+def write_report(
+    generator: Generator, out: Path, *, clips: int = 4, temperature: float = 1.0, run: Path | None = None
+) -> str:
     """Let a model play held-out pieces of the built-in corpus, and measure it beside the controls.
 
     Args:
         generator: a model that is conditioned on notes and was trained on the built-in corpus.
         out: folder for each clip's WAV, notes and recording, the figures as text and JSON, a spectrogram, and
             the loss curve of the run.
-        clips: pieces to play, half known melodies and half composed.
+        clips: pieces to play, half known melodies and half composed; the first ``SECONDS`` of each.
+        temperature: of the sampling.
         run: the run folder, if there is one.
 
     Returns:
@@ -42,14 +47,13 @@ def write_report(generator: Generator, out: Path, *, clips: int = 4, run: Path |
         raise WavegenError(f"expected at least one clip, got {clips}")
     out.mkdir(parents=True, exist_ok=True)
     rate, piano = generator.sample_rate, Piano.load()
-    generated, recordings, scores = [], [], []
-    for name, notes in islice(pieces("test", clips * CLIP_SECONDS, config.seed), clips):
-        score = notes.quantize(rate, local.hop_length)
-        generated += generator.generate(notes=score)
-        recordings.append(piano.render(score, rate, length=len(generated[-1].samples)))
-        scores.append(score)
-        generated[-1].write(out / f"{name}.wav")
-        recordings[-1].write(out / f"{name}-recording.wav")
+    played = dict(islice(pieces("test", clips * CLIP_SECONDS, config.seed), clips))
+    scores = [notes.between(0, SECONDS).quantize(rate, local.hop_length) for notes in played.values()]
+    generated = generator.generate(SECONDS, count=clips, notes=scores, temperature=temperature)
+    recordings = [piano.render(score, rate, length=round(SECONDS * rate)) for score in scores]
+    for name, score, clip, recording in zip(played, scores, generated, recordings, strict=True):
+        clip.write(out / f"{name}.wav")
+        recording.write(out / f"{name}-recording.wav")
         (out / f"{name}.txt").write_text(score.text(), encoding="utf-8")
     table = report.compare(generated, recordings, scores)
     report.write(table, out, generated[0], recordings[0])
