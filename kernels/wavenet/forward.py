@@ -43,7 +43,7 @@ def dilated_convolution(
     kernel: Float[Array, "K R G2"],
     dilation: int,
     form: str | None = None,
-    past: Float[Array, "B n R"] | None = None,
+    past: Float[Array, "B _ R"] | None = None,
 ) -> Float[Array, "B T G2"]:
     """Convolve causally: y[t] = sum_j h[t - (K-1-j) dilation] kernel[j].
 
@@ -138,7 +138,7 @@ def network(
     h: Float[Array, "B T R"],
     condition: Float[Array, "L B T G2"] | Float[Array, "L B 1 G2"] | None,
     *,
-    past: Sequence[Float[Array, "B n R"]] | None = None,
+    past: Sequence[Float[Array, "B _ R"]] | None = None,
     dropout_key: Array | None = None,
     dropout_rate: float = 0.0,
     form: str | None = None,
