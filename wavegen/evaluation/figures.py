@@ -17,7 +17,9 @@ from wavegen.notes.score import Notes, frequency
 HOP = 0.02  # seconds between frames
 RANGE_DB = 60.0  # below the loudest frame or bin nothing is heard
 CENTS = 50.0
-LOWEST, HIGHEST = 55.0, 2100.0  # Hz, where pitch is sought: A1 to C7
+# Where pitch is sought: from a quarter of a semitone under A1, in half semitones, to C7. So every bin lies 25 or 75
+# cents off a key, and none on the border of 50; a finer grid costs with its square.
+LOWEST, HIGHEST, SEMITONES = float(frequency(33 - 0.25)), float(frequency(96)), 0.5
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,14 @@ def measure(audio: Audio, recording: Audio | None = None, notes: Notes | None = 
     audible = _audible(magnitude)
     chroma = librosa.feature.chroma_stft(S=magnitude**2, sr=rate, tuning=0.0, norm=1)[:, audible]
     flatness = librosa.feature.spectral_flatness(S=magnitude, power=2.0)[0, audible]
-    # a frame of 2 periods of the lowest pitch; pYIN needs no more, and longer ones smear short notes
     pitch, _, voiced = librosa.pyin(
-        wave, fmin=LOWEST, fmax=min(HIGHEST, 0.45 * rate), sr=rate, frame_length=size // 2, hop_length=hop
+        wave,
+        fmin=LOWEST,
+        fmax=min(HIGHEST, 0.45 * rate),
+        sr=rate,
+        frame_length=size // 2,  # shorter: long frames smear short notes
+        hop_length=hop,
+        resolution=SEMITONES,
     )
     mel = envelope = None
     if recording is not None:

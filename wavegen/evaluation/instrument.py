@@ -1,25 +1,24 @@
 """How well a note-conditioned model plays melodies that it has never seen."""
 
-from __future__ import annotations
-
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from wavegen.errors import WavegenError
 from wavegen.evaluation import report
 from wavegen.evaluation.pictures import loss_curve
+from wavegen.generator import Generator
 from wavegen.notes.corpus import CLIP_SECONDS, pieces
 from wavegen.notes.piano import Piano
 
-if TYPE_CHECKING:
-    from wavegen.generator import Generator
-
-SECONDS = 6.0
-
 
 def write_report(
-    generator: Generator, out: Path, *, clips: int = 4, temperature: float = 1.0, run: Path | None = None
+    generator: Generator,
+    out: Path,
+    *,
+    clips: int = 4,
+    seconds: float = 6.0,
+    temperature: float = 1.0,
+    run: Path | None = None,
 ) -> str:
     """Let a model play held-out pieces of the built-in corpus, and measure it beside the controls.
 
@@ -27,7 +26,8 @@ def write_report(
         generator: a model that is conditioned on notes and was trained on the built-in corpus.
         out: folder for each clip's WAV, notes and recording, the figures as text and JSON, a spectrogram, and
             the loss curve of the run.
-        clips: pieces to play, half known melodies and half composed; the first ``SECONDS`` of each.
+        clips: pieces to play, half known melodies and half composed.
+        seconds: of each piece to play, at most.
         temperature: of the sampling.
         run: the run folder, if there is one.
 
@@ -48,9 +48,9 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     rate, piano = generator.sample_rate, Piano.load()
     played = dict(islice(pieces("test", clips * CLIP_SECONDS, config.seed), clips))
-    scores = [notes.between(0, SECONDS).quantize(rate, local.hop_length) for notes in played.values()]
-    generated = generator.generate(SECONDS, count=clips, notes=scores, temperature=temperature)
-    recordings = [piano.render(score, rate, length=round(SECONDS * rate)) for score in scores]
+    scores = [notes.between(0, seconds).quantize(rate, local.hop_length) for notes in played.values()]
+    generated = generator.generate(seconds, count=clips, notes=scores, temperature=temperature)
+    recordings = [piano.render(score, rate, length=round(seconds * rate)) for score in scores]
     for name, score, clip, recording in zip(played, scores, generated, recordings, strict=True):
         clip.write(out / f"{name}.wav")
         recording.write(out / f"{name}-recording.wav")

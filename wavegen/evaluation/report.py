@@ -48,11 +48,14 @@ class Report:
 
     def text(self) -> str:
         """The table, and how to read it."""
-        lines = [f"{'mean of ' + str(self.clips):14}" + "".join(f"{title:>15}" for title in COLUMNS.values())]
+        widths = {column: max(len(title), 7) + 2 for column, title in COLUMNS.items()}
+        head = "".join(f"{COLUMNS[column]:>{width}}" for column, width in widths.items())
+        lines = [f"{f'mean of {self.clips}':11}" + head]
         for name, figures in self.rows.items():
-            cells = (getattr(figures, column) for column in COLUMNS)
+            cells = {column: getattr(figures, column) for column in COLUMNS}
+            shown = {column: "-" if cell is None else f"{cell:.3f}" for column, cell in cells.items()}
             lines.append(
-                f"{name:14}" + "".join(f"{'-' if cell is None else f'{cell:.3f}':>15}" for cell in cells)
+                f"{name:11}" + "".join(f"{shown[column]:>{width}}" for column, width in widths.items())
             )
         return "\n".join([*lines, "", READING])
 
@@ -87,6 +90,8 @@ def controls(recording: Audio, notes: Notes) -> dict[str, Audio]:
     Returns:
         The recording; itself after mu-law; a sine at the score's pitch; white noise. All are as loud.
     """
+    import jax.numpy as jnp
+
     from wavegen.codecs import MuLaw
 
     wave = recording.mono().samples[:, 0]
@@ -98,7 +103,7 @@ def controls(recording: Audio, notes: Notes) -> dict[str, Audio]:
     noise = np.random.Generator(np.random.Philox(0)).normal(0, loudness, len(wave))
     waves = {
         "recording": wave,
-        "mu-law": np.asarray(codec.decode(codec.encode(wave[None])))[0],
+        "mu-law": np.asarray(codec.decode(codec.encode(jnp.asarray(wave[None]))))[0],
         "sine": sine,
         "noise": noise,
     }

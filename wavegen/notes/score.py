@@ -235,7 +235,7 @@ def pitch_name(pitch: int) -> str:
 
 def frequency(pitch: Float[np.ndarray, "..."] | Int[np.ndarray, "..."] | float) -> Float[np.ndarray, "..."]:
     """Equal temperament: 440 * 2 ** ((pitch - 69) / 12) Hz."""
-    return 440.0 * np.exp2((np.asarray(pitch, np.float64) - 69.0) / 12.0)
+    return np.asarray(440.0 * np.exp2((np.asarray(pitch, np.float64) - 69.0) / 12.0))
 
 
 def _midi(name: str, source: str, line: int) -> int:
