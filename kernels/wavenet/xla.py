@@ -70,7 +70,7 @@ def run_layers(
     weights: Weights,
     h: Float[Array, "B R"],
     taps: Float[Array, "L B KR"],
-    bias: Float[Array, "L B G2"],
+    bias: Float[Array, "L #B G2"],
     form: StepForm,
 ) -> tuple[Float[Array, "L B R"], Float[Array, "B S"]]:
     """Run all layers for one sample; return every layer's input and the sum of the skips."""
