@@ -218,6 +218,12 @@ class TrainingConfig(_Section):
     mesh: MeshConfig = MeshConfig()
 
 
+class SamplingConfig(_Section):
+    """How audio is drawn unless the one who asks says otherwise."""
+
+    temperature: float = Field(1.0, ge=0, le=10)
+
+
 class Config(_Section):
     """One experiment."""
 
@@ -229,6 +235,7 @@ class Config(_Section):
     model: WaveNetConfig = WaveNetConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+    sampling: SamplingConfig = SamplingConfig()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":

@@ -1,5 +1,7 @@
 """Generate audio tokens with a WaveNet, sample by sample: the operation and its checks."""
 
+from typing import Literal, overload
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -14,6 +16,46 @@ IMPLEMENTATIONS = {"xla": xla.generate, "reference": reference.generate}
 """Best first."""
 
 
+@overload
+def wavenet_generate(
+    weights: Weights,
+    shape: WaveNetShape,
+    state: State,
+    steps: int,
+    *,
+    key: Array,
+    inputs: Float[Array, "B T R"] | None = None,
+    condition: Float[Array, "B F C"] | None = None,
+    condition_hop: int = 1,
+    condition_offset: Int[Array, ""] | int = 0,
+    forced: Int[Array, "B T"] | None = None,
+    temperature: Float[Array, ""] | float = 1.0,
+    top_k: Int[Array, ""] | int = 0,
+    top_p: Float[Array, ""] | float = 1.0,
+    row_offset: Int[Array, ""] | int = 0,
+    return_logits: Literal[False] = False,
+    implementation: str | None = None,
+) -> tuple[Int[Array, "B T"], State]: ...
+@overload
+def wavenet_generate(
+    weights: Weights,
+    shape: WaveNetShape,
+    state: State,
+    steps: int,
+    *,
+    key: Array,
+    inputs: Float[Array, "B T R"] | None = None,
+    condition: Float[Array, "B F C"] | None = None,
+    condition_hop: int = 1,
+    condition_offset: Int[Array, ""] | int = 0,
+    forced: Int[Array, "B T"] | None = None,
+    temperature: Float[Array, ""] | float = 1.0,
+    top_k: Int[Array, ""] | int = 0,
+    top_p: Float[Array, ""] | float = 1.0,
+    row_offset: Int[Array, ""] | int = 0,
+    return_logits: Literal[True],
+    implementation: str | None = None,
+) -> tuple[Int[Array, "B T"], State, Float[Array, "B T O"]]: ...
 def wavenet_generate(
     weights: Weights,
     shape: WaveNetShape,

@@ -17,7 +17,7 @@ def write_report(
     *,
     clips: int = 4,
     seconds: float = 6.0,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     run: Path | None = None,
 ) -> str:
     """Let a model play held-out pieces of the built-in corpus, and measure it beside the controls.
@@ -28,7 +28,7 @@ def write_report(
             the loss curve of the run.
         clips: pieces to play, half known melodies and half composed.
         seconds: of each piece to play, at most.
-        temperature: of the sampling.
+        temperature: of the sampling; None is the experiment's own.
         run: the run folder, if there is one.
 
     Returns:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,7 +128,7 @@ def write(report: Report, out: Path, generated: Audio, recording: Audio) -> None
 
 def _mean(rows: Sequence[Figures]) -> Figures:
     """Field by field; None where no clip has a value."""
-    means = {}
+    means: dict[str, Any] = {}
     for field in fields(Figures):
         values = [value for row in rows if (value := getattr(row, field.name)) is not None]
         means[field.name] = float(np.mean(values)) if values else None

@@ -6,7 +6,6 @@ levelled and measured.
 """
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,7 @@ def build(folder: tyro.conf.Positional[Path], out: Path = ASSETS) -> None:
     """
     recordings = []
     for path in sorted((folder / "samples").glob("*.flac")):
-        name, layer = re.fullmatch(r"(.+)v([LH])", path.stem).groups()
+        name, layer = path.stem.rsplit("v", 1)
         pitch = int(Notes.parse(f"{name} 1").pitch[0])
         samples, rate = soundfile.read(path, dtype="float64", always_2d=True)
         # The right microphone alone: the mean of both cancels partials, up to 8 dB a note.
@@ -101,7 +100,7 @@ def tuning(wave: Float[np.ndarray, "T"], pitch: int) -> float:
     cents, weights = [], []
     for partial in range(1, 5):
         expected = partial * frequency(pitch) * size / SAMPLE_RATE
-        low, high = (round(expected * 2 ** (semitones / 12)) for semitones in (-1, 1))
+        low, high = (round(float(expected) * 2 ** (semitones / 12)) for semitones in (-1, 1))
         if high >= len(spectrum):
             break
         peak = low + int(np.argmax(spectrum[low:high]))

@@ -239,7 +239,9 @@ def frequency(pitch: Float[np.ndarray, "..."] | Int[np.ndarray, "..."] | float) 
 
 
 def _midi(name: str, source: str, line: int) -> int:
-    letter, accidental, octave = _PITCH.fullmatch(name).groups()
+    parts = _PITCH.fullmatch(name)
+    assert parts is not None, "the caller matched it"
+    letter, accidental, octave = parts.groups()
     pitch = 12 * (int(octave) + 1) + _STEPS[letter] + {"#": 1, "b": -1, None: 0}[accidental]
     if not 0 <= pitch <= 127:
         raise WavegenError(f"{source}, line {line}: expected a pitch from C-1 to G9, got {name}")
