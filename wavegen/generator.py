@@ -1,7 +1,5 @@
 """What a person asks for: load a trained model, generate from it, stream it, and measure recordings with it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -184,7 +182,7 @@ class Generator:
         labels: Mapping[str, str] | None = None,
         notes: Notes | None = None,
         window: int = 8192,
-    ) -> Float[np.ndarray, T]:
+    ) -> Float[np.ndarray, "T"]:
         """The exact log-likelihood of a recording's tokens, sample by sample.
 
         Every sample is predicted from the whole receptive field before it; the first one from silence. Divide the
