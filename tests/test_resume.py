@@ -42,7 +42,9 @@ def experiment(tmp_path_factory) -> Path:
     clips = [
         Clip(
             f"{split}/{i}",
-            (8000 * np.sin(2 * np.pi * (200 + 50 * i) * time_axis) + 300 * rng.standard_normal(4000)).astype(np.int16),
+            (8000 * np.sin(2 * np.pi * (200 + 50 * i) * time_axis) + 300 * rng.standard_normal(4000)).astype(
+                np.int16
+            ),
             split=split,
         )
         for split in ("train", "valid")
@@ -120,7 +122,9 @@ def test_sigterm_saves_and_the_rest_ends_the_same(experiment, uninterrupted):
 def test_damaged_newest_checkpoint_is_noticed_and_the_one_before_is_used(experiment, uninterrupted):
     folder = experiment / "runs" / "whole" / "checkpoints"
     newest = max((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
-    largest = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    largest = max(
+        (path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+    )
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
@@ -138,7 +142,9 @@ def test_another_experiment_in_the_run_folder_is_refused(experiment, uninterrupt
 
     before = (experiment / "runs" / "whole" / "config.yaml").read_bytes()
     config = load_config(experiment / "tiny.yaml", ["name=whole", "optimizer.learning_rate=1e-4"])
-    with pytest.raises(WavegenError, match=r"holds another experiment \(optimizer\.learning_rate is 0\.002 there"):
+    with pytest.raises(
+        WavegenError, match=r"holds another experiment \(optimizer\.learning_rate is 0\.002 there"
+    ):
         train(config, experiment / "runs" / "whole")
     assert (experiment / "runs" / "whole" / "config.yaml").read_bytes() == before
 
