@@ -148,12 +148,12 @@ def test_loss_curves_are_drawn_from_metrics(tmp_path) -> None:
     metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert read_picture(loss_curve(metrics, tmp_path / "loss.png")).shape[2] == 3
     metrics.write_text('{"step": 1, "speed": 3}\n')
-    with pytest.raises(WavegenError, match="expected a loss in .*, got only step, speed"):
+    with pytest.raises(WavegenError, match=r"expected a loss in .*, got only step, speed"):
         loss_curve(metrics, tmp_path / "loss.png")
     metrics.write_text('{"step": 1, "sp')
     with pytest.raises(WavegenError, match="expected one JSON object a line in"):
         loss_curve(metrics, tmp_path / "loss.png")
-    with pytest.raises(WavegenError, match="expected one JSON object a line in .*absent"):
+    with pytest.raises(WavegenError, match=r"expected one JSON object a line in .*absent"):
         loss_curve(tmp_path / "absent.jsonl", tmp_path / "loss.png")
 
 

@@ -90,7 +90,7 @@ def sample(
     seconds: float | None = None,
     count: int = 1,
     seed: int = 0,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     top_k: int = 0,
     top_p: float = 1.0,
     prompt: Path | None = None,
@@ -106,7 +106,7 @@ def sample(
         seconds: length of what is generated; a note-conditioned model plays its notes to the end by default.
         count: clips.
         seed: the same seed gives the same clips.
-        temperature: below 1 calmer, above 1 wilder, 0 always the likeliest token.
+        temperature: below 1 calmer, above 1 wilder, 0 always the likeliest token; by default the experiment's own.
         top_k: draw among the k likeliest tokens; 0 is all.
         top_p: draw among the likeliest tokens that together have this probability.
         prompt: a recording to continue.
@@ -183,18 +183,33 @@ def evaluate(run: Positional[Path], /, data: Path | None = None, split: str = "t
     )
 
 
-def report(run: Positional[Path | None] = None, out: Path | None = None, clips: int = 4) -> None:
+def report(
+    run: Positional[Path | None] = None,
+    /,
+    out: Path | None = None,
+    clips: int = 4,
+    temperature: float | None = None,
+) -> None:
     """Play held-out melodies and print the figures that tell good audio from bad, beside controls.
 
     Args:
         run: a note-conditioned run folder or .safetensors file; none: the instrument that comes with the package.
         out: folder for the audio, the pictures and the figures; by default RUN/report.
         clips: held-out melodies to play.
+        temperature: below 1 calmer, above 1 wilder; by default the experiment's own.
     """
     import wavegen
     from wavegen.evaluation.instrument import write_report
 
-    print(write_report(wavegen.load(run), out or (run or Path("generated")) / "report", clips=clips, run=run))
+    print(
+        write_report(
+            wavegen.load(run),
+            out or (run or Path("generated")) / "report",
+            clips=clips,
+            temperature=temperature,
+            run=run,
+        )
+    )
 
 
 def export(run: Positional[Path], out: Positional[Path]) -> None:

@@ -5,7 +5,9 @@ from the command line, and refuses unknown keys with the nearest known ones. The
 written into the run folder and into every checkpoint, and loads back identically.
 """
 
+import copy
 import difflib
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +17,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from wavegen.data.splits import LabelPattern, SplitRule
 from wavegen.errors import WavegenError
 
 VERSION = 1
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 class SplitConfig(_Section):
@@ -30,6 +33,11 @@ class SplitConfig(_Section):
     valid: float | str = 0.05
     test: float | str = 0.05
 
+    @model_validator(mode="after")
+    def _rules_can_be_read(self) -> "SplitConfig":
+        SplitRule({"test": self.test, "valid": self.valid})
+        return self
+
 
 class AugmentConfig(_Section):
     """Random changes of a training crop, made on the device."""
@@ -37,24 +45,16 @@ class AugmentConfig(_Section):
     gain_db: float = Field(0.0, ge=0, le=40, description="gain drawn evenly from [-gain_db, 0] dB")
     polarity: bool = Field(False, description="flip the sign of half of the crops")
     input_noise: float = Field(
-        0.0,
-        ge=0,
-        le=64,
-        description="standard deviation, in levels, of noise on the tokens that the model reads, but not on those "
-        "it predicts: it learns to live with its own sampling noise",
+        0.0, ge=0, le=64, description="standard deviation, in levels, of noise on what the model reads alone"
     )
 
 
 class DataConfig(_Section):
     """Where the recordings are and how they become batches."""
 
-    path: str | None = Field(
-        None, description="a folder of recordings or a prepared dataset; none: the built-in corpus"
-    )
+    path: str | None = Field(None, description="recordings, or a prepared dataset; none: the built-in corpus")
     sample_rate: int = Field(16000, ge=1000, le=384000, description="Hz")
-    label_pattern: str | None = Field(
-        None, description="labels from file names, '{digit}_{speaker}_{take}', or 'folder'"
-    )
+    label_pattern: str | None = Field(None, description="'{digit}_{speaker}_{take}' or 'folder'")
     split: SplitConfig = SplitConfig()
     trim_silence_db: float | None = Field(None, gt=0, description="drop edges this far below the peak")
     backend: Literal["memmap", "array_record"] = "memmap"
@@ -64,6 +64,12 @@ class DataConfig(_Section):
     augment: AugmentConfig = AugmentConfig()
     prefetch: int = Field(4, ge=0, description="batches read ahead")
     corpus_minutes: float = Field(12.0, gt=0, le=600, description="length of the built-in corpus")
+
+    @model_validator(mode="after")
+    def _pattern_can_be_read(self) -> "DataConfig":
+        if self.label_pattern is not None:
+            LabelPattern(self.label_pattern)
+        return self
 
 
 class MuLawConfig(_Section):
@@ -122,10 +128,7 @@ class FeatureConditionConfig(_Section):
 
     @model_validator(mode="after")
     def _factors_divide_the_hop(self) -> "FeatureConditionConfig":
-        product = 1
-        for factor in self.upsample:
-            product *= factor
-        if product < 1 or self.hop_length % product:
+        if min(self.upsample, default=1) < 1 or self.hop_length % math.prod(self.upsample):
             raise ValueError(f"upsample factors {self.upsample} must divide hop_length {self.hop_length}")
         return self
 
@@ -190,12 +193,7 @@ class MeshConfig(_Section):
 
     data: int = Field(-1, ge=-1)
     fsdp: int = Field(1, ge=1)
-    cpu_devices: int = Field(
-        1,
-        ge=1,
-        le=256,
-        description="on a CPU, devices to split it into; one a core trains a fifth faster than one in all",
-    )
+    cpu_devices: int = Field(1, ge=1, le=256, description="how many a CPU is split into; one a core is best")
 
 
 class TrainingConfig(_Section):
@@ -210,12 +208,16 @@ class TrainingConfig(_Section):
     checkpoint_every: int = Field(500, ge=1)
     keep_latest: int = Field(2, ge=1)
     keep_best: int = Field(1, ge=0)
-    sample_every: int = Field(
-        0, ge=0, description="steps between audio samples; 0 writes them only at the end"
-    )
+    sample_every: int = Field(0, ge=0, description="steps between audio samples; 0: only at the end")
     sample_seconds: float = Field(2.0, gt=0)
     sample_count: int = Field(2, ge=1)
     mesh: MeshConfig = MeshConfig()
+
+
+class SamplingConfig(_Section):
+    """How audio is drawn unless the one who asks says otherwise."""
+
+    temperature: float = Field(1.0, ge=0, le=10)
 
 
 class Config(_Section):
@@ -229,6 +231,7 @@ class Config(_Section):
     model: WaveNetConfig = WaveNetConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+    sampling: SamplingConfig = SamplingConfig()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":
@@ -244,6 +247,10 @@ class Config(_Section):
         if self.model.local is not None and self.data.crop % self.model.local.hop_length:
             raise ValueError(
                 f"crop {self.data.crop} must be a multiple of local.hop_length {self.model.local.hop_length}"
+            )
+        if self.optimizer.warmup_steps >= self.training.steps:
+            raise ValueError(
+                f"warmup_steps {self.optimizer.warmup_steps} must be less than training.steps {self.training.steps}"
             )
         if self.training.sample_every % self.training.evaluate_every:
             raise ValueError(
@@ -292,28 +299,28 @@ def _all_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
     return list(dict.fromkeys(keys))
 
 
-def _check_keys(tree: dict, section: type[BaseModel], prefix: str = "") -> None:
+def _complete(tree: dict, section: type[BaseModel], prefix: str = "") -> None:
+    """Refuses unknown keys, and names the default kind where none is, so that ``codec.levels=1024`` alone works."""
     for name, value in tree.items():
-        if name in section.model_fields:
-            inner = _sections(section.model_fields[name].annotation)
-            if isinstance(value, dict) and inner:
-                chosen = (
-                    [s for s in inner if value.get("kind", None) == s.model_fields["kind"].default]
-                    if ("kind" in inner[0].model_fields)
-                    else inner
-                )
-                if len(chosen) == 1 or len(inner) == 1:
-                    _check_keys(value, (chosen or inner)[0], f"{prefix}{name}.")
+        if name not in section.model_fields:
+            raise _unknown_key(f"{prefix}{name}", section)
+        field = section.model_fields[name]
+        options = _sections(field.annotation)
+        if not (options and isinstance(value, dict)):
             continue
-        known = _all_keys(Config)
-        near = difflib.get_close_matches(f"{prefix}{name}", known, n=2, cutoff=0.5)
-        near += [key for key in known if key.split(".")[-1] == name and key not in near][:2]
-        hint = (
-            f"; did you mean {' or '.join(near)}?"
-            if near
-            else f"; known here: {', '.join(section.model_fields)}"
-        )
-        raise WavegenError(f"unknown configuration key '{prefix}{name}'{hint}")
+        if len(options) > 1 and field.default is not None:
+            value.setdefault("kind", field.default.kind)
+        for option in options:
+            if len(options) == 1 or option.model_fields["kind"].default == value.get("kind"):
+                _complete(value, option, f"{prefix}{name}.")
+
+
+def _unknown_key(key: str, section: type[BaseModel]) -> WavegenError:
+    known = _all_keys(Config)
+    near = difflib.get_close_matches(key, known, n=2, cutoff=0.5)
+    near += [k for k in known if k.split(".")[-1] == key.split(".")[-1] and k not in near][:2]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(section.model_fields)}"
+    return WavegenError(f"unknown configuration key '{key}'; {hint}")
 
 
 def _apply(tree: dict, override: str) -> None:
@@ -345,7 +352,7 @@ def resolve(tree: dict, overrides: Sequence[str] = ()) -> Config:
     Raises:
         WavegenError: an unknown key, a value out of range, parts that do not fit, a newer version.
     """
-    tree = yaml.safe_load(yaml.safe_dump(tree))
+    tree = copy.deepcopy(tree)
     for override in overrides:
         _apply(tree, override)
     version = tree.get("version", VERSION)
@@ -353,28 +360,19 @@ def resolve(tree: dict, overrides: Sequence[str] = ()) -> Config:
         raise WavegenError(
             f"the configuration has version {version}, this wavegen reads version {VERSION}; update wavegen"
         )
-    _default_kinds(tree)
-    _check_keys(tree, Config)
+    _complete(tree, Config)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
+        # Pydantic's place also holds the kinds of the sections that it went through, which are no keys.
+        keys = {key.split(".")[-1] for key in _all_keys(Config)}
         place = (
-            ".".join(str(part) for part in first["loc"] if part not in ("wavenet", "softmax", "mixture"))
-            or "config"
+            ".".join(str(part) for part in first["loc"] if part in keys or isinstance(part, int)) or "config"
         )
         message = first["msg"].removeprefix("Value error, ")
         got = f" (got {first['input']!r})" if not isinstance(first["input"], dict) else ""
         raise WavegenError(f"configuration error at {place}: {message}{got}") from None
-
-
-def _default_kinds(tree: dict) -> None:
-    """Gives a discriminated section the kind it would default to, so that ``codec.levels=1024`` alone works."""
-    if isinstance(tree.get("codec"), dict):
-        tree["codec"].setdefault("kind", "mulaw")
-    model = tree.get("model")
-    if isinstance(model, dict) and isinstance(model.get("head"), dict):
-        model["head"].setdefault("kind", "softmax")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -1,7 +1,5 @@
 """What a person asks for: load a trained model, generate from it, stream it, and measure recordings with it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,7 +60,7 @@ class Generator:
         *,
         count: int = 1,
         seed: int = 0,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         top_k: int = 0,
         top_p: float = 1.0,
         prompt: Audio | None = None,
@@ -77,7 +75,8 @@ class Generator:
                 end if this is None.
             count: clips, drawn side by side.
             seed: the same seed gives the same clips.
-            temperature: below 1 is calmer, above 1 wilder; 0 always takes the likeliest token.
+            temperature: below 1 is calmer, above 1 wilder; 0 always takes the likeliest token; None is the
+                experiment's own.
             top_k: draw among the k likeliest tokens; 0 is all.
             top_p: draw among the likeliest tokens that together have this probability; 1 is all.
             prompt: a recording that the clips continue; it is resampled and mixed to mono as needed, and comes first
@@ -113,7 +112,7 @@ class Generator:
         *,
         count: int = 1,
         seed: int = 0,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         top_k: int = 0,
         top_p: float = 1.0,
         prompt: Audio | None = None,
@@ -144,6 +143,7 @@ class Generator:
             WavegenError: see ``generate``.
         """
         seconds = self._seconds(seconds, notes)
+        temperature = self.config.sampling.temperature if temperature is None else temperature
         for name, value, least in (("count", count, 1), ("temperature", temperature, 0), ("top_k", top_k, 0)):
             if not (math.isfinite(value) and value >= least):
                 raise WavegenError(f"{name} must be at least {least}, got {value}")
@@ -182,7 +182,7 @@ class Generator:
         labels: Mapping[str, str] | None = None,
         notes: Notes | None = None,
         window: int = 8192,
-    ) -> Float[np.ndarray, T]:
+    ) -> Float[np.ndarray, "T"]:
         """The exact log-likelihood of a recording's tokens, sample by sample.
 
         Every sample is predicted from the whole receptive field before it; the first one from silence. Divide the

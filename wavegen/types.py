@@ -10,6 +10,7 @@
 | V | vocabulary: values one token can take |
 | F | frames of a condition (features at frame rate) |
 | D | width of a feature vector |
+| Y | label fields |
 | L | layers |
 | R, G, S, H, O | residual, gate, skip, head and output channels of a WaveNet |
 """
@@ -26,5 +27,5 @@ Logits = Float[Array, "B N K V"]
 """What a token model returns: at frame n, the parameters of the distribution of the token of frame n + 1."""
 Features = Float[Array, "B F D"]
 """Conditions at frame rate; each model says how many samples a frame spans."""
-Labels = Int[Array, "B D"]
+Labels = Int[Array, "B Y"]
 """Global conditions: one integer per label field and clip."""

@@ -1,5 +1,8 @@
 """Generate audio tokens with a WaveNet, sample by sample: the operation and its checks."""
 
+from typing import Literal, overload
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -14,6 +17,46 @@ IMPLEMENTATIONS = {"xla": xla.generate, "reference": reference.generate}
 """Best first."""
 
 
+@overload
+def wavenet_generate(
+    weights: Weights,
+    shape: WaveNetShape,
+    state: State,
+    steps: int,
+    *,
+    key: Array,
+    inputs: Float[Array, "B T R"] | None = None,
+    condition: Float[Array, "B F C"] | None = None,
+    condition_hop: int = 1,
+    condition_offset: Int[Array, ""] | int = 0,
+    forced: Int[Array, "B T"] | None = None,
+    temperature: Float[Array, ""] | float = 1.0,
+    top_k: Int[Array, ""] | int = 0,
+    top_p: Float[Array, ""] | float = 1.0,
+    row_offset: Int[Array, ""] | int = 0,
+    return_logits: Literal[False] = False,
+    implementation: str | None = None,
+) -> tuple[Int[Array, "B T"], State]: ...
+@overload
+def wavenet_generate(
+    weights: Weights,
+    shape: WaveNetShape,
+    state: State,
+    steps: int,
+    *,
+    key: Array,
+    inputs: Float[Array, "B T R"] | None = None,
+    condition: Float[Array, "B F C"] | None = None,
+    condition_hop: int = 1,
+    condition_offset: Int[Array, ""] | int = 0,
+    forced: Int[Array, "B T"] | None = None,
+    temperature: Float[Array, ""] | float = 1.0,
+    top_k: Int[Array, ""] | int = 0,
+    top_p: Float[Array, ""] | float = 1.0,
+    row_offset: Int[Array, ""] | int = 0,
+    return_logits: Literal[True],
+    implementation: str | None = None,
+) -> tuple[Int[Array, "B T"], State, Float[Array, "B T O"]]: ...
 def wavenet_generate(
     weights: Weights,
     shape: WaveNetShape,
@@ -80,24 +123,26 @@ def wavenet_generate(
         )
     check_condition(weights, condition, batch, steps, condition_hop, condition_offset)
     check_sampling(shape, temperature, top_k, top_p)
-    tokens, state, outputs = dispatch(
-        "wavenet_generate",
-        IMPLEMENTATIONS,
-        implementation,
-        weights,
-        shape,
-        state,
-        steps,
-        key=key_words(key),
-        inputs=inputs,
-        condition=condition,
-        condition_hop=condition_hop,
-        condition_offset=condition_offset,
-        forced=None if forced is None else forced.astype(jnp.int32),
-        temperature=temperature,
-        top_k=None if is_number(top_k) and top_k == 0 else top_k,
-        top_p=None if is_number(top_p) and top_p == 1 else top_p,
-        row_offset=row_offset,
-        return_logits=return_logits,
-    )
+    # GPUs and TPUs shorten float32 products by default; streams of one seed would part between machines.
+    with jax.default_matmul_precision("highest"):
+        tokens, state, outputs = dispatch(
+            "wavenet_generate",
+            IMPLEMENTATIONS,
+            implementation,
+            weights,
+            shape,
+            state,
+            steps,
+            key=key_words(key),
+            inputs=inputs,
+            condition=condition,
+            condition_hop=condition_hop,
+            condition_offset=condition_offset,
+            forced=None if forced is None else forced.astype(jnp.int32),
+            temperature=temperature,
+            top_k=None if is_number(top_k) and top_k == 0 else top_k,
+            top_p=None if is_number(top_p) and top_p == 1 else top_p,
+            row_offset=row_offset,
+            return_logits=return_logits,
+        )
     return (tokens, state, outputs) if return_logits else (tokens, state)

@@ -1,6 +1,7 @@
 """Code value u of a token (levels evenly spaced in [-1, 1]) and its amplitude: u, or u expanded by mu-law."""
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 
@@ -24,14 +25,14 @@ def expand(value: Float[Array, "*s"], mu: int) -> Float[Array, "*s"]:
 
 
 def code_value(
-    tokens: Int[Array, "*s"], vocab_size: int, dtype: jnp.dtype = jnp.float32
+    tokens: Int[Array, "*s"], vocab_size: int, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "*s"]:
     """Return the evenly spaced values of tokens: 0 is -1, vocab_size - 1 is 1."""
     return tokens.astype(dtype) * (2 / (vocab_size - 1)) - 1
 
 
 def amplitude(
-    tokens: Int[Array, "*s"], vocab_size: int, mu: int, dtype: jnp.dtype = jnp.float32
+    tokens: Int[Array, "*s"], vocab_size: int, mu: int, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "*s"]:
     """Return the amplitudes of tokens; a missing token (negative: before the start) is silent, exactly 0."""
     return jnp.where(tokens < 0, 0, expand(code_value(tokens, vocab_size, dtype), mu))

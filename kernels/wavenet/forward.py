@@ -43,7 +43,7 @@ def dilated_convolution(
     kernel: Float[Array, "K R G2"],
     dilation: int,
     form: str | None = None,
-    past: Float[Array, "B n R"] | None = None,
+    past: Float[Array, "B _ R"] | None = None,
 ) -> Float[Array, "B T G2"]:
     """Convolve causally: y[t] = sum_j h[t - (K-1-j) dilation] kernel[j].
 
@@ -101,7 +101,7 @@ def condition_frames(
     hop: int,
     offset: Int[Array, ""] | int,
     samples: int,
-) -> Float[Array, "L B T G2"] | Float[Array, "L B 1 G2"] | None:
+) -> list[Float[Array, "B T G2"]] | list[Float[Array, "B 1 G2"]] | None:
     """Project a condition for every layer at frame rate, then repeat it to samples; one frame stays one."""
     if condition is None:
         return None
@@ -113,7 +113,7 @@ def condition_frames(
             f"samples, got {frames}"
         )
 
-    def rows_of_layer(kernel: Float[Array, "C 2G"]) -> Float[Array, "B T 2G"] | Float[Array, "B 1 2G"]:
+    def rows_of_layer(kernel: Float[Array, "C G2"]) -> Float[Array, "B T G2"] | Float[Array, "B 1 G2"]:
         rows = condition.astype(kernel.dtype) @ kernel
         if frames == 1:
             return rows
@@ -136,9 +136,9 @@ def network(
     weights: Weights,
     shape: WaveNetShape,
     h: Float[Array, "B T R"],
-    condition: Float[Array, "L B T G2"] | Float[Array, "L B 1 G2"] | None,
+    condition: list[Float[Array, "B T G2"]] | list[Float[Array, "B 1 G2"]] | None,
     *,
-    past: Sequence[Float[Array, "B n R"]] | None = None,
+    past: Sequence[Float[Array, "B _ R"]] | None = None,
     dropout_key: Array | None = None,
     dropout_rate: float = 0.0,
     form: str | None = None,

@@ -52,7 +52,8 @@ def wavenet_prefill(
     check_inputs(weights, inputs, batch, length)
     check_condition(weights, condition, batch, length, condition_hop, condition_offset)
     given = (inputs, condition, condition_hop, condition_offset)
-    return _prefill(weights, shape, state, tokens, *given, form)
+    with jax.default_matmul_precision("highest"):  # as steps have it, see `wavenet_generate`
+        return _prefill(weights, shape, state, tokens, *given, form)
 
 
 @partial(jax.jit, static_argnames=("shape", "condition_hop", "form"))

@@ -101,6 +101,5 @@ def generate(
         history = jnp.concatenate([state["history"][:, 1:], token[:, None]], axis=1)
         return {"rings": rings, "history": history, "position": state["position"] + 1}, (token, outputs)
 
-    with jax.default_matmul_precision("highest"):
-        state, (tokens, outputs) = lax.scan(step, state, jnp.arange(steps))
+    state, (tokens, outputs) = lax.scan(step, state, jnp.arange(steps))
     return tokens.T, state, outputs.swapaxes(0, 1) if return_logits else None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 
 Weights = Mapping[str, jax.Array]
 """The network as arrays, layers stacked on the leading axis L.
@@ -79,3 +80,74 @@ class WaveNetShape:
     def receptive_field(self, kernel_size: int, input_kernel_size: int = 1) -> int:
         """Return how many tokens, the current one included, one output depends on."""
         return (kernel_size - 1) * sum(self.dilations) + input_kernel_size
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network by its sizes, to test and time implementations with random weights.
+
+    Attributes:
+        shape: the static half.
+        residual: channels R.
+        gate: channels G of z; the dilated convolution has 2G.
+        skip: channels S.
+        hidden: channels H of the head.
+        kernel_size: taps K of the dilated convolutions.
+        input_kernel_size: taps J of the input convolution.
+        condition: width C of the condition; 0 = none.
+        scalar_input: the input is (code value, amplitude), not an embedding.
+    """
+
+    shape: WaveNetShape
+    residual: int = 64
+    gate: int = 64
+    skip: int = 128
+    hidden: int = 128
+    kernel_size: int = 2
+    input_kernel_size: int = 1
+    condition: int = 0
+    scalar_input: bool = False
+
+    def random_weights(self, seed: int = 0) -> dict[str, jax.Array]:
+        """Return float32 weights, normal with the scale that keeps the signal's size from layer to layer."""
+        layers, k, r, g = len(self.shape.dilations), self.kernel_size, self.residual, self.gate
+        inputs = 2 if self.scalar_input else self.shape.vocab_size
+        sizes: dict[str, tuple[int, ...]] = {
+            "scalar" if self.scalar_input else "embedding": (self.input_kernel_size, inputs, r),
+            "input_bias": (r,),
+            "dilated": (layers, k, r, 2 * g),
+            "dilated_bias": (layers, 2 * g),
+            "residual": (layers, g, r),
+            "residual_bias": (layers, r),
+            "skip": (layers, g, self.skip),
+            "skip_bias": (self.skip,),
+            "hidden": (self.skip, self.hidden),
+            "hidden_bias": (self.hidden,),
+            "output": (self.hidden, self.shape.outputs),
+            "output_bias": (self.shape.outputs,),
+        }
+        if self.condition:
+            sizes["condition"] = (layers, self.condition, 2 * g)
+        rng = np.random.default_rng(seed)
+        fan_in = {"dilated": k * r, "residual": g, "skip": layers * g / 16, "hidden": self.skip / 2}
+        fan_in |= {"output": self.hidden / 4, "condition": self.condition, "scalar": 2, "embedding": 1}
+        return {
+            name: jax.numpy.asarray(rng.normal(size=size) / fan_in.get(name, 100) ** 0.5, "float32")
+            for name, size in sizes.items()
+        }
+
+
+_TEN = tuple(2**i for i in range(10))
+NETS = {
+    "20x64x128": Net(WaveNetShape(_TEN * 2)),
+    "30x64x256": Net(WaveNetShape(_TEN * 3), skip=256, hidden=256),
+    "24x128x128": Net(
+        WaveNetShape(_TEN[:6] * 4, vocab_size=65536, head="mixture", mu=0),
+        residual=128,
+        gate=128,
+        kernel_size=3,
+        condition=80,
+        scalar_input=True,
+    ),
+}
+"""Networks to time, by layers x residual x skip channels: two of nv-wavenet, one of wavenet_vocoder."""

@@ -13,7 +13,13 @@ from wavegen.notes.piano import Piano
 
 
 def write_report(
-    generator: Generator, out: Path, *, clips: int = 4, seconds: float = 6.0, run: Path | None = None
+    generator: Generator,
+    out: Path,
+    *,
+    clips: int = 4,
+    seconds: float = 6.0,
+    temperature: float | None = None,
+    run: Path | None = None,
 ) -> str:
     """Let a model play held-out pieces of the built-in corpus, and measure it beside the controls.
 
@@ -23,6 +29,7 @@ def write_report(
             the loss curve of the run.
         clips: pieces to play, half known melodies and half composed.
         seconds: of each piece to play, at most.
+        temperature: of the sampling; None is the experiment's own.
         run: the run folder, if there is one.
 
     Returns:
@@ -44,9 +51,10 @@ def write_report(
     played = dict(islice(pieces("test", clips * CLIP_SECONDS, config.seed), clips))
     scores = [notes.between(0.0, seconds).quantize(rate, local.hop_length) for notes in played.values()]
     # side by side, and so all as long as the longest; each is cut to its own music
+    together = generator.generate(count=clips, notes=scores, temperature=temperature)
     generated = [
         Audio(clip.samples[: round(score.seconds * rate)], rate)
-        for clip, score in zip(generator.generate(count=clips, notes=scores), scores, strict=True)
+        for clip, score in zip(together, scores, strict=True)
     ]
     recordings = [
         piano.render(score, rate, length=len(clip.samples))

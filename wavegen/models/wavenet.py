@@ -213,8 +213,8 @@ class WaveNet(CausalModel):
         """See ``CausalModel``."""
         # The kernel's history ends with the token to be read next; it is put there, and after the step its place
         # is taken by the same token, which the next step replaces.
-        before = state["network"]
-        before = {**before, "history": before["history"].at[:, -1].set(token[:, 0])}
+        before = state["network"].copy()
+        before["history"] = before["history"].at[:, -1].set(token[:, 0])
         _, network, outputs = wavenet_generate(
             self.weights(),
             self.shape,

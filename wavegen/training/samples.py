@@ -13,6 +13,7 @@ from wavegen.codecs import Codec
 from wavegen.config import Config
 from wavegen.data.dataset import Dataset
 from wavegen.evaluation.pictures import read_picture, spectrograms
+from wavegen.models.base import Choice
 from wavegen.samplers.autoregressive import stream
 from wavegen.training.log import RunLog
 
@@ -55,7 +56,14 @@ def write_samples(
             tracks[place, : len(there)] = there
         features = jnp.asarray(tracks)
     pieces = stream(
-        graph, params, length, jax.random.key(config.seed), batch=len(rows), labels=labels, features=features
+        graph,
+        params,
+        length,
+        jax.random.key(config.seed),
+        batch=len(rows),
+        choice=Choice(config.sampling.temperature),
+        labels=labels,
+        features=features,
     )
     clips = np.asarray(codec.decode(jnp.concatenate(list(pieces), axis=1)))
     if jax.process_index():

@@ -1,0 +1,5 @@
+"""``python -m wavegen`` is the command ``wavegen``."""
+
+from wavegen.cli import main
+
+main()
