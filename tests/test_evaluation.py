@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -167,21 +168,18 @@ def test_an_untrained_model_is_reported_as_what_it_is(tmp_path) -> None:
     from wavegen.models.base import parameters
 
     sizes = dict.fromkeys(("residual_channels", "gate_channels", "skip_channels", "head_channels"), 4)
-    local = {"kind": "notes", "channels": 4, "hop_length": 64}
-    settings = {
-        "data": {"sample_rate": 4000},
-        "model": {"dilations": [1], "cycles": 1, "local": local, **sizes},
-    }
-
-    def generator(**model: None) -> Generator:
-        config = Config.model_validate(settings | {"model": settings["model"] | model})
-        codec = make_codec(config.codec)
-        graph, params = parameters(make_model(config, codec, {}))
-        return Generator(config, {}, graph, params, codec)
+    model = {"dilations": [1], "cycles": 1, **sizes}
+    notes = {"kind": "notes", "channels": 4, "hop_length": 64}
+    plain, config = (
+        Config.model_validate({"data": {"sample_rate": 4000}, "model": model | {"local": local}})
+        for local in (None, notes)
+    )
+    codec = make_codec(config.codec)
+    generator = Generator(config, {}, *parameters(make_model(config, codec, {})), codec)
 
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "bits_per_sample": 8}\n')
-    said = write_report(generator(), tmp_path / "report", clips=2, seconds=0.7, run=tmp_path / "run")
+    said = write_report(generator, tmp_path / "report", clips=2, seconds=0.7, run=tmp_path / "run")
     rows = json.loads((tmp_path / "report" / "figures.json").read_text())["rows"]
     assert rows["generated"]["mel_distance_db"] > 3 * rows["mu-law"]["mel_distance_db"]
     assert said.startswith("mean of 2")
@@ -190,6 +188,6 @@ def test_an_untrained_model_is_reported_as_what_it_is(tmp_path) -> None:
     assert len(list((tmp_path / "report").glob("*.wav"))) == 4
     assert (tmp_path / "report" / "loss.png").is_file()
     with pytest.raises(WavegenError, match="expected at least one clip, got 0"):
-        write_report(generator(), tmp_path, clips=0)
+        write_report(generator, tmp_path, clips=0)
     with pytest.raises(WavegenError, match="expected a model that is conditioned on notes"):
-        write_report(generator(local=None), tmp_path)
+        write_report(replace(generator, config=plain), tmp_path)

@@ -8,7 +8,7 @@ from wavegen.errors import WavegenError
 from wavegen.evaluation import report
 from wavegen.evaluation.pictures import loss_curve
 from wavegen.generator import Generator
-from wavegen.notes.corpus import CLIP_SECONDS, pieces
+from wavegen.notes.corpus import CLIP_SECONDS, TAIL, pieces
 from wavegen.notes.piano import Piano
 
 
@@ -50,15 +50,12 @@ def write_report(
     rate, piano = generator.sample_rate, Piano.load()
     played = dict(islice(pieces("test", clips * CLIP_SECONDS, config.seed), clips))
     scores = [notes.between(0.0, seconds).quantize(rate, local.hop_length) for notes in played.values()]
-    # side by side, and so all as long as the longest; each is cut to its own music
-    together = generator.generate(count=clips, notes=scores, temperature=temperature)
-    generated = [
-        Audio(clip.samples[: round(score.seconds * rate)], rate)
-        for clip, score in zip(together, scores, strict=True)
-    ]
+    # Side by side, and so all as long as the longest; each is then cut to its own music and the last release.
+    lengths = [round((score.seconds + TAIL) * rate) for score in scores]
+    together = generator.generate(max(lengths) / rate, count=clips, notes=scores, temperature=temperature)
+    generated = [Audio(clip.samples[:length], rate) for clip, length in zip(together, lengths, strict=True)]
     recordings = [
-        piano.render(score, rate, length=len(clip.samples))
-        for clip, score in zip(generated, scores, strict=True)
+        piano.render(score, rate, length=length) for score, length in zip(scores, lengths, strict=True)
     ]
     for name, score, clip, recording in zip(played, scores, generated, recordings, strict=True):
         clip.write(out / f"{name}.wav")
