@@ -137,9 +137,9 @@ def test_feature_frame_reaches_only_its_neighbours():
     changed = features.at[:, 6].add(1.0)
     different = np.any(model.encode(None, features) != model.encode(None, changed), axis=(0, 2))
     samples = np.flatnonzero(np.repeat(different, model.condition_hop))
-    # One frame either side at frame rate, and half a frame more by the stage at twice the rate.
-    assert samples.min() == 5 * HOP - HOP // 2
-    assert samples.max() == 8 * HOP - 1 + HOP // 2
+    # Two convolutions over three frames each: two frames either side of the changed one, to the sample.
+    assert samples.min() == 4 * HOP
+    assert samples.max() == 9 * HOP - 1
 
 
 def test_excitation_starts_at_the_onset_and_has_the_pitch():
