@@ -64,7 +64,7 @@ class FeatureCondition(nnx.Module):
             self.hop_length //= factor
         self.channels = channels
 
-    def __call__(self, features: Features) -> Float[Array, "B F C"]:
+    def __call__(self, features: Features) -> Float[Array, "B finer C"]:
         """Returns frames of ``self.hop_length`` samples."""
         frames = self.first(features)
         for stage in self.stages:

@@ -122,7 +122,7 @@ class WaveNet(CausalModel):
         ]
         return {name: getattr(self, name)[...] for name in names if hasattr(self, name)}
 
-    def encode(self, labels: Labels | None, features: Features | None) -> Float[Array, "B F C"] | None:
+    def encode(self, labels: Labels | None, features: Features | None) -> Float[Array, "B frames C"] | None:
         """Turns labels and features into the frames that are added to every gate; None for a model without.
 
         A frame holds for ``condition_hop`` samples.
