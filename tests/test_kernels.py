@@ -472,7 +472,7 @@ def test_dispatch_takes_the_first_that_can_and_reports_why_none_could():
         ({"temperature": float("nan")}, "temperature"),
         ({"top_k": -1}, "top_k"),
         ({"top_p": 0.0}, "top_p"),
-        ({"inputs": jnp.zeros((1, 5, 16))}, r"inputs must be \[2, 5, 16\]"),
+        ({"inputs": jnp.zeros((2, 5, 17))}, r"inputs must be \[2, 5, 16\]"),
         ({"condition": None}, r"needs a condition \[2, F, 5\]"),
         ({"condition": jnp.zeros((2, 1, 6))}, r"condition must be \[2, F, 5\]"),
         (
