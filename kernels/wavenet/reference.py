@@ -83,10 +83,11 @@ def generate(
     dtype = weights["residual"].dtype
 
     def step(state: State, i: Int[Array, ""]) -> tuple[State, tuple[Int[Array, "B"], Float[Array, "B O"]]]:
-        now = None if inputs is None else inputs[:, i]
+        now = None if inputs is None else inputs[:, i].astype(dtype)
         frame = None
         if condition is not None:
-            frame = condition[:, jnp.minimum((condition_offset + i) // condition_hop, condition.shape[1] - 1)]
+            frame = jnp.minimum((condition_offset + i) // condition_hop, condition.shape[1] - 1)
+            frame = condition[:, frame].astype(dtype)
         outputs, rings = outputs_of_step(weights, shape, state, now, frame)
         uniform = uniforms(key, state["position"], rows)
         if shape.head == "softmax":

@@ -11,8 +11,8 @@ channels, batch 8; compiled for real targets, estimates by the compiler, none of
 | platform | taps and skips | layers | instead of |
 | --- | --- | --- | --- |
 | cpu | one product for all layers | a loop: as quick as straight code, compiles in a third of the time | |
-| tpu v5e | in the layer | unrolled: 61,000 cycles a step | 184,000 with one product, 165,000 in a loop |
-| others (H100) | one product for all layers | unrolled: 95 kernels a step | 173 in the layer |
+| tpu v5e | in the layer | unrolled: 63,000 cycles a step | 186,000 with one product, 165,000 in a loop |
+| others (H100) | one product for all layers | unrolled: 95 kernels a step | 153 in the layer |
 """
 
 from dataclasses import dataclass
