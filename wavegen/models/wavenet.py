@@ -208,6 +208,10 @@ class WaveNet(CausalModel):
         window: dict[str, Any] = {"inputs": self.excite(state.get("features"), position, samples)}
         if "condition" in state:
             condition, hop = state["condition"], self.condition_hop
+            # A window may reach past the end of the clip; what it finds there is cut off again.
+            missing = -(-samples // hop) - condition.shape[1]
+            if missing > 0:
+                condition = jnp.pad(condition, ((0, 0), (0, missing), (0, 0)), mode="edge")
             frames = min(condition.shape[1], (samples - 2) // hop + 2 if samples > 1 else 1)
             # A slice that would reach past the end is moved back by XLA, and the offset with it.
             first = jnp.clip(position // hop, 0, condition.shape[1] - frames)
