@@ -1,4 +1,7 @@
-"""The contract of causal models, checked for every kind of WaveNet that a configuration can describe."""
+"""The laws of causal models, for every way a WaveNet can be built; and what is its own: reach and alignment."""
+
+import math
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -6,156 +9,403 @@ import numpy as np
 import pytest
 
 from wavegen.codecs import make_codec
-from wavegen.config import resolve
+from wavegen.config import FeatureConditionConfig, WaveNetConfig, resolve
+from wavegen.errors import WavegenError
+from wavegen.kernels import wavenet_forward
 from wavegen.models import make_model
 from wavegen.models.base import Choice, parameters, with_parameters
+from wavegen.models.conditioning import NoteCondition
+from wavegen.models.wavenet import WaveNet
 
-LABELS = {"digit": ["0", "1", "2"], "speaker": ["a", "b"]}
-SMALL = [
-    *("model.dilations=[1, 2, 4]", "model.cycles=1", "model.residual_channels=8", "model.gate_channels=6"),
-    *("model.skip_channels=10", "model.head_channels=8", "codec.levels=32", "data.crop=240"),
-]
-KINDS = {
-    "kernel 2": ["model.kernel_size=2"],
-    "kernel 3, labels": ["model.kernel_size=3", "model.global_fields=[digit, speaker]"],
-    "kernel 2, notes and labels": [
-        "model.kernel_size=2",
-        "model.global_fields=[digit]",
-        "model.local={kind: notes, hop_length: 8, channels: 4}",
-    ],
-    "kernel 3, features": [
-        "model.kernel_size=3",
-        "model.local={kind: features, width: 4, channels: 4, hop_length: 8, upsample: [2]}",
-    ],
-    "mixture": [
-        "model.head={kind: mixture, components: 3}",
-        "model.input=scalar",
-        "model.input_kernel_size=2",
-    ],
-    "mixture with linear prediction": [
-        "model.head={kind: mixture, components: 2, linear_prediction: 5}",
-        "codec={kind: linear, levels: 32}",
-    ],
+BATCH, FRAMES, HOP = 2, 48, 8
+MULAW, LINEAR16 = (256, 255), (65536, 0)
+FEATURES = {"kind": "features", "width": 3, "channels": 6, "hop_length": HOP}
+NOTES = {"kind": "notes", "channels": 6, "hop_length": HOP, "harmonics": 2}
+MIXTURE = {"kind": "mixture", "components": 4}
+PREDICTION = {"kind": "mixture", "components": 3, "linear_prediction": 4}
+
+VARIANTS = {
+    "plain": (MULAW, {}),
+    "kernel 3": (MULAW, {"kernel_size": 3}),
+    "kernel 4, wide input": (MULAW, {"kernel_size": 4, "input_kernel_size": 3}),
+    "labels": (MULAW, {"global_fields": ("digit", "speaker")}),
+    "features, upsampled": (MULAW, {"local": {**FEATURES, "upsample": (2, 2)}}),
+    "labels and features": (MULAW, {"global_fields": ("digit",), "local": FEATURES}),
+    "kernel 3, labels and features": (
+        MULAW,
+        {"kernel_size": 3, "global_fields": ("digit",), "local": {**FEATURES, "upsample": (8,)}},
+    ),
+    "notes": (MULAW, {"kernel_size": 3, "local": NOTES}),
+    "scalar": (MULAW, {"input": "scalar", "input_kernel_size": 2}),
+    "mixture": (LINEAR16, {"input": "scalar", "head": MIXTURE, "global_fields": ("digit",)}),
+    "linear prediction": (MULAW, {"input": "scalar", "head": PREDICTION, "local": NOTES}),
+    "linear prediction, linear codes": (LINEAR16, {"input": "scalar", "head": PREDICTION}),
 }
-BATCH, LENGTH, HOP = 2, 48, 8
+every_variant = pytest.mark.parametrize("name", VARIANTS)
 
 
-@pytest.fixture(params=KINDS, scope="module")
-def case(request):
-    """A model and a batch that it takes."""
-    config = resolve({}, [*SMALL, *KINDS[request.param]])
-    codec = make_codec(config.codec)
-    model = make_model(config, codec, LABELS)
-    rng = np.random.default_rng(0)
-    # Fresh output layers are near zero: larger ones let every path show.
-    graph, params = parameters(model)
-    params = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape).astype(p.dtype), params)
-    model = with_parameters(graph, params)
-    tokens = rng.integers(0, codec.vocab_size, (BATCH, LENGTH, 1)).astype(np.int32)
-    tokens[:, 0] = codec.start_token
-    conditions = {}
-    if config.model.global_fields:
-        fields = len(config.model.global_fields)
-        conditions["labels"] = jnp.asarray(rng.integers(-1, 2, (BATCH, fields)), jnp.int32)
-    if config.model.local is not None:
-        frames = np.abs(rng.standard_normal((BATCH, LENGTH // HOP, 4))) * 50
-        conditions["features"] = jnp.asarray(frames, jnp.float32)
-    return model, jnp.asarray(tokens), conditions
+class Case:
+    """A model whose every weight is random, something to feed it, and its methods compiled.
+
+    ``inputs`` begin with the start token.
+    """
+
+    def __init__(self, model, inputs, labels, features):
+        graph, self.params = parameters(model)
+        self.model, self.inputs, self.labels, self.features = model, inputs, labels, features
+
+        def method(name):
+            def call(params, *arguments):
+                return getattr(with_parameters(graph, params), name)(*arguments)
+
+            return jax.jit(call, static_argnums=1 if name == "init_state" else ())
+
+        self.forward, self.log_prob, self.init_state, self.step, self.read = map(
+            method, ("__call__", "log_prob", "init_state", "step", "read")
+        )
+
+    def outputs(self, inputs=None) -> np.ndarray:
+        inputs = self.inputs if inputs is None else inputs
+        return np.asarray(self.forward(self.params, inputs, self.labels, self.features))[:, :, 0]
+
+    def start(self):
+        return self.init_state(self.params, BATCH, self.labels, self.features)
+
+    def run_steps(self, state, first: int) -> np.ndarray:
+        """Outputs from position ``first`` on, one step at a time."""
+        outputs = []
+        for n in range(first, FRAMES):
+            logits, state = self.step(self.params, self.inputs[:, n], state)
+            outputs.append(np.asarray(logits)[:, 0])
+        return np.stack(outputs, axis=1)
 
 
-def test_parallel_equals_stepwise(case):
-    model, tokens, conditions = case
-    parallel = model(tokens, **conditions)
-    state, outputs = model.init_state(BATCH, **conditions), []
-    step = jax.jit(lambda token, state: model.step(token, state))
-    for t in range(LENGTH):
-        logits, state = step(tokens[:, t], state)
-        outputs.append(logits)
-    np.testing.assert_allclose(jnp.stack(outputs, 1), parallel, atol=1e-4)
-
-
-@pytest.mark.parametrize("split", [1, 30])
-def test_prompt_may_be_split_anywhere(case, split):
-    model, tokens, conditions = case
-    heard = tokens[:, 1:]
-    whole = model.read(heard, model.init_state(BATCH, **conditions))
-    parts = model.read(heard[:, :split], model.init_state(BATCH, **conditions))
-    parts = model.read(heard[:, split:], parts)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), whole, parts)
-    key = jax.random.key(1)
-    # The clip's conditions end with it: what follows the prompt is drawn from a state that has room.
-    short = model.read(heard[:, :split], model.init_state(BATCH, **conditions))
-    at_once, _ = model.draw(short, 12, key, choice=Choice())
-    first, state = model.draw(short, 5, key, choice=Choice())
-    second, _ = model.draw(state, 7, key, choice=Choice())
-    np.testing.assert_array_equal(jnp.concatenate([first, second], 1), at_once)
-
-
-def test_no_output_depends_on_later_tokens(case):
-    model, tokens, conditions = case
-    changed = tokens.at[:, 20:].set((tokens[:, 20:] + 5) % model.shape.vocab_size)
-    before, after = model(tokens, **conditions), model(changed, **conditions)
-    np.testing.assert_array_equal(before[:, :20], after[:, :20])
-    assert not np.allclose(before[:, 20], after[:, 20])
-
-
-def test_receptive_field_is_exact(case):
-    model, tokens, conditions = case
-    last = jax.jit(lambda tokens: model(tokens, **conditions)[:, -1])
-    before = last(tokens)
-    changed = [tokens.at[:, t].set((tokens[:, t] + 5) % model.shape.vocab_size) for t in range(LENGTH)]
-    reached = [not np.allclose(last(each), before) for each in changed]
-    assert LENGTH - reached.index(True) == model.receptive_field
-
-
-def test_batch_row_equals_the_clip_alone(case):
-    model, tokens, conditions = case
-    alone = model(tokens[1:], **{name: rows[1:] for name, rows in conditions.items()})
-    np.testing.assert_allclose(model(tokens, **conditions)[1:], alone, atol=1e-5)
-
-
-def test_probabilities_sum_to_one(case):
-    model, tokens, conditions = case
-    logits = jax.jit(lambda tokens: model(tokens, **conditions))(tokens)
-    log_prob = jax.jit(lambda targets: model.log_prob(logits, targets, tokens))
-    levels = [jnp.full_like(tokens, level) for level in range(model.shape.vocab_size)]
-    total = sum(np.exp(log_prob(level)) for level in levels)
-    np.testing.assert_allclose(total, 1, atol=1e-4)
-
-
-def test_missing_and_unwanted_conditions_are_named(case):
-    model, tokens, conditions = case
-    wrong = {} if conditions else {"labels": jnp.zeros((BATCH, 1), jnp.int32)}
-    with pytest.raises(ValueError, match=r"this model (needs|takes no) (labels|features)"):
-        model(tokens, **wrong)
-
-
-def test_feature_frame_reaches_only_its_neighbours():
-    config = resolve({}, [*SMALL, *KINDS["kernel 3, features"]])
-    model = make_model(config, make_codec(config.codec), {})
-    features = jnp.asarray(np.random.default_rng(0).standard_normal((1, 12, 4)), jnp.float32)
-    changed = features.at[:, 6].add(1.0)
-    different = np.any(model.encode(None, features) != model.encode(None, changed), axis=(0, 2))
-    samples = np.flatnonzero(np.repeat(different, model.condition_hop))
-    # Two convolutions over three frames each: two frames either side of the changed one, to the sample.
-    assert samples.min() == 4 * HOP
-    assert samples.max() == 9 * HOP - 1
-
-
-def test_excitation_starts_at_the_onset_and_has_the_pitch():
-    overrides = [
-        "codec.levels=32",
-        "data.sample_rate=8000",
-        "data.crop=800",
-        "model.local={kind: notes, hop_length: 80}",
-    ]
-    config = resolve({}, overrides)
-    model = make_model(config, make_codec(config.codec), {})
-    features = np.zeros((1, 10, 4), np.float32)
-    features[0, 3:, 0], features[0, 3:, 1] = 69, np.arange(7) * 80
-    wave = np.asarray(model.local.excitation(jnp.asarray(features), 0, 800))[0]
-    assert not wave[:240].any()
-    np.testing.assert_allclose(wave[240:, 0], np.sin(2 * np.pi * 440 * np.arange(560) / 8000), atol=1e-3)
-    np.testing.assert_allclose(
-        wave[300:310], np.asarray(model.local.excitation(jnp.asarray(features), 300, 10))[0]
+def build(config: dict, vocab_size=256, mu=255, **sizes) -> WaveNet:
+    small = {"dilations": (1, 2, 4), "cycles": 1, "residual_channels": 8, "gate_channels": 6}
+    small |= {"skip_channels": 10, "head_channels": 7, "global_channels": 5}
+    return WaveNet(
+        WaveNetConfig(**small | sizes | config),
+        vocab_size=vocab_size,
+        mu=mu,
+        label_sizes=(10, 4)[: len(config.get("global_fields", ()))],
+        sample_rate=8000,
+        random=np.random.default_rng(0),
     )
+
+
+def stir(model: WaveNet) -> WaveNet:
+    """Fresh biases are zero and the fresh output is small: nothing could go wrong in them."""
+    graph, params = parameters(model)
+    random = np.random.default_rng(1)
+    params = jax.tree.map(lambda x: x + 0.3 * random.standard_normal(x.shape, np.float32), params)
+    return with_parameters(graph, jax.tree.map(jnp.asarray, params))
+
+
+@cache
+def make_case(name: str) -> Case:
+    (vocab_size, mu), config = VARIANTS[name]
+    random = np.random.default_rng(0)
+    tokens = random.integers(vocab_size, size=(BATCH, FRAMES, 1), dtype=np.int32)
+    tokens[:, 0] = vocab_size // 2
+    labels = features = None
+    if fields := config.get("global_fields"):
+        labels = jnp.asarray([[3, 1], [7, -1]][:BATCH], jnp.int32)[:, : len(fields)]
+    if local := config.get("local"):
+        features = (
+            make_notes() if local["kind"] == "notes" else random.standard_normal((BATCH, FRAMES // HOP, 3))
+        )
+        features = jnp.asarray(features, jnp.float32)
+    return Case(stir(build(config, vocab_size, mu)), jnp.asarray(tokens), labels, features)
+
+
+def make_notes() -> np.ndarray:
+    """Frames of two melodies: A4 from frame 0, a rest, then C5; and one long C4."""
+    rows = np.zeros((BATCH, FRAMES // HOP, 4), np.float32)
+    for clip, pitch, first, last in ((0, 69, 0, 2), (0, 72, 3, 6), (1, 60, 0, 6)):
+        for frame in range(first, last):
+            rows[clip, frame] = pitch, (frame - first) * HOP, (last - frame) * HOP, 0.7
+    return rows
+
+
+def assert_same(actual, expected, tolerance=1e-4):
+    """Within a tolerance of the largest output: a mixture's raw outputs are not of unit size."""
+    scale = max(1.0, float(np.abs(expected).max()))
+    np.testing.assert_allclose(actual, expected, atol=tolerance * scale, rtol=0)
+
+
+# --- the laws of causal models ----------------------------------------------------------------------------
+
+
+@every_variant
+def test_steps_equal_the_parallel_form_wherever_the_prompt_is_cut(name):
+    case = make_case(name)
+    parallel = case.outputs()
+    assert parallel.std() > 0.1, "outputs that hardly vary would hide a fault"
+    assert_same(case.run_steps(case.start(), 0), parallel)
+    prompt = case.inputs[:, 1:]
+    for cuts in ((1,), (13,), (13, 26), (1, 14, 15, 28)):
+        state, heard = case.start(), 0
+        for cut in cuts:
+            state = case.read(case.params, prompt[:, heard:cut], state)
+            heard = cut
+        assert_same(case.run_steps(state, heard), parallel[:, heard:])
+
+
+@every_variant
+def test_no_output_depends_on_later_tokens(name):
+    case = make_case(name)
+    n, levels = FRAMES // 2, case.model.shape.vocab_size
+    before = case.outputs()
+    after = case.outputs((case.inputs.at[:, n + 1 :].add(levels // 3)) % levels)
+    np.testing.assert_array_equal(before[:, : n + 1], after[:, : n + 1])
+    assert (before[:, n + 1] != after[:, n + 1]).any()
+
+
+@every_variant
+def test_a_row_of_a_batch_does_not_depend_on_the_others(name):
+    case = make_case(name)
+    levels = case.model.shape.vocab_size
+    changed = case.inputs.at[1].add(levels // 3) % levels
+    before, after = case.outputs(), case.outputs(changed)
+    np.testing.assert_array_equal(before[0], after[0])
+    assert (before[1] != after[1]).any()
+
+
+@pytest.mark.parametrize("name", ["plain", "kernel 3, labels and features", "linear prediction"])
+def test_a_row_of_a_batch_equals_the_clip_alone(name):
+    case = make_case(name)
+    whole = case.outputs()
+    for row in range(BATCH):
+        conditions = [x if x is None else x[row : row + 1] for x in (case.labels, case.features)]
+        alone = case.forward(case.params, case.inputs[row : row + 1], *conditions)
+        assert_same(np.asarray(alone)[0, :, 0], whole[row], 1e-5)
+
+
+@pytest.mark.parametrize("name", ["kernel 3, labels and features", "notes", "mixture", "linear prediction"])
+def test_pieces_drawn_one_by_one_equal_one_draw(name):
+    case = make_case(name)
+    key, choice = jax.random.key(5), Choice(1.0)
+    whole, _ = case.model.draw(case.start(), 21, key, choice=choice)
+    state, pieces = case.start(), []
+    for _ in range(3):
+        piece, state = case.model.draw(state, 7, key, choice=choice)
+        pieces.append(piece)
+    np.testing.assert_array_equal(np.concatenate(pieces, axis=1), whole)
+
+
+@pytest.mark.parametrize("name", ["kernel 3, labels and features", "notes"])
+def test_cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(name):
+    case = make_case(name)
+    state = case.read(case.params, case.inputs[:, 1:14], case.start())
+    drawn, _ = case.model.draw(state, 7, jax.random.key(0), choice=Choice(0.0))
+    played = case.inputs.at[:, 14:21].set(drawn)
+    np.testing.assert_array_equal(drawn[..., 0], case.outputs(played)[:, 13:20].argmax(-1))
+
+
+@every_variant
+def test_probabilities_sum_to_one(name):
+    case = make_case(name)
+    levels = case.model.shape.vocab_size
+    # The batch axis runs over all values of the targets of the first positions.
+    outputs, inputs = case.outputs()[:1, :3, None], np.asarray(case.inputs[:1, :3])
+    targets = np.broadcast_to(np.arange(levels, dtype=np.int32)[:, None, None], (levels, 3, 1))
+    log_prob = case.log_prob(
+        case.params,
+        jnp.asarray(np.broadcast_to(outputs, (levels, *outputs.shape[1:]))),
+        jnp.asarray(targets),
+        jnp.asarray(np.broadcast_to(inputs, targets.shape)),
+    )
+    np.testing.assert_allclose(np.exp(np.asarray(log_prob, np.float64)).sum(0), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["kernel 3, labels and features", "notes"])
+def test_bfloat16_weights_give_nearly_the_same_float32_outputs(name):
+    case = make_case(name)
+    rounded = jax.tree.map(lambda p: p.astype(jnp.bfloat16), case.params)
+    exact = jax.tree.map(lambda p: p.astype(jnp.float32), rounded)
+    low, high = (case.forward(p, case.inputs, case.labels, case.features) for p in (rounded, exact))
+    assert low.dtype == jnp.float32
+    assert_same(np.asarray(low), np.asarray(high), 0.1)
+    model = with_parameters(parameters(case.model)[0], rounded)
+    state = model.init_state(BATCH, case.labels, case.features)
+    tokens, state = model.draw(state, 4, jax.random.key(0), choice=Choice())
+    assert tokens.shape == (BATCH, 4, 1)
+    assert state["network"]["rings"].dtype == jnp.bfloat16
+
+
+# --- what is a WaveNet's own --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "reach"),
+    [
+        ({"kernel_size": 2}, 8),
+        ({"kernel_size": 3}, 15),
+        ({"kernel_size": 4, "input_kernel_size": 3}, 24),
+        ({"kernel_size": 2, "dilations": (1, 3), "cycles": 2}, 9),
+        ({"kernel_size": 2, "head": {**PREDICTION, "linear_prediction": 20}}, 20),
+    ],
+)
+def test_the_receptive_field_is_exact(config, reach):
+    model = stir(build(config))
+    assert model.receptive_field == reach
+    tokens = jnp.full((40, 40, 1), 128, jnp.int32)
+
+    @jax.jit
+    def last(inputs):
+        outputs = model(inputs)
+        log_prob = model.log_prob(outputs, jnp.full_like(inputs, 90), inputs)
+        return jnp.concatenate([outputs[:, -1, 0], log_prob[:, -1]], axis=1)
+
+    # Each row has one token changed.
+    rows = jnp.where(jnp.eye(40, dtype=bool)[..., None], 3, tokens)
+    changed = np.flatnonzero((np.asarray(last(rows)) != np.asarray(last(tokens))).any(axis=1))
+    np.testing.assert_array_equal(changed[[0, -1]], [40 - reach, 39])
+
+
+@pytest.mark.parametrize("kernel_size", [2, 3])
+def test_gradients_reach_the_receptive_field_and_no_further(kernel_size):
+    model = build({"kernel_size": kernel_size})
+    tokens = jnp.full((1, 40), 128, jnp.int32)
+
+    def output(inputs, n):
+        return wavenet_forward(model.weights(), model.shape, tokens, inputs)[0, n].sum()
+
+    gradient_at = jax.jit(jax.grad(output))
+    for n in (20, 39):
+        gradient = gradient_at(jnp.zeros((1, 40, 8)), n)
+        reached = np.flatnonzero(np.abs(np.asarray(gradient))[0].sum(-1))
+        np.testing.assert_array_equal(reached[[0, -1]], [n - model.receptive_field + 1, n])
+
+
+def test_a_fresh_model_knows_nothing():
+    random = np.random.default_rng(0)
+    for head, vocab_size, mu in (({"kind": "softmax"}, *MULAW), (MIXTURE, *LINEAR16)):
+        model = build({"head": head, "input": "scalar"}, vocab_size, mu)
+        tokens = random.integers(vocab_size, size=(4, 200, 1), dtype=np.int32)
+        bits_of = jax.jit(lambda x, y, m=model: -jnp.mean(m.log_prob(m(x), y, x)) / math.log(2))
+        bits = float(bits_of(jnp.asarray(tokens), jnp.asarray(np.roll(tokens, -1, axis=1))))
+        assert abs(bits - math.log2(vocab_size)) < 0.3
+
+
+def test_dropout_is_drawn_from_its_key_and_off_without_one():
+    model = build({"dropout": 0.3})
+    tokens = make_case("plain").inputs
+    plain, one, again, other = (
+        np.asarray(model(tokens, dropout_key=key))
+        for key in (None, jax.random.key(1), jax.random.key(1), jax.random.key(2))
+    )
+    np.testing.assert_array_equal(plain, model(tokens))
+    np.testing.assert_array_equal(one, again)
+    assert (one != plain).any()
+    assert (one != other).any()
+    np.testing.assert_array_equal(
+        build({"dropout": 0.0})(tokens, dropout_key=jax.random.key(1)), build({})(tokens)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "features", "message"),
+    [
+        ("labels", False, False, "needs labels"),
+        ("features, upsampled", False, False, "needs features"),
+        ("labels and features", True, False, "needs features"),
+        ("notes", False, False, "needs features"),
+        ("plain", True, False, "takes no labels"),
+        ("labels", True, True, "takes no features"),
+    ],
+)
+def test_missing_and_unwanted_conditions_are_named(name, labels, features, message):
+    case = make_case(name)
+    given = make_case("labels and features")
+    arguments = (given.labels if labels else None, given.features if features else None)
+    with pytest.raises(WavegenError, match=f"this model {message}; "):
+        case.model(case.inputs, *arguments)
+    with pytest.raises(WavegenError, match=f"this model {message}; "):
+        case.model.init_state(BATCH, *arguments)
+
+
+def test_an_unknown_label_adds_nothing():
+    case = make_case("labels")
+    unknown = case.model.labels(jnp.full((1, 2), -1))
+    np.testing.assert_array_equal(unknown, np.zeros((1, 1, 5)))
+    tables = [np.asarray(table[...]) for table in case.model.labels.tables]
+    np.testing.assert_allclose(
+        case.model.labels(jnp.array([[3, 1]]))[0, 0], tables[0][3] + tables[1][1], rtol=1e-6
+    )
+
+
+def test_a_field_that_the_data_lacks_is_named():
+    config = resolve({"model": {"global_fields": ["digit"]}})
+    with pytest.raises(
+        WavegenError, match=r"names 'digit', the dataset has label fields: none; set data\.label"
+    ):
+        make_model(config, make_codec(config.codec), {})
+
+
+@pytest.mark.parametrize(
+    ("upsample", "reach"),
+    [((), 16), ((2,), 16 + 16), ((2, 4), 16 + 16 + 8), ((16,), 16 + 16)],
+)
+def test_a_feature_frame_touches_the_samples_of_its_reach_and_no_others(upsample, reach):
+    hop, frame = 16, 6
+    local = FeatureConditionConfig(width=3, channels=4, hop_length=hop, upsample=upsample)
+    model = stir(build({"local": local}))
+    features = jnp.asarray(np.random.default_rng(0).standard_normal((1, 14, 3), np.float32))
+    tokens = jnp.full((1, 14 * hop, 1), 128, jnp.int32)
+    nudged = features.at[0, frame].add(1)
+
+    def changed(function):
+        difference = np.asarray(function(nudged)) != np.asarray(function(features))
+        return np.flatnonzero(difference.any(axis=tuple(range(2, difference.ndim)))[0])
+
+    finest = model.condition_hop
+    rows = changed(jax.jit(lambda x: model.encode(None, x)))
+    np.testing.assert_array_equal(
+        rows, np.arange((frame * hop - reach) // finest, ((frame + 1) * hop + reach) // finest)
+    )
+    outputs = changed(jax.jit(lambda x: model(tokens, None, x)))
+    # Behind the last frame's samples the causal network remembers it; the first layer's taps are not conditioned.
+    memory = (model.kernel_size - 1) * sum(model.shape.dilations[1:])
+    np.testing.assert_array_equal(
+        outputs[[0, -1]], [frame * hop - reach, (frame + 1) * hop + reach + memory - 1]
+    )
+
+
+def test_a_local_condition_is_a_constant_where_nothing_changes():
+    case = make_case("features, upsampled")
+    level = jnp.broadcast_to(case.features[:, :1], (BATCH, 12, 3))
+    rows = np.asarray(case.model.encode(None, level)).reshape(BATCH, 12, -1)
+    np.testing.assert_allclose(rows[:, 3:-3], np.broadcast_to(rows[:, 3:4], rows[:, 3:-3].shape), rtol=1e-5)
+
+
+def test_the_excitation_is_the_notes_sine_with_its_phase_from_the_onset():
+    rate, hop, onsets = 16000, 80, (3, 10)
+    condition = NoteCondition(4, hop, 2, rate, random=np.random.default_rng(0))
+    rows = np.zeros((1, 20, 4), np.float32)
+    expected = np.zeros((20 * hop, 4))
+    for onset, end, pitch in ((3, 10, 69), (10, 18, 64)):
+        hertz = 440 * 2 ** ((pitch - 69) / 12)
+        time = np.arange((end - onset) * hop) / rate
+        for column, (wave, harmonic) in enumerate(((np.sin, 1), (np.cos, 1), (np.sin, 2), (np.cos, 2))):
+            expected[onset * hop : end * hop, column] = wave(2 * np.pi * hertz * harmonic * time)
+        for frame in range(onset, end):
+            rows[0, frame] = pitch, (frame - onset) * hop, (end - frame) * hop, 1.0
+    excite = jax.jit(condition.excitation, static_argnums=2)
+    waves = np.asarray(excite(jnp.asarray(rows), 0, 20 * hop))[0]
+    np.testing.assert_allclose(waves, expected, atol=2e-3)
+    for onset in onsets:
+        np.testing.assert_allclose(waves[onset * hop], [0, 1, 0, 1], atol=1e-6)
+    window = excite(jnp.asarray(rows), 333, 500)
+    np.testing.assert_allclose(window[0], waves[333:833], atol=1e-5)
+
+
+def test_the_excitation_of_a_long_note_stays_in_tune():
+    rate, hop = 16000, 80
+    condition = NoteCondition(4, hop, 1, rate, random=np.random.default_rng(0))
+    age = 60 * rate
+    rows = np.broadcast_to(np.array([96, age, 800, 1], np.float32), (1, 1, 4))
+    waves = np.asarray(condition.excitation(jnp.asarray(rows), 0, hop))[0]
+    cycles = 440 * 2 ** (27 / 12) * (age + np.arange(hop, dtype=np.float64)) / rate
+    # After a minute of C7 a float32 still knows the phase to a hundredth of a cycle.
+    np.testing.assert_allclose(waves[:, 0], np.sin(2 * np.pi * cycles), atol=0.1)

@@ -9,6 +9,7 @@ import math
 import os
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -117,6 +118,7 @@ def sample(
         implementation: of the sampling kernel, by name.
     """
     import wavegen
+    from wavegen.atomic import atomic_write
     from wavegen.audio import Audio, AudioWriter
     from wavegen.evaluation.pictures import spectrograms
     from wavegen.notes.score import Notes
@@ -144,22 +146,23 @@ def sample(
     )
     name = run.stem if run else "piano-wavenet"
     paths = [out / f"{name}-seed{seed}-{row}.wav" for row in range(count)]
-    out.mkdir(parents=True, exist_ok=True)
     if melody is not None:
-        (out / f"{name}-seed{seed}.txt").write_text(melody.text())
+        with atomic_write(out / f"{name}-seed{seed}.txt") as file:
+            file.write(melody.text().encode())
     total = seconds if seconds is not None else melody.seconds if melody is not None else math.nan
-    writers = [AudioWriter(path, generator.sample_rate) for path in paths]
-    try:
-        with _Progress(total, count) as bar:
-            for block in blocks:
-                for writer, row in zip(writers, block, strict=True):
-                    writer.write(row)
-                bar.advance(block.shape[1] / generator.sample_rate)
-    except KeyboardInterrupt:
-        print("stopped; what was generated is kept", file=sys.stderr)
-    finally:
-        for writer in writers:
-            writer.close()
+    with ExitStack() as files:
+        writers = [files.enter_context(AudioWriter(path, generator.sample_rate)) for path in paths]
+        try:
+            with _Progress(total, count) as bar:
+                for block in blocks:
+                    for writer, row in zip(writers, block, strict=True):
+                        writer.write(row)
+                    bar.advance(block.shape[1] / generator.sample_rate)
+        except KeyboardInterrupt:
+            seconds = min(writer.duration for writer in writers)
+            print(f"stopped; the {seconds:.1f} s that were generated are kept", file=sys.stderr)
+            if not seconds:
+                return
     for path in paths:
         picture = spectrograms(path.with_suffix(".png"), {path.stem: Audio.read(path)})
         print(f"audio        {path}\nspectrogram  {picture}")
@@ -194,17 +197,18 @@ def report(
 
     Args:
         run: a note-conditioned run folder or .safetensors file; none: the instrument that comes with the package.
-        out: folder for the audio, the pictures and the figures; by default RUN/report.
+        out: folder for the audio, the pictures and the figures; by default RUN/report, or generated/report.
         clips: held-out melodies to play.
         temperature: below 1 calmer, above 1 wilder; by default the experiment's own.
     """
     import wavegen
     from wavegen.evaluation.instrument import write_report
 
+    place = run if run is not None and run.is_dir() else Path("generated")
     print(
         write_report(
             wavegen.load(run),
-            out or (run or Path("generated")) / "report",
+            out or place / "report",
             clips=clips,
             temperature=temperature,
             run=run,
@@ -292,6 +296,6 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs one command; bad input is one line on the error output and exit status 2."""
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="wavegen", args=arguments)
-    except WavegenError as error:
+    except (WavegenError, NotImplementedError) as error:  # the latter: a kernel that cannot run here
         print(f"wavegen: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -17,10 +17,11 @@ from wavegen.audio import Audio
 from wavegen.codecs import Codec, make_codec
 from wavegen.config import Config, resolve
 from wavegen.errors import WavegenError
+from wavegen.kernels.wavenet.api import IMPLEMENTATIONS
 from wavegen.models import make_model
-from wavegen.models.base import Choice, parameters, with_parameters
+from wavegen.models.base import Choice, parameters
 from wavegen.notes.score import Notes
-from wavegen.samplers.autoregressive import stream
+from wavegen.samplers.autoregressive import log_likelihood, stream
 from wavegen.training.weights import read_run, read_weights, write_weights
 
 SHIPPED = Path(__file__).parent / "assets" / "piano-wavenet.safetensors"
@@ -136,17 +137,23 @@ class Generator:
             chunk: samples per block; the audio does not depend on it.
             implementation: see ``generate``.
 
-        Yields:
-            Blocks of float32 samples in [-1, 1], one row per clip; the prompt is the first block.
+        Returns:
+            An iterator over blocks of float32 samples in [-1, 1], one row per clip; the prompt is the first block.
 
         Raises:
             WavegenError: see ``generate``.
         """
         seconds = self._seconds(seconds, notes)
         temperature = self.config.sampling.temperature if temperature is None else temperature
-        for name, value, least in (("count", count, 1), ("temperature", temperature, 0), ("top_k", top_k, 0)):
-            if not (math.isfinite(value) and value >= least):
-                raise WavegenError(f"{name} must be at least {least}, got {value}")
+        least = {
+            "count": (count, 1),
+            "chunk": (chunk, 1),
+            "temperature": (temperature, 0),
+            "top_k": (top_k, 0),
+        }
+        for name, (value, lowest) in least.items():
+            if not (math.isfinite(value) and value >= lowest):
+                raise WavegenError(f"{name} must be at least {lowest}, got {value}")
         if not 0 < top_p <= 1:
             raise WavegenError(f"top_p must lie in (0, 1], got {top_p}; 1 draws among all tokens")
         if self.config.model.head.kind == "mixture" and (top_k or top_p < 1):
@@ -156,6 +163,10 @@ class Generator:
         frames = round(seconds * self.sample_rate)
         tokens = None if prompt is None else self._tokens(prompt)
         heard = 0 if tokens is None else tokens.shape[1]
+        if implementation is not None and implementation not in IMPLEMENTATIONS:
+            raise WavegenError(
+                f"there is no implementation {implementation!r}; choose from {', '.join(IMPLEMENTATIONS)}"
+            )
         blocks = stream(
             self.graph,
             self.params,
@@ -169,9 +180,12 @@ class Generator:
             chunk=chunk,
             implementation=implementation,
         )
+        return self._audible(blocks, tokens, count)
+
+    def _audible(self, blocks: Iterator[Array], prompt: Array | None, count: int) -> Iterator[np.ndarray]:
         decode = jax.jit(self.codec.decode)
-        if tokens is not None:
-            yield np.repeat(np.asarray(decode(tokens)), count, axis=0)
+        if prompt is not None:
+            yield np.repeat(np.asarray(decode(prompt)), count, axis=0)
         for block in blocks:
             yield np.asarray(decode(block))
 
@@ -200,31 +214,18 @@ class Generator:
         Raises:
             WavegenError: the recording is empty, or a condition is missing or not one that this model takes.
         """
+        if window < 1:
+            raise WavegenError(f"window must be at least 1, got {window}")
         tokens = np.asarray(self._tokens(audio))
-        length, hop = tokens.shape[1], self._hop
-        model = with_parameters(self.graph, self.params)
-        # Windows overlap by the receptive field, and begin where a feature frame begins.
-        context = -(-model.receptive_field // hop) * hop
-        span = context + -(-window // hop) * hop
-        features = self._features(notes, length, 1)
-        label_row = self._labels(labels, 1)
-        inputs = np.concatenate([np.full((1, 1, 1), self.codec.start_token, np.int32), tokens], axis=1)
-        result = np.zeros(length)
-        for first in range(0, max(length - context, 1), span - context):
-            end = min(first + span, length)
-            piece = np.full((2, 1, span, 1), self.codec.start_token, np.int32)
-            piece[0, :, : end - first], piece[1, :, : end - first] = (
-                inputs[:, first:end],
-                tokens[:, first:end],
-            )
-            frames = None
-            if features is not None:
-                rows = np.asarray(features)[:, first // hop : (first + span) // hop]
-                frames = jnp.asarray(np.pad(rows, ((0, 0), (0, span // hop - rows.shape[1]), (0, 0))))
-            scores = _score(self.graph, self.params, piece[0], piece[1], label_row, frames)
-            scored = first if first == 0 else first + context
-            result[scored:end] = np.asarray(scores, np.float64)[0, scored - first : end - first, 0]
-        return result
+        scores = log_likelihood(
+            self.graph,
+            self.params,
+            tokens,
+            labels=self._labels(labels, 1),
+            features=self._features(notes, tokens.shape[1], 1),
+            window=window,
+        )
+        return scores[0, :, 0]
 
     def save(self, path: str | Path) -> Path:
         """Writes the weights and all that is needed to use them as one safetensors file.
@@ -244,15 +245,11 @@ class Generator:
             "labels": {field: list(values) for field, values in self.labels.items()},
         }
 
-    @property
-    def _hop(self) -> int:
-        return self.config.model.local.hop_length if self.config.model.local is not None else 1
-
     def _seconds(self, seconds: float | None, notes: Notes | Sequence[Notes] | None) -> float:
         if seconds is None:
             if notes is None:
                 raise WavegenError("say how long the audio is to be, for example seconds=3")
-            return max(melody.seconds for melody in _each(notes, 1))
+            seconds = max((melody.seconds for melody in _each(notes, 1)), default=0.0)
         if not (math.isfinite(seconds) and seconds * self.sample_rate >= 1):
             raise WavegenError(f"seconds must be at least one sample, got {seconds}")
         return seconds
@@ -293,6 +290,10 @@ class Generator:
             raise WavegenError("this model is not conditioned on notes; leave them out")
         if local is None:
             return None
+        if not takes:
+            raise WavegenError(
+                "this model is conditioned on features of its own; drive it by wavegen.samplers.autoregressive"
+            )
         if notes is None:
             raise WavegenError("this model plays notes: give some, for example --notes melody.txt")
         melodies = _each(notes, count)
@@ -313,14 +314,6 @@ def _outline(params: PyTree) -> list[tuple[str, tuple[int, ...]]]:
 @partial(jax.jit, static_argnames="codec")
 def _encode(codec: Codec, waveform: Array) -> Array:
     return codec.encode(waveform)
-
-
-@partial(jax.jit, static_argnames="graph")
-def _score(
-    graph: nnx.GraphDef, params: PyTree, inputs: Array, targets: Array, labels: Any, features: Any
-) -> Array:
-    model = with_parameters(graph, params)
-    return model.log_prob(model(inputs, labels, features), targets, inputs)
 
 
 def load(path: str | Path | None = None) -> Generator:

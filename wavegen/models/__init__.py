@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from flax import nnx
+import numpy as np
 
 from wavegen.codecs import Codec
 from wavegen.config import Config
@@ -31,5 +31,5 @@ def make_model(config: Config, codec: Codec, labels: Mapping[str, Sequence[str]]
         mu=codec.mu,
         label_sizes=tuple(len(labels[field]) for field in config.model.global_fields),
         sample_rate=config.data.sample_rate,
-        rngs=nnx.Rngs(config.seed),
+        random=np.random.Generator(np.random.Philox(config.seed)),
     )

@@ -89,6 +89,10 @@ class CausalModel(TokenModel):
         """The state after a prompt has been heard; ``draw`` goes on from its last frame."""
 
     @abstractmethod
+    def score(self, tokens: Tokens, state: State) -> tuple[Float[Array, "B N K"], State]:
+        """Ln p of each token given all before it, in nats, and the state that ``read`` returns."""
+
+    @abstractmethod
     def draw(
         self, state: State, frames: int, key: Array, *, choice: Choice, implementation: str | None = None
     ) -> tuple[Tokens, State]:

@@ -6,9 +6,11 @@ A conditioner returns frames ``[B, F, C]`` that are added to every layer's gate,
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from wavegen.models.initial import layer_options, normal
 from wavegen.types import Features, Labels
 
 _DECAYS = (0.02, 0.1, 0.4, 1.6)
@@ -21,12 +23,11 @@ class LabelCondition(nnx.Module):
     Args:
         sizes: values that each field can take.
         channels: width C of the vectors.
-        rngs: for the initial vectors.
+        random: draws the initial vectors.
     """
 
-    def __init__(self, sizes: tuple[int, ...], channels: int, *, rngs: nnx.Rngs) -> None:
-        initial = nnx.initializers.normal(0.5)
-        self.tables = nnx.List([nnx.Param(initial(rngs.params(), (size, channels))) for size in sizes])
+    def __init__(self, sizes: tuple[int, ...], channels: int, *, random: np.random.Generator) -> None:
+        self.tables = nnx.List([normal(random, size, channels, scale=0.5) for size in sizes])
 
     def __call__(self, labels: Labels) -> Float[Array, "B 1 C"]:
         """Sums the fields' vectors; a label of -1 (unknown) adds nothing."""
@@ -49,15 +50,22 @@ class FeatureCondition(nnx.Module):
         channels: width C of the output.
         hop_length: samples per input frame.
         upsample: factors, the first one first; their product divides ``hop_length``.
-        rngs: for the initial weights.
+        random: draws the initial weights.
     """
 
     def __init__(
-        self, width: int, channels: int, hop_length: int, upsample: tuple[int, ...], *, rngs: nnx.Rngs
+        self,
+        width: int,
+        channels: int,
+        hop_length: int,
+        upsample: tuple[int, ...],
+        *,
+        random: np.random.Generator,
     ) -> None:
-        self.first = nnx.Conv(width, channels, 3, padding="SAME", rngs=rngs)
+        options = layer_options(random)
+        self.first = nnx.Conv(width, channels, 3, padding="SAME", **options)
         self.stages = nnx.List(
-            [nnx.Conv(channels, channels * factor, 3, padding="SAME", rngs=rngs) for factor in upsample]
+            [nnx.Conv(channels, channels * factor, 3, padding="SAME", **options) for factor in upsample]
         )
         self.hop_length = hop_length
         for factor in upsample:
@@ -84,15 +92,16 @@ class NoteCondition(nnx.Module):
         hop_length: samples per frame.
         harmonics: sine and cosine pairs in the excitation.
         sample_rate: Hz.
-        rngs: for the initial weights.
+        random: draws the initial weights.
     """
 
     def __init__(
-        self, channels: int, hop_length: int, harmonics: int, sample_rate: int, *, rngs: nnx.Rngs
+        self, channels: int, hop_length: int, harmonics: int, sample_rate: int, *, random: np.random.Generator
     ) -> None:
-        self.pitches = nnx.Param(nnx.initializers.normal(0.5)(rngs.params(), (128, channels)))
-        self.shape = nnx.Linear(2 * len(_DECAYS) + 2, channels, rngs=rngs)
-        self.mix = nnx.Conv(channels, channels, 3, padding="SAME", rngs=rngs)
+        options = layer_options(random)
+        self.pitches = normal(random, 128, channels, scale=0.5)
+        self.shape = nnx.Linear(2 * len(_DECAYS) + 2, channels, **options)
+        self.mix = nnx.Conv(channels, channels, 3, padding="SAME", **options)
         self.hop_length, self.harmonics, self.sample_rate = hop_length, harmonics, sample_rate
 
     def __call__(self, features: Features) -> Float[Array, "B F C"]:

@@ -8,16 +8,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from wavegen.config import FeatureConditionConfig, MixtureHeadConfig, NoteConditionConfig, WaveNetConfig
+from wavegen.errors import WavegenError
 from wavegen.kernels import wavenet_generate, wavenet_init_state, wavenet_prefill
 from wavegen.kernels.wavenet.forward import wavenet_forward
 from wavegen.kernels.wavenet.head import log_prob
 from wavegen.kernels.wavenet.shapes import WaveNetShape
 from wavegen.models.base import CausalModel, Choice, State
 from wavegen.models.conditioning import FeatureCondition, LabelCondition, NoteCondition
+from wavegen.models.initial import normal, zeros
 from wavegen.types import Features, Labels, Logits, Tokens
 
 _ANY_HOP = 1 << 30
@@ -33,7 +36,7 @@ class WaveNet(CausalModel):
         mu: companding of the codec's code space, 0 for linear codes.
         label_sizes: values of each field in ``config.global_fields``.
         sample_rate: Hz; used by the excitation of note conditioning.
-        rngs: for the initial weights.
+        random: draws the initial weights.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class WaveNet(CausalModel):
         mu: int,
         label_sizes: tuple[int, ...] = (),
         sample_rate: int,
-        rngs: nnx.Rngs,
+        random: np.random.Generator,
     ) -> None:
         c = config
         mixture = c.head if isinstance(c.head, MixtureHeadConfig) else None
@@ -59,52 +62,52 @@ class WaveNet(CausalModel):
         self.dropout, self.kernel_size, self.input_kernel_size = c.dropout, c.kernel_size, c.input_kernel_size
         layers, residual, gate = len(self.shape.dilations), c.residual_channels, c.gate_channels
 
-        def normal(*shape: int, fan_in: int) -> nnx.Param:
-            return nnx.Param(jax.random.normal(rngs.params(), shape) * fan_in**-0.5)
-
-        def zeros(*shape: int) -> nnx.Param:
-            return nnx.Param(jnp.zeros(shape))
+        def weight(*shape: int, fan_in: int) -> nnx.Param:
+            return normal(random, *shape, scale=fan_in**-0.5)
 
         if c.input == "embedding":
-            self.embedding = nnx.Param(_smooth_embedding(rngs, c.input_kernel_size, vocab_size, residual))
+            self.embedding = nnx.Param(_smooth_embedding(random, c.input_kernel_size, vocab_size, residual))
         else:
-            self.scalar = normal(c.input_kernel_size, 2, residual, fan_in=2 * c.input_kernel_size)
+            self.scalar = weight(c.input_kernel_size, 2, residual, fan_in=2 * c.input_kernel_size)
         self.input_bias = zeros(residual)
-        self.dilated = normal(layers, c.kernel_size, residual, 2 * gate, fan_in=c.kernel_size * residual)
+        self.dilated = weight(layers, c.kernel_size, residual, 2 * gate, fan_in=c.kernel_size * residual)
         self.dilated_bias = zeros(layers, 2 * gate)
-        self.residual = normal(layers, gate, residual, fan_in=gate)
+        self.residual = weight(layers, gate, residual, fan_in=gate)
         self.residual_bias = zeros(layers, residual)
-        self.skip = normal(layers, gate, c.skip_channels, fan_in=gate * layers)
+        self.skip = weight(layers, gate, c.skip_channels, fan_in=gate * layers)
         self.skip_bias = zeros(c.skip_channels)
-        self.hidden = normal(c.skip_channels, c.head_channels, fan_in=c.skip_channels)
+        self.hidden = weight(c.skip_channels, c.head_channels, fan_in=c.skip_channels)
         self.hidden_bias = zeros(c.head_channels)
-        self.output = normal(c.head_channels, self.shape.outputs, fan_in=100 * c.head_channels)
+        self.output = weight(c.head_channels, self.shape.outputs, fan_in=100 * c.head_channels)
         self.output_bias = nnx.Param(_initial_output_bias(self.shape))
 
         self.labels = (
-            LabelCondition(label_sizes, c.global_channels, rngs=rngs) if c.global_fields else nnx.data(None)
+            LabelCondition(label_sizes, c.global_channels, random=random)
+            if c.global_fields
+            else nnx.data(None)
         )
         self.local: FeatureCondition | NoteCondition | None = nnx.data(None)
         channels = c.global_channels if c.global_fields else 0
         if isinstance(c.local, FeatureConditionConfig):
             self.local = FeatureCondition(
-                c.local.width, c.local.channels, c.local.hop_length, c.local.upsample, rngs=rngs
+                c.local.width, c.local.channels, c.local.hop_length, c.local.upsample, random=random
             )
         elif isinstance(c.local, NoteConditionConfig):
             self.local = NoteCondition(
-                c.local.channels, c.local.hop_length, c.local.harmonics, sample_rate, rngs=rngs
+                c.local.channels, c.local.hop_length, c.local.harmonics, sample_rate, random=random
             )
             width = 2 * c.local.harmonics
-            self.excitation = normal(width, residual, fan_in=max(width, 1))
+            self.excitation = weight(width, residual, fan_in=max(width, 1))
         if c.local is not None:
             channels += c.local.channels
         if channels:
-            self.condition = normal(layers, channels, 2 * gate, fan_in=channels)
+            self.condition = weight(layers, channels, 2 * gate, fan_in=channels)
 
     @property
     def receptive_field(self) -> int:
         """Samples, the newest included, that one output depends on."""
-        return self.shape.receptive_field(self.kernel_size, self.input_kernel_size)
+        network = self.shape.receptive_field(self.kernel_size, self.input_kernel_size)
+        return max(network, self.shape.linear_prediction)
 
     @property
     def flops_per_frame(self) -> int:
@@ -132,14 +135,18 @@ class WaveNet(CausalModel):
             features: needed when the model has local conditioning.
 
         Raises:
-            ValueError: a condition is missing, or is one that the model does not take.
+            WavegenError: a condition is missing, or is one that the model does not take.
         """
         for name, given, taken in (
             ("labels", labels is not None, self.labels is not None),
             ("features", features is not None, self.local is not None),
         ):
             if given != taken:
-                raise ValueError(f"this model {'needs' if taken else 'takes no'} {name}")
+                raise WavegenError(
+                    f"this model needs {name}; give those of each clip"
+                    if taken
+                    else f"this model takes no {name}; leave them out"
+                )
         parts = [] if features is None or self.local is None else [self.local(features)]
         if labels is not None and self.labels is not None:
             vectors = self.labels(labels)
@@ -201,6 +208,10 @@ class WaveNet(CausalModel):
         window: dict[str, Any] = {"inputs": self.excite(state.get("features"), position, samples)}
         if "condition" in state:
             condition, hop = state["condition"], self.condition_hop
+            # A window may reach past the end of the clip; what it finds there is cut off again.
+            missing = -(-samples // hop) - condition.shape[1]
+            if missing > 0:
+                condition = jnp.pad(condition, ((0, 0), (0, missing), (0, 0)), mode="edge")
             frames = min(condition.shape[1], (samples - 2) // hop + 2 if samples > 1 else 1)
             # A slice that would reach past the end is moved back by XLA, and the offset with it.
             first = jnp.clip(position // hop, 0, condition.shape[1] - frames)
@@ -229,14 +240,23 @@ class WaveNet(CausalModel):
 
     def read(self, tokens: Tokens, state: State) -> State:
         """See ``CausalModel``; all tokens at once, by the parallel form."""
-        _, network = wavenet_prefill(
+        return self._hear(tokens, state)[1]
+
+    def score(self, tokens: Tokens, state: State) -> tuple[Float[Array, "B N K"], State]:
+        """See ``CausalModel``; all tokens at once, by the parallel form."""
+        outputs, after = self._hear(tokens, state)
+        heard = jnp.concatenate([state["network"]["history"], tokens[..., 0]], axis=1)
+        return log_prob(outputs, self.shape, tokens[..., 0], heard[:, :-1])[..., None], after
+
+    def _hear(self, tokens: Tokens, state: State) -> tuple[Float[Array, "B N O"], State]:
+        outputs, network = wavenet_prefill(
             self.weights(),
             self.shape,
             state["network"],
             tokens[..., 0],
             **self._window(state, tokens.shape[1]),
         )
-        return {**state, "network": network}
+        return outputs, {**state, "network": network}
 
     def draw(
         self, state: State, frames: int, key: Array, *, choice: Choice, implementation: str | None = None
@@ -257,20 +277,22 @@ class WaveNet(CausalModel):
         return tokens[..., None], {**state, "network": network}
 
 
-def _smooth_embedding(rngs: nnx.Rngs, taps: int, vocab_size: int, channels: int) -> Float[Array, "J V R"]:
+def _smooth_embedding(
+    random: np.random.Generator, taps: int, vocab_size: int, channels: int
+) -> Float[Array, "J V R"]:
     """Random sinusoids of the code value, so that neighbouring levels start out alike."""
-    value = jnp.linspace(-1.0, 1.0, vocab_size)[None, :, None]
-    frequency = jax.random.normal(rngs.params(), (taps, 1, channels)) * 3
-    phase = jax.random.uniform(rngs.params(), (taps, 1, channels), maxval=2 * jnp.pi)
-    return jnp.sin(frequency * value + phase) * taps**-0.5
+    value = np.linspace(-1.0, 1.0, vocab_size)[None, :, None]
+    frequency = 3 * random.standard_normal((taps, 1, channels))
+    phase = random.uniform(0, 2 * np.pi, (taps, 1, channels))
+    return jnp.asarray(np.sin(frequency * value + phase) * taps**-0.5, jnp.float32)
 
 
 def _initial_output_bias(shape: WaveNetShape) -> Float[Array, "O"]:
     """Zero for a softmax; for a mixture, means spread over code space and scales about as wide as their distance."""
     if shape.head == "softmax":
-        return jnp.zeros(shape.outputs)
+        return jnp.asarray(np.zeros(shape.outputs, np.float32))
     m, order = shape.mixtures, shape.linear_prediction
-    means = jnp.zeros(m) if order else jnp.linspace(-0.8, 0.8, m)
-    scales = jnp.linspace(-6.0, -1.0, m) if order else jnp.full(m, -2.0)
-    first = jnp.zeros(order).at[:1].set(1.0)
-    return jnp.concatenate([jnp.zeros(m), means, scales, first])
+    means = np.zeros(m) if order else np.linspace(-0.8, 0.8, m)
+    scales = np.linspace(-6.0, -1.0, m) if order else np.full(m, -2.0)
+    first = np.eye(1, order)[0]
+    return jnp.asarray(np.concatenate([np.zeros(m), means, scales, first]), jnp.float32)

@@ -1,12 +1,14 @@
-"""Ancestral sampling: one frame after the other, in chunks that stream."""
+"""Ancestral sampling, one frame after the other, in chunks that stream; and the exact likelihood of given frames."""
 
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from wavegen.models.base import Choice, State, with_parameters
 from wavegen.types import Features, Labels, Tokens
@@ -22,6 +24,11 @@ def _start(graph: nnx.GraphDef, params: PyTree, batch: int, labels: Any, feature
 @partial(jax.jit, static_argnames="graph", donate_argnames="state")
 def _read(graph: nnx.GraphDef, params: PyTree, tokens: Tokens, state: State) -> State:
     return with_parameters(graph, params).read(tokens, state)
+
+
+@partial(jax.jit, static_argnames="graph", donate_argnames="state")
+def _score(graph: nnx.GraphDef, params: PyTree, tokens: Tokens, state: State) -> tuple[Array, State]:
+    return with_parameters(graph, params).score(tokens, state)
 
 
 @partial(
@@ -99,3 +106,35 @@ def stream(
         )
         yield piece[:, : frames - done]
         done += piece.shape[1]
+
+
+def log_likelihood(
+    graph: nnx.GraphDef,
+    params: PyTree,
+    tokens: Int[np.ndarray, "B N K"],
+    *,
+    labels: Labels | None = None,
+    features: Features | None = None,
+    window: int = 8192,
+) -> Float[np.ndarray, "B N K"]:
+    """The exact log-likelihood of whole clips, each frame given all before it and the first one given silence.
+
+    Args:
+        graph: of the model, from ``parameters``.
+        params: of the model.
+        tokens: the clips.
+        labels: for models with global conditioning.
+        features: for models with local conditioning; they span the tokens.
+        window: frames per pass; the result does not depend on it beyond rounding.
+
+    Returns:
+        ln p, in nats, float64.
+    """
+    batch, length = tokens.shape[:2]
+    padded = np.pad(tokens, ((0, 0), (0, -length % window), (0, 0)))
+    state = _start(graph, params, batch, labels, features)
+    pieces = []
+    for first in range(0, length, window):
+        piece, state = _score(graph, params, jnp.asarray(padded[:, first : first + window]), state)
+        pieces.append(np.asarray(piece, np.float64))
+    return np.concatenate(pieces, axis=1)[:, :length]

@@ -7,6 +7,7 @@ from wavegen.data.dataset import Dataset
 from wavegen.data.prepare import prepared
 from wavegen.errors import WavegenError
 from wavegen.notes.corpus import cached_corpus
+from wavegen.notes.score import FEATURES
 
 
 def open_dataset(config: Config) -> Dataset:
@@ -40,10 +41,13 @@ def open_dataset(config: Config) -> Dataset:
             f"{path} was prepared at {dataset.sample_rate} Hz, data.sample_rate is {data.sample_rate}; "
             "make them equal, or give the folder of recordings"
         )
-    if local is not None and dataset.feature_hop != local.hop_length:
-        there = f"features every {dataset.feature_hop} samples" if dataset.feature_hop else "no features"
-        raise WavegenError(
-            f"model.local reads features every {local.hop_length} samples, {path} has {there}; "
-            "change model.local.hop_length, or leave model.local out"
-        )
+    if local is not None:
+        wanted = (local.width if local.kind == "features" else FEATURES, local.hop_length)
+        there = (dataset.feature_width, dataset.feature_hop)
+        if there != wanted:
+            has = f"{there[0]} every {there[1]} samples" if dataset.feature_hop else "none"
+            raise WavegenError(
+                f"model.local reads {wanted[0]} features every {wanted[1]} samples, {path} has {has}; "
+                "change model.local, or leave it out"
+            )
     return dataset

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import yaml
 from flax import nnx
 
+from wavegen.atomic import atomic_write
 from wavegen.codecs import make_codec
-from wavegen.config import Config, dump_config
+from wavegen.config import Config, dump_config, load_config
 from wavegen.data.batches import BatchSource, iterator
 from wavegen.data.dataset import Dataset
 from wavegen.errors import WavegenError
@@ -138,35 +138,29 @@ def train(config: Config, folder: str | Path) -> Path:
 
 
 def _claim(folder: Path, config: Config) -> None:
-    """Writes the resolved configuration, or checks that the one there is this experiment."""
+    """Writes the resolved configuration, unless the folder holds checkpoints of another experiment."""
     path = folder / "config.yaml"
-    if path.exists():
-        there, asked = yaml.safe_load(path.read_text()), config.model_dump(mode="json")
-        different = _differences(there, asked)
+    # Without a checkpoint there is nothing to lose: what failed at its start can be mended and run again.
+    begun = any(step.name.isdigit() for step in (folder / "checkpoints").glob("*"))
+    if begun and path.exists():
+        different = _differences(load_config(path).model_dump(), config.model_dump())
         if different:
             raise WavegenError(
                 f"{folder} holds another experiment ({different[0]}); give this one another name (name=...) "
                 f"or delete the folder"
             )
-        return
     if jax.process_index() == 0:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(dump_config(config))
-        except OSError as error:
-            raise WavegenError(
-                f"the run folder {folder} cannot be written ({error.strerror}); choose another with --runs"
-            ) from None
+        with atomic_write(path) as file:
+            file.write(dump_config(config).encode())
 
 
-# What may change between the parts of one run: none of it moves the weights.
+# What may change between the parts of one run: none of it moves the weights, but by rounding on other devices.
 _FREE = {
-    "training.log_every",
-    "training.keep_latest",
-    "training.keep_best",
-    "data.prefetch",
-    "data.cache",
-    "data.path",
+    *("data.path", "data.cache", "data.prefetch"),
+    *("training.mesh.data", "training.mesh.fsdp", "training.mesh.cpu_devices"),
+    *("training.log_every", "training.evaluate_every", "training.evaluate_batches"),
+    *("training.checkpoint_every", "training.keep_latest", "training.keep_best"),
+    *("training.sample_every", "training.sample_seconds", "training.sample_count"),
 }
 
 

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from wavegen.models.base import TokenModel
 
 
 def next_token(
     model: TokenModel, examples: Mapping[str, Array], dropout_key: Array | None
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """The exact negative log-likelihood of an autoregressive model.
 
     Args:

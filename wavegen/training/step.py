@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,9 @@ def first_state(config: Config, labels: Mapping[str, Sequence[str]]) -> tuple[Ca
         labels: the values of each label field of its data.
     """
     model = make_model(config, make_codec(config.codec), labels)
-    return model, init_state(parameters(model)[1], optimizer_of(config), ema=config.optimizer.ema_decay > 0)
+    # Under one jit: XLA would compile the zeros of every shape on their own.
+    start = jax.jit(partial(init_state, optimizer=optimizer_of(config), ema=config.optimizer.ema_decay > 0))
+    return model, start(parameters(model)[1])
 
 
 def optimizer_of(config: Config) -> optax.GradientTransformation:

@@ -36,10 +36,11 @@ def write_weights(path: str | Path, params: PyTree, card: dict[str, Any]) -> Pat
     path = Path(path)
     if path.suffix != ".safetensors":
         raise WavegenError(f"weights are written as NAME.safetensors, got {path.name}")
-    flat = {
-        ".".join(map(str, key)): np.asarray(value, np.float16)
-        for key, value in traverse_util.flatten_dict(params).items()
-    }
+    with np.errstate(over="ignore"):
+        flat = {
+            ".".join(map(str, key)): np.asarray(value, np.float16)
+            for key, value in traverse_util.flatten_dict(params).items()
+        }
     large = [name for name, value in flat.items() if not np.isfinite(value).all()]
     if large:
         raise WavegenError(
@@ -57,7 +58,7 @@ def read_weights(path: Path) -> tuple[PyTree, dict[str, Any]]:
     """Reads what ``write_weights`` wrote.
 
     Raises:
-        WavegenError: not a safetensors file of wavegen.
+        WavegenError: not a safetensors file of wavegen, or a damaged one.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -67,10 +68,19 @@ def read_weights(path: Path) -> tuple[PyTree, dict[str, Any]]:
         raise WavegenError(f"{path} is not a readable safetensors file ({error}); export it again") from None
     if "wavegen" not in metadata:
         raise WavegenError(f"{path} holds tensors but no wavegen card; use a file that Generator.save wrote")
+    card = _card(path, metadata["wavegen"])
     named = {
         tuple(int(p) if p.isdigit() else p for p in name.split(".")): value for name, value in flat.items()
     }
-    return traverse_util.unflatten_dict(named), json.loads(metadata["wavegen"])
+    return traverse_util.unflatten_dict(named), card
+
+
+def _card(path: Path, text: str) -> dict[str, Any]:
+    try:
+        card = json.loads(text)
+        return {"config": dict(card["config"]), "labels": dict(card["labels"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise WavegenError(f"{path} holds a damaged wavegen card ({error}); export it again") from None
 
 
 def read_run(folder: Path) -> tuple[PyTree, dict[str, Any]]:

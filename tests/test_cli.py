@@ -1,0 +1,275 @@
+"""The command line: every command from a folder of recordings to new audio, and bad input as one line."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wavegen.audio import Audio
+from wavegen.cli import COMMANDS, main
+from wavegen.codecs import make_codec
+from wavegen.config import dump_config, resolve
+from wavegen.data.prepare import Clip, write_dataset
+from wavegen.generator import build
+from wavegen.models import make_model
+from wavegen.models.base import parameters
+from wavegen.training.checkpoints import Checkpoints
+from wavegen.training.step import first_state
+
+ROOT = Path(__file__).parents[1]
+RATE = 8000
+TINY = {"dilations": [1, 2, 4, 8, 16, 32], "cycles": 1, "residual_channels": 4, "gate_channels": 4}
+TINY |= {"skip_channels": 4, "head_channels": 4}
+TREE = {
+    "data": {"sample_rate": RATE, "crop": 64, "batch_size": 8},
+    "model": TINY,
+    "optimizer": {"warmup_steps": 0},
+    "training": {"steps": 2, "sample_seconds": 0.01, "sample_count": 1},
+}
+
+
+def write_config(folder: Path, data: Path, *overrides: str) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(
+        dump_config(resolve(TREE, [f"data.path={data}", f"data.cache={folder / 'cache'}", *overrides]))
+    )
+    return path
+
+
+def write_model(path: Path, *overrides: str) -> Path:
+    """An untrained model in a file."""
+    config = resolve(TREE, overrides)
+    model = make_model(config, make_codec(config.codec), {})
+    return build(config, {}, parameters(model)[1]).save(path)
+
+
+def tone(samples: int) -> np.ndarray:
+    return (8000 * np.sin(np.arange(samples) / 3)).astype(np.int16)
+
+
+def fails(capsys, *arguments: object) -> str:
+    """What a command that must fail says, after checking that it is one line and that the exit status is 2."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    assert caught.value.code == 2
+    output = capsys.readouterr()
+    (line,) = output.err.splitlines()
+    assert line.startswith("wavegen: ")
+    return line.removeprefix("wavegen: ")
+
+
+# --- help ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert COMMANDS[command].__doc__.split(".")[0].split(",")[0].split(";")[0] in " ".join(text.split())
+
+
+def test_the_program_lists_its_commands(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize("script", ["train.py", "sample.py"])
+def test_the_scripts_in_the_root_are_commands(script):
+    run = subprocess.run(
+        [sys.executable, ROOT / script, "--help"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    assert f"wavegen {script.removesuffix('.py')}" in run.stdout
+
+
+# --- the whole way ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_from_a_folder_of_recordings_to_new_audio(tmp_path, capsys):
+    recordings = tmp_path / "recordings"
+    for n, split in enumerate(["train", "train", "valid", "test"]):
+        # The first clip is shorter than the receptive field, 64 samples, and than the crop.
+        Audio.from_pcm16(tone(40 if n == 0 else 300)[:, None], RATE).write(recordings / split / f"{n}.wav")
+    (recordings / "notes.txt").write_text("not a recording")
+    (recordings / "train" / "broken.wav").write_bytes(b"RIFF")
+    rule = ("--valid", "valid/*", "--test", "test/*")
+    main(["prepare", str(recordings), "-o", str(tmp_path / "data"), "--sample-rate", str(RATE), *rule])
+    said = capsys.readouterr().out
+    assert re.search(r"train +2 files", said)
+    assert "train/broken.wav: " in said
+
+    config = write_config(tmp_path, tmp_path / "data")
+    main(["train", str(config), "name=first", "--runs", str(tmp_path / "runs")])
+    run = tmp_path / "runs" / "first"
+    assert f"python sample.py {run}" in capsys.readouterr().out
+
+    out = tmp_path / "out"
+    arguments = [
+        "--seconds",
+        "0.02",
+        "--seed",
+        "3",
+        "--count",
+        "2",
+        "--prompt",
+        str(recordings / "test" / "3.wav"),
+    ]
+    main(["sample", str(run), *arguments, "-o", str(out)])
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("first-seed3-0.png", "first-seed3-0.wav", "first-seed3-1.png", "first-seed3-1.wav")
+    ]
+    assert Audio.read(out / "first-seed3-1.wav").samples.shape == (300 + 160, 1)
+
+    main(["evaluate", str(run)])
+    said = capsys.readouterr().out
+    assert "bits per sample over 300 samples of 1 files (test)" in said
+    main(["export", str(run), str(tmp_path / "first.safetensors")])
+    main(["evaluate", str(tmp_path / "first.safetensors"), "--split", "valid"])
+    said = capsys.readouterr().out
+    assert "bytes" in said
+    assert 6 < float(said.splitlines()[-1].split(" bits")[0]) < 9
+    main(["info"])
+    assert "8 x cpu" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_sampling_keeps_a_valid_recording(tmp_path):
+    model = write_model(tmp_path / "m.safetensors")
+    # A shell starts background jobs with SIGINT ignored, and this test may run in one.
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from wavegen.cli import main; main(sys.argv[1:])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "sample", model, "--seconds", "3600", "-o", tmp_path / "out"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    wav = tmp_path / "out" / "m-seed0-0.wav"
+    while not (wav.exists() and wav.stat().st_size > 2 * 4000):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "stopped; the " in err
+    assert f"audio        {wav}" in out
+    audio = Audio.read(wav)
+    assert audio.sample_rate == RATE
+    assert 0.5 <= audio.duration < 3600
+
+
+# --- bad input ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "HERE/quikstart.yaml"], "no configuration file HERE/quikstart.yaml"),
+        (["train", "HERE/tiny.yaml", "data.batchsize=4"], "did you mean data.batch_size"),
+        (
+            ["train", "HERE/tiny.yaml", "optimizer.learning_rate=2"],
+            "error at optimizer.learning_rate: Input should",
+        ),
+        (["train", "HERE/tiny.yaml", "data.path=HERE/nowhere", "--runs", "HERE/runs"], "HERE/nowhere"),
+        (["train", "HERE/tiny.yaml", "data.path=HERE/empty", "--runs", "HERE/runs"], "HERE/empty"),
+        (
+            ["train", "HERE/tiny.yaml", "--runs", "HERE/file/runs"],
+            "cannot write HERE/file/runs/run/config.yaml: Not a",
+        ),
+        (["train", "HERE/tiny.yaml", "model.global_fields=[digit]", "--runs", "HERE/runs"], "names 'digit'"),
+        (
+            ["train", "HERE/tiny.yaml", "training.mesh.fsdp=3", "--runs", "HERE/runs"],
+            "expected data * fsdp == 8",
+        ),
+        (
+            ["train", "HERE/tiny.yaml", "data.batch_size=4", "--runs", "HERE/runs"],
+            "make the batch a multiple of 8",
+        ),
+        (["prepare", "HERE/nowhere", "-o", "HERE/out"], "HERE/nowhere"),
+        (["prepare", "HERE/empty", "-o", "HERE/out"], "HERE/empty"),
+        (["prepare", "HERE/wavs", "-o", "HERE/out", "--valid", "soon"], "expected a fraction, labels"),
+        (["prepare", "HERE/wavs", "-o", "HERE/file/out"], "cannot write HERE/file/out"),
+        (["sample", "HERE/nowhere", "--seconds", "1"], "no run folder or .safetensors file at HERE/nowhere"),
+        (["sample", "HERE/empty", "--seconds", "1"], "HERE/empty is not a run folder"),
+        (
+            ["sample", "HERE/m.safetensors", "--labels", "three"],
+            "a label is written field=value, for example digit=3",
+        ),
+        (["sample", "HERE/m.safetensors", "--labels", "digit=3"], "this model has no label field 'digit'"),
+        (["sample", "HERE/m.safetensors", "--prompt", "HERE/nowhere.wav"], "HERE/nowhere.wav"),
+        (["sample", "HERE/m.safetensors", "--prompt", "HERE/tiny.yaml"], "cannot read HERE/tiny.yaml"),
+        (["sample", "HERE/m.safetensors", "--notes", "HERE/nowhere.txt"], "HERE/nowhere.txt"),
+        (
+            ["sample", "HERE/m.safetensors", "--notes", "HERE/melody.txt"],
+            "this model is not conditioned on notes",
+        ),
+        (
+            ["sample", "HERE/m.safetensors", "--seconds", "-1"],
+            "seconds must be at least one sample, got -1.0",
+        ),
+        (["sample", "HERE/m.safetensors", "--top-p", "2"], "top_p must lie in (0, 1], got 2.0"),
+        (["sample", "HERE/m.safetensors", "--implementation", "x"], "there is no implementation 'x'"),
+        (["sample", "HERE/m.safetensors", "-o", "HERE/file/out"], "cannot write HERE/file/out"),
+        (["evaluate", "HERE/m.safetensors", "--split", "dev"], "expected recordings in split 'dev'"),
+        (["evaluate", "HERE/m.safetensors", "--data", "HERE/nowhere"], "HERE/nowhere"),
+        (
+            ["export", "HERE/m.safetensors", "HERE/m.wav"],
+            "weights are written as NAME.safetensors, got m.wav",
+        ),
+        (["report", "HERE/m.safetensors"], "notes"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, capsys, arguments, message):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "melody.txt").write_text("C4 1")
+    (tmp_path / "empty").mkdir()
+    Audio.from_pcm16(tone(300)[:, None], RATE).write(tmp_path / "wavs" / "a.wav")
+    clips = [Clip(f"{split}.wav", tone(200), split=split) for split in ("train", "valid")]
+    write_dataset(tmp_path / "data", clips, RATE)
+    write_config(tmp_path, tmp_path / "data")
+    if "m.safetensors" in str(arguments):
+        write_model(tmp_path / "m.safetensors", f"data.path={tmp_path / 'data'}")
+    if arguments[0] == "sample" and "-o" not in arguments:
+        arguments = [*arguments, "-o", "HERE/out"]
+    line = fails(capsys, *(argument.replace("HERE", str(tmp_path)) for argument in arguments))
+    assert message.replace("HERE", str(tmp_path)) in line
+    assert not list(tmp_path.glob("out/*")), "nothing is written when nothing is made"
+
+
+def test_a_wrong_argument_names_the_command(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["sample", "--secnds", "3"])
+    assert caught.value.code == 2
+    assert "--seconds" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_model_is_one_line(tmp_path, capsys):
+    clips = [Clip(f"{split}.wav", tone(200), split=split) for split in ("train", "valid")]
+    write_dataset(tmp_path / "data", clips, RATE)
+    config = write_config(tmp_path, tmp_path / "data")
+    run = tmp_path / "runs" / "run"
+    other = resolve(TREE, ["model.residual_channels=6"])
+    with Checkpoints(run / "checkpoints") as checkpoints:
+        checkpoints.save(1, first_state(other, {})[1], {})
+    (run / "config.yaml").write_text(config.read_text())
+    line = fails(capsys, "train", config, "--runs", tmp_path / "runs")
+    assert "checkpoint 1 of " in line
+    assert "which is of another model; use the config it was trained with" in line

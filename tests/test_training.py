@@ -1,0 +1,437 @@
+"""Whole training runs: killed, stopped, damaged, split over devices and processes, they end where one run ends.
+
+The runs are processes of their own, on one device each, and share their compiled programs.
+``WAVEGEN_TEST_KILLS=10`` kills ten times instead of three.
+"""
+
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import yaml
+
+from wavegen.codecs import make_codec
+from wavegen.config import Config, dump_config, resolve
+from wavegen.data.prepare import Clip, write_dataset
+from wavegen.errors import WavegenError
+from wavegen.models.base import parameters
+from wavegen.training import loop
+from wavegen.training.checkpoints import Checkpoints
+from wavegen.training.dataset import open_dataset
+from wavegen.training.state import state_hash
+from wavegen.training.step import first_state, make_evaluation_step, make_train_step
+
+RATE, STEPS = 8000, 200
+KILLS = int(os.environ.get("WAVEGEN_TEST_KILLS", "3"))
+TREE = {
+    "data": {"sample_rate": RATE, "crop": 128, "batch_size": 8, "augment": {"gain_db": 6, "polarity": True}},
+    "model": {
+        "dilations": [1, 2, 4],
+        "cycles": 1,
+        "residual_channels": 8,
+        "gate_channels": 8,
+        "skip_channels": 8,
+        "head_channels": 8,
+        "dropout": 0.1,
+    },
+    "optimizer": {"learning_rate": 1e-2, "warmup_steps": 10},
+    "training": {
+        "steps": STEPS,
+        "log_every": 1,
+        "evaluate_every": 50,
+        "evaluate_batches": 2,
+        "checkpoint_every": 10,
+        "keep_latest": 30,
+        "sample_seconds": 0.02,
+        "sample_count": 1,
+    },
+}
+
+
+def tone(samples: int, period: int = 20, noise: float = 0.0, seed: int = 0) -> np.ndarray:
+    wave = 8000 * np.sin(2 * np.pi * np.arange(samples) / period)
+    return (wave + noise * np.random.default_rng(seed).standard_normal(samples)).astype(np.int16)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    splits = ["train"] * 4 + ["valid"] * 2
+    clips = [
+        Clip(f"{n}.wav", tone(2000 + 500 * n, 15 + n, 500, n), split=split) for n, split in enumerate(splits)
+    ]
+    write_dataset(folder, clips, RATE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory, data) -> Path:
+    """Where processes run: the configuration, their runs, and the compiled programs that they share."""
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "a.yaml").write_text(dump_config(experiment(data)))
+    return folder
+
+
+def experiment(data: Path, *overrides: str) -> Config:
+    return resolve(TREE, [f"data.path={data}", *overrides])
+
+
+def start(workplace: Path, runs: str, *overrides: str, **environment: str) -> subprocess.Popen:
+    """The command ``wavegen train`` in a process with one device."""
+    alone = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI", "WAVEGEN", "XLA"))}
+    alone |= {
+        "JAX_COMPILATION_CACHE_DIR": str(workplace / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    program = "import sys; from wavegen.cli import main; main(sys.argv[1:])"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, "train", "a.yaml", *overrides, "--runs", runs],
+        env=alone | environment,
+        cwd=workplace,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def last_loss(folder: Path) -> float:
+    return next(row["bits_per_sample"] for row in reversed(rows(folder)) if "bits_per_sample" in row)
+
+
+def final_state(folder: Path) -> tuple[int, dict]:
+    with Checkpoints(folder / "checkpoints", keep_latest=100) as checkpoints:
+        card = checkpoints.config()
+        state = jax.eval_shape(lambda: first_state(resolve(card["config"]), card["labels"])[1])
+        state, step, _ = checkpoints.restore(state)
+    return step, state
+
+
+def final_hash(folder: Path) -> str:
+    step, state = final_state(folder)
+    assert step == STEPS
+    return state_hash(state)
+
+
+def wait_for_step(folder: Path, step: int, process: subprocess.Popen) -> None:
+    """Returns as soon as the run has logged a step, which it does at every one."""
+    log = folder / "metrics.jsonl"
+    while not (log.exists() and log.read_text().count('"gradient_norm"') >= step):
+        assert process.poll() is None, f"it ended before step {step}: {process.communicate()[0]}"
+        time.sleep(0.001)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(workplace) -> Path:
+    """A whole run on one device."""
+    finish(start(workplace, "whole"))
+    return workplace / "whole" / "run"
+
+
+# --- law 5: an interrupted run ends where an uninterrupted one ends -----------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_writes_all_that_it_promises(uninterrupted):
+    names = {path.name for path in uninterrupted.iterdir()}
+    assert names == {"config.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "samples"}
+    assert [path.suffix for path in sorted((uninterrupted / "samples").iterdir())] == [".png", ".wav"]
+    training = [row for row in rows(uninterrupted) if "gradient_norm" in row]
+    assert [row["step"] for row in training] == list(range(1, STEPS + 1))
+    for name in ("bits_per_sample", "steps_per_second", "audio_seconds_per_second", "gflops_per_second"):
+        assert all(math.isfinite(row[name]) for row in training), name
+    evaluations = [row for row in rows(uninterrupted) if "valid/bits_per_sample" in row]
+    assert [row["step"] for row in evaluations] == [50, 100, 150, 200]
+    assert training[-1]["bits_per_sample"] < training[0]["bits_per_sample"] - 1
+    assert evaluations[-1]["valid/bits_per_sample"] < evaluations[0]["valid/bits_per_sample"]
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_stopped_once_it_ends_with_the_same_state(workplace, uninterrupted):
+    moments, folder = random.Random(0), workplace / "killed" / "run"
+    # Spread over the run: one in each part of it, the last early enough to be there before the run ends.
+    share = 0.75 * STEPS / (KILLS + 1)
+    for number in range(KILLS):
+        process = start(workplace, "killed")
+        wait_for_step(folder, round(share * (number + moments.random())), process)
+        time.sleep(moments.uniform(0, 0.02))
+        process.kill()
+        output = process.communicate()[0]
+        assert process.returncode == -signal.SIGKILL, output
+    process = start(workplace, "killed")
+    wait_for_step(folder, round(share * (KILLS + 0.5)), process)
+    process.terminate()
+    output = finish(process)
+    assert "SIGTERM: stopping after this step" in output
+    stopped = int(output.split("stopped at step ")[1].split(";")[0])
+    assert stopped < STEPS
+    output = finish(start(workplace, "killed"))
+    assert f"going on from step {stopped}" in output
+
+    assert final_hash(folder) == final_hash(uninterrupted)
+    whole, resumed = rows(uninterrupted), rows(folder)
+    measured = ("step", "bits_per_sample", "valid/bits_per_sample", "gradient_norm", "skipped_in_a_row")
+    assert [[row.get(name) for name in measured] for row in resumed] == [
+        [row.get(name) for name in measured] for row in whole
+    ]
+
+
+@pytest.mark.slow
+def test_a_flipped_byte_in_the_newest_checkpoint_costs_its_steps_and_nothing_else(workplace, uninterrupted):
+    folder = workplace / "flipped" / "run"
+    shutil.copytree(uninterrupted, folder)
+    newest = folder / "checkpoints" / str(STEPS)
+    file = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    output = finish(start(workplace, "flipped"))
+    assert f"checkpoint {STEPS} is left out for the one before it" in output
+    assert f"going on from step {STEPS - 10}" in output
+    assert final_hash(folder) == final_hash(uninterrupted)
+    assert [row["step"] for row in rows(folder)] == [row["step"] for row in rows(uninterrupted)]
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_left_as_it_is(workplace, uninterrupted):
+    folder = workplace / "finished" / "run"
+    shutil.copytree(uninterrupted, folder)
+    finish(start(workplace, "finished"))
+    assert final_hash(folder) == final_hash(uninterrupted)
+    assert len(rows(folder)) == len(rows(uninterrupted))
+
+
+# --- devices and processes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_eight_devices_train_as_one_and_one_goes_on_where_they_stopped(workplace, uninterrupted, data):
+    assert jax.device_count() == 8
+    # Channels so many that arrays are really split; without dropout, whose numbers would be the same anyhow.
+    wide = ["model.residual_channels=64", "model.gate_channels=64", "model.skip_channels=128"]
+    wide += ["model.head_channels=128", "training.steps=40", "training.evaluate_every=40"]
+    folder = workplace / "eight" / "run"
+    loop.train(experiment(data, *wide, "training.mesh.data=4", "training.mesh.fsdp=2"), folder)
+    finish(start(workplace, "one", *wide))
+    np.testing.assert_allclose(last_loss(folder), last_loss(workplace / "one" / "run"), rtol=1e-4)
+
+    resumed = workplace / "resumed" / "run"
+    shutil.copytree(folder, resumed)
+    for step in (30, 40):
+        shutil.rmtree(resumed / "checkpoints" / str(step))
+    output = finish(start(workplace, "resumed", *wide))
+    assert "going on from step 20" in output
+    np.testing.assert_allclose(last_loss(resumed), last_loss(folder), rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(workplace, uninterrupted):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    both = {"WAVEGEN_COORDINATOR": f"localhost:{port}", "WAVEGEN_NUM_PROCESSES": "2"}
+    processes = [start(workplace, "two", **both, WAVEGEN_PROCESS_ID=str(index)) for index in range(2)]
+    for process in processes:
+        finish(process)
+    folder = workplace / "two" / "run"
+    np.testing.assert_allclose(last_loss(folder), last_loss(uninterrupted), rtol=1e-5)
+    _, state = final_state(folder)
+    _, expected = final_state(uninterrupted)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state["params"], expected["params"]
+    )
+    assert len(rows(folder)) == len(rows(uninterrupted))
+
+
+# --- one step -----------------------------------------------------------------------------------------------
+
+
+def make_step(config: Config):
+    model, state = first_state(config, {})
+    step = jax.jit(make_train_step(config, parameters(model)[0], make_codec(config.codec)))
+    return step, state
+
+
+def batch_of(pcm: np.ndarray) -> dict[str, jax.Array]:
+    count, length = pcm.shape
+    return {
+        "pcm": jnp.asarray(pcm),
+        "length": jnp.full(count, length, jnp.int32),
+        "context": jnp.zeros(count, jnp.int32),
+        "labels": jnp.zeros((count, 0), jnp.int32),
+    }
+
+
+PLAIN = ("model.dropout=0", "data.augment={gain_db: 0}", "optimizer.warmup_steps=0")
+
+
+def test_accumulated_gradients_equal_those_of_the_whole_batch(data):
+    # Clips of many lengths: pieces with fewer scored samples must weigh less.
+    pcm = np.stack([tone(128, 9 + n, 3000, n) for n in range(8)])
+    batch = batch_of(pcm) | {"length": jnp.arange(16, 136, 16, dtype=jnp.int32)}
+    results = []
+    for pieces in (1, 4):
+        step, state = make_step(experiment(data, *PLAIN, f"optimizer.accumulate={pieces}"))
+        results.append(step(state, batch))
+    (whole, metrics), (pieced, pieced_metrics) = results
+    for name, value in metrics.items():
+        np.testing.assert_allclose(pieced_metrics[name], value, rtol=1e-5, err_msg=name)
+    moments = [jax.tree.leaves(state["optimizer"]) for state in (whole, pieced)]
+    for a, b in zip(*moments, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_one_clip_is_learned_by_heart(data, precision):
+    config = experiment(data, *PLAIN, f"training.precision={precision}", "optimizer.learning_rate=2e-2")
+    step, state = make_step(config)
+    batch = batch_of(np.stack([tone(128, 16)] * 2))
+    losses = []
+    for _ in range(200):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["bits_per_sample"]))
+    assert abs(losses[0] - 8) < 0.3
+    assert losses[-1] < 0.1
+    assert {leaf.dtype for leaf in jax.tree.leaves(state["params"])} == {jnp.dtype("float32")}
+
+
+def test_padding_and_context_are_not_scored(data):
+    config = experiment(data, *PLAIN)
+    model, state = first_state(config, {})
+    evaluate = jax.jit(make_evaluation_step(config, parameters(model)[0], make_codec(config.codec)))
+    pcm = np.stack([tone(128, 9 + n, 3000, n) for n in range(2)])
+    cut = batch_of(pcm) | {"length": jnp.array([100, 0]), "context": jnp.array([40, 0])}
+    nats, count = evaluate(state["params"], cut)
+    assert int(count) == 60
+    other = pcm.copy()
+    other[0, 100:], other[1] = 77, -5
+    again, _ = evaluate(state["params"], cut | {"pcm": jnp.asarray(other)})
+    np.testing.assert_allclose(nats, again, rtol=1e-6)
+
+
+# --- what stops a run ---------------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_not_finite_stops_the_run_and_names_the_batch(data, tmp_path, monkeypatch):
+    def broken(config, labels):
+        model, state = first_state(config, labels)
+        params = jax.tree.map(lambda p: p * jnp.nan, state["params"])
+        return model, {**state, "params": params}
+
+    monkeypatch.setattr(loop, "first_state", broken)
+    with pytest.raises(
+        WavegenError, match=r"^3 steps in a row had .* not finite, the last one with batch 2; lower"
+    ):
+        loop.train(experiment(data, "optimizer.max_bad_steps=3"), tmp_path / "run")
+    assert [row["bits_per_sample"] for row in rows(tmp_path / "run")] == [None, None, None]
+
+
+def begun_run(folder: Path, config: Config) -> dict[str, bytes]:
+    """A run folder with a checkpoint, as the loop sees it, and its content."""
+    (folder / "checkpoints" / "10").mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump_config(config))
+    (folder / "metrics.jsonl").write_text('{"step": 10}\n')
+    return content(folder)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_of_another_experiment_is_refused_and_not_harmed(data, tmp_path):
+    before = begun_run(tmp_path / "run", experiment(data))
+    with pytest.raises(WavegenError) as caught:
+        loop.train(experiment(data, "optimizer.learning_rate=0.5"), tmp_path / "run")
+    assert str(caught.value) == (
+        f"{tmp_path / 'run'} holds another experiment (optimizer.learning_rate is 0.01 there, 0.5 asked for); "
+        "give this one another name (name=...) or delete the folder"
+    )
+    assert content(tmp_path / "run") == before
+
+
+def test_a_configuration_of_before_a_key_was_added_is_the_same_experiment(data, tmp_path):
+    config = experiment(data)
+    begun_run(tmp_path / "run", config)
+    tree = config.model_dump(mode="json")
+    del tree["data"]["augment"]["input_noise"]
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(tree))
+    loop._claim(tmp_path / "run", config)
+    assert (tmp_path / "run" / "config.yaml").read_text() == dump_config(config)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["training.checkpoint_every=3", "training.mesh.fsdp=2", "data.prefetch=0", "training.sample_count=7"],
+)
+def test_what_does_not_move_the_weights_may_change_on_the_way(data, tmp_path, override):
+    begun_run(tmp_path / "run", experiment(data))
+    loop._claim(tmp_path / "run", experiment(data, override))
+
+
+def test_a_run_that_failed_at_its_start_can_be_mended(data, tmp_path):
+    with pytest.raises(WavegenError, match="names 'digit', the dataset has label fields: none"):
+        loop.train(experiment(data, "model.global_fields=[digit]"), tmp_path / "run")
+    loop._claim(tmp_path / "run", experiment(data))
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["global_fields"] == []
+
+
+def test_a_run_folder_that_cannot_be_made_is_one_line(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WavegenError, match=r"^cannot write .*config\.yaml: Not a directory; "):
+        loop.train(experiment(data), tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize(
+    ("local", "has"),
+    [
+        ({"kind": "notes", "hop_length": 8}, "reads 4 features every 8 samples, .* has 3 every 16 samples"),
+        (
+            {"kind": "features", "width": 5, "hop_length": 16},
+            "reads 5 features every 16 samples, .* has 3 every 16",
+        ),
+    ],
+)
+def test_features_that_the_data_does_not_have_are_named(tmp_path, local, has):
+    clip = Clip("a.wav", tone(160), features=np.zeros((10, 3), np.float32))
+    write_dataset(tmp_path, [clip], RATE, feature_hop=16)
+    with pytest.raises(WavegenError, match=has):
+        open_dataset(experiment(tmp_path, f"model.local={json.dumps(local)}"))
+
+
+def test_data_of_another_rate_is_refused(data):
+    with pytest.raises(
+        WavegenError, match=r"was prepared at 8000 Hz, data\.sample_rate is 16000; make them equal"
+    ):
+        open_dataset(experiment(data, "data.sample_rate=16000"))
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty"])
+def test_a_missing_and_an_empty_folder_are_named(tmp_path, kind):
+    folder = tmp_path / "recordings"
+    if kind == "empty":
+        folder.mkdir()
+    with pytest.raises(WavegenError, match=str(folder)) as caught:
+        open_dataset(experiment(folder, f"data.cache={tmp_path / 'cache'}"))
+    assert "\n" not in str(caught.value)
