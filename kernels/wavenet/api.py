@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..dispatch import dispatch
-from . import reference, xla
+from . import cpu, reference, xla
 from .checks import check_condition, check_inputs, check_sampling, check_state, check_weights, is_number
 from .draw import key_words
 from .shapes import WaveNetShape, Weights
 from .state import State
 
-IMPLEMENTATIONS = {"xla": xla.generate, "reference": reference.generate}
+IMPLEMENTATIONS = {"cpu": cpu.generate, "xla": xla.generate, "reference": reference.generate}
 """Best first."""
 
 
