@@ -246,7 +246,8 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(data):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_one_clip_is_learned_by_heart(data, precision):
-    config = experiment(data, *PLAIN, f"training.precision={precision}", "optimizer.learning_rate=2e-2")
+    fast = ("optimizer.learning_rate=2e-2", "training.steps=200")
+    config = experiment(data, *PLAIN, *fast, f"training.precision={precision}")
     step, state = make_step(config)
     batch = batch_of(np.stack([tone(128, 16)] * 2))
     losses = []

@@ -1,5 +1,6 @@
 """Generate audio tokens with a WaveNet, sample by sample: the operation and its checks."""
 
+from collections.abc import Callable
 from typing import Literal, overload
 
 import jax
@@ -13,7 +14,13 @@ from .draw import key_words
 from .shapes import WaveNetShape, Weights
 from .state import State
 
-IMPLEMENTATIONS = {"cpu": cpu.generate, "xla": xla.generate, "reference": reference.generate}
+Generated = tuple[Int[Array, "B T"], State, Float[Array, "B T O"] | None]
+
+IMPLEMENTATIONS: dict[str, Callable[..., Generated]] = {
+    "cpu": cpu.generate,
+    "xla": xla.generate,
+    "reference": reference.generate,
+}
 """Best first."""
 
 
@@ -75,7 +82,7 @@ def wavenet_generate(
     row_offset: Int[Array, ""] | int = 0,
     return_logits: bool = False,
     implementation: str | None = None,
-) -> tuple[Int[Array, "B T"], State] | tuple[Int[Array, "B T"], State, Float[Array, "B T O"]]:
+) -> tuple[Int[Array, "B T"], State] | Generated:
     """Generate `steps` tokens for each of B streams.
 
     Generating in chunks, each from the state that the one before returned, gives the same tokens as one call.
