@@ -18,7 +18,8 @@ def nearest_code(
 ) -> Int32[Array, "N"]:
     """Return `argmin_k |x_n - codebook_k|^2` for every row, of equally near entries the first.
 
-    Distances are computed in float32 at least. A row that holds NaN or an infinity gets index 0; if the codebook
+    Distances are computed in float32 at least; where those of different entries differ by less than their rounding,
+    either may be the answer. A row that holds NaN or an infinity gets index 0; if the codebook
     holds one, every row does. No gradient flows through indices.
 
     Args:

@@ -9,12 +9,13 @@ each device works on its own rows in every chunk and none are exchanged; chunks 
 device after another. Entries are the outer axis of the distances, as a minimum over it works on whole vectors.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Int32, Shaped
 
 CPU_DISTANCES, OTHER_DISTANCES = 2**20, 2**23
 """Distances in a chunk, and how many a problem may have to be done in one product.
@@ -27,6 +28,13 @@ that figure is not timed.
 @jax.jit
 def nearest_code(x: Float[Array, "N D"], codebook: Float[Array, "K D"]) -> Int32[Array, "N"]:
     """Find the nearest entries; see `api.nearest_code`."""
+    sizes = {"cpu": CPU_DISTANCES, "default": OTHER_DISTANCES}
+    forms = {platform: partial(nearest_in_chunks, most=most) for platform, most in sizes.items()}
+    return lax.platform_dependent(x, codebook, **forms)
+
+
+def nearest_in_chunks(x: Float[Array, "N D"], codebook: Float[Array, "K D"], most: int) -> Int32[Array, "N"]:
+    """Find the nearest entries with at most `most` distances at once; see `map_rows`."""
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     codebook = codebook.astype(dtype)
     centre = codebook.mean(axis=0, keepdims=True)
@@ -38,19 +46,18 @@ def nearest_code(x: Float[Array, "N D"], codebook: Float[Array, "K D"]) -> Int32
         rows = jnp.where(jnp.isfinite(rows), rows, jnp.nan)  # an infinite product could be the least
         products = jnp.einsum("kd,nd->kn", codebook, rows, precision=lax.Precision.HIGHEST)
         distances = squares - 2 * products
-        # XLA's argmin is slower on a CPU than these two reductions. NaN is not above the least, which NaN makes NaN:
-        # index 0.
+        # On a CPU these two reductions are quicker than XLA's argmin. NaN makes the least NaN, above which is
+        # nothing: index 0.
         above = distances > distances.min(axis=0, keepdims=True)
         entry = lax.broadcasted_iota(jnp.int32, distances.shape, 0)
         return jnp.where(above, len(codebook), entry).min(axis=0)
 
-    chunked = partial(map_rows, of_rows, len(codebook))
-    return lax.platform_dependent(
-        x, cpu=partial(chunked, CPU_DISTANCES), default=partial(chunked, OTHER_DISTANCES)
-    )
+    return map_rows(of_rows, len(codebook), most, x)
 
 
-def map_rows(of_rows, codes: int, most: int, x: Float[Array, "N D"]) -> Int32[Array, "N"]:
+def map_rows(
+    of_rows: Callable[[Array], Array], codes: int, most: int, x: Float[Array, "N D"]
+) -> Shaped[Array, "N"]:
     """Run `of_rows` on chunks of rows with at most `most` distances to `codes` entries, or on one row a chunk."""
     count, width = x.shape
     # A power of two divides most batches; others are padded.
@@ -58,5 +65,5 @@ def map_rows(of_rows, codes: int, most: int, x: Float[Array, "N D"]) -> Int32[Ar
     if chunks == 1:
         return of_rows(x)
     x = jnp.pad(x, ((0, -count % chunks), (0, 0))).reshape(-1, chunks, width)
-    indices = lax.map(lambda i: of_rows(lax.dynamic_index_in_dim(x, i, 1, keepdims=False)), jnp.arange(chunks))
-    return indices.T.reshape(-1)[:count]
+    values = lax.map(lambda i: of_rows(lax.dynamic_index_in_dim(x, i, 1, keepdims=False)), jnp.arange(chunks))
+    return values.T.reshape(-1)[:count]
