@@ -102,12 +102,14 @@ def test_a_codebook_that_is_not_finite_gives_index_0(implementation, bad):
 
 @settings(deadline=None, max_examples=8, derandomize=True)
 @given(st.integers(0, 40), st.integers(1, 40), st.integers(1, 9), st.integers(0, 99))
-def test_any_sizes_agree_with_the_reference(rows, codes, width, seed):
+def test_any_sizes_give_the_least_distance(rows, codes, width, seed):
     x, codebook = Lookup(rows, codes, width).random(seed)
-    assert_nearest(nearest_code(x, codebook), x, codebook)
+    best = np.min([squared_distance(x, codebook, np.full(rows, k)) for k in range(codes)], axis=0)
+    found = squared_distance(x, codebook, nearest_code(x, codebook))
+    np.testing.assert_allclose(found, best, rtol=1e-5, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=15, derandomize=True)
+@settings(deadline=None, max_examples=10, derandomize=True)
 @given(st.integers(0, 200), st.integers(1, 50), st.integers(1, 2000))
 def test_chunks_keep_rows_in_order_and_stay_small(rows, codes, most):
     sizes = []
