@@ -106,11 +106,25 @@ def test_bfloat16_weights_are_read_exactly(name):
     assert_close(outputs, expected, 0.02)
 
 
-@pytest.mark.parametrize("split", [1, 7, 8, 23])
-def test_bfloat16_chunks_equal_the_whole(split):
+@pytest.mark.parametrize("name", ["48 residual, 100 skip", "one layer", "kernel 5, wide input, condition"])
+@pytest.mark.parametrize("batch", [16, 33])
+@pytest.mark.parametrize("instruction_set", SETS)
+def test_bfloat16_batches_stay_close_to_float32(name, batch, instruction_set, monkeypatch):
+    """The tile unit rounds what it multiplies to bfloat16, others only the rings."""
+    monkeypatch.setenv("WAVEGEN_INSTRUCTION_SET", instruction_set)
+    monkeypatch.setenv("WAVEGEN_THREADS", "1")
+    net, weights = case(name)
+    low = jax.tree.map(lambda w: w.astype(jnp.bfloat16), weights)
+    tokens, _, outputs = generate(net, low, batch, 30)
+    exact = jax.tree.map(lambda w: w.astype(jnp.float32), low)
+    assert_close(outputs, generate(net, exact, batch, 30, forced=tokens)[2], 0.03)
+
+
+@pytest.mark.parametrize(("split", "batch"), [(1, 1), (7, 1), (8, 1), (23, 1), (11, 17)])
+def test_bfloat16_chunks_equal_the_whole(split, batch):
     net, weights = case("48 residual, 100 skip")
     weights = jax.tree.map(lambda w: w.astype(jnp.bfloat16), weights)
-    state = wavenet_init_state(weights, net.shape, 1)
+    state = wavenet_init_state(weights, net.shape, batch)
     call = {"key": KEY, "implementation": "cpu", "return_logits": True}
     whole = wavenet_generate(weights, net.shape, state, 40, **call)
     first = wavenet_generate(weights, net.shape, state, split, **call)

@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-INSTRUCTION_SETS = ("generic", "avx2", "avx512")
-"""Numbered as in wavegen_native.cpp; each includes the ones before it."""
+INSTRUCTION_SETS = ("generic", "avx2", "avx512", "amx")
+"""Numbered as in wavegen_native.cpp; each includes the ones before it. "amx" is AVX-512 and the tile unit, which takes
+products of bfloat16 weights with 16 rows and more, rounding these to bfloat16 too."""
 
 _HANDLERS = ("wavegen_instruction_set", "wavegen_peaks", "wavegen_wavenet_generate")
 

@@ -80,8 +80,10 @@ bool AllFinite(const Weight* x, long n) {
   return largest < 0x7f800000u;
 }
 
-// How many steps are taken as a block: enough that a product has kMaxRows rows.
+// How many steps are taken as a block: enough that a product has kMaxRows rows. That is less than a tile has: whether
+// streams are multiplied on tiles must not depend on where a chunk ends.
 inline int BlockSteps(int streams) { return streams >= kMaxRows ? 1 : kMaxRows / streams; }
+static_assert(kMaxRows < kTileRows);
 
 // One layer's matrices. Gate columns are laid out as [tanh, sigmoid], each padded to whole vectors.
 template <class Weight>
@@ -223,6 +225,7 @@ class Streams {
   bool ok() const { return arena_.ok(); }
 
   void Run() {
+    [[maybe_unused]] const TileUnit unit;
     for (int l = 0; l < packed_.net.layers; ++l) {
       slots_[l] = (call_.position % packed_.layer(l).ring_rows + packed_.layer(l).ring_rows) % packed_.layer(l).ring_rows;
     }

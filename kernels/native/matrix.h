@@ -3,10 +3,14 @@
 // W is packed once into panels of some vectors' width, each panel from the first row of W to the last, so that a product
 // reads it as one stream. Every element of y is summed over the rows of W in order, one fused multiply-add each: the
 // result does not depend on how rows and columns are cut into blocks, on the thread count, or (where there is a fused
-// multiply-add) on the instruction set.
+// multiply-add) on the instruction set. An exception are 16 rows and more of bfloat16 where there is a tile unit: it
+// rounds x to bfloat16, and sums in pairs.
 
 #pragma once
 
+#include <type_traits>
+
+#include "tiles.h"
 #include "vectors.h"
 
 namespace {
@@ -107,12 +111,15 @@ template <class Weight>
 class Matrix {
  public:
   static constexpr int kStep = Packing<Weight>::kDepth;
+  static constexpr bool kOnTiles = kTiles && std::is_same_v<Weight, BFloat16>;
 
   Matrix() = default;
   Matrix(int depth, int columns, int rows)
       : depth_(DivideUp(depth, kStep) * kStep),
-        vectors_(VectorsFor(columns)),
-        panels_(DivideUp(vectors_, kAccumulators / (rows < kMaxRows ? rows : kMaxRows))) {
+        packed_depth_(kOnTiles && rows >= kTileRows ? DivideUp(depth, kTileDepth) * kTileDepth : depth_),
+        vectors_(VectorsFor(columns)) {
+    const int widest = kAccumulators / (rows < kMaxRows ? rows : kMaxRows);
+    panels_ = DivideUp(vectors_, kOnTiles && rows >= kTileRows ? kTileVectors : widest);
     widest_ = DivideUp(vectors_, panels_);
     max_rows_ = kAccumulators / widest_ < kMaxRows ? kAccumulators / widest_ : kMaxRows;
     for (int r = 1; r <= max_rows_; ++r) {
@@ -122,7 +129,7 @@ class Matrix {
   }
 
   // Elements of the packed form.
-  long size() const { return static_cast<long>(depth_) * vectors_ * kLanes; }
+  long size() const { return static_cast<long>(packed_depth_) * vectors_ * kLanes; }
   void set_data(Weight* data) { data_ = data; }
 
   // Copies columns of W, whose rows lie `stride` apart, to where they are packed. What is never copied must be zero.
@@ -142,6 +149,11 @@ class Matrix {
 
   // y[r] += x[r] W for `rows` rows. x must have `depth` values a row, up to an even count for bfloat16.
   void MultiplyAdd(const float* x, long x_stride, int rows, float* y, long y_stride) const {
+    if constexpr (kOnTiles) {
+      for (; rows >= kTileRows; rows -= kTileRows, x += kTileRows * x_stride, y += kTileRows * y_stride) {
+        this->MultiplyAddTiles(x, x_stride, y, y_stride);
+      }
+    }
     const int blocks = DivideUp(rows, max_rows_);
     const Weight* panel = data_;
     for (int p = 0; p < panels_; ++p) {
@@ -153,12 +165,36 @@ class Matrix {
         (wide ? wide_ : narrow_)[count - 1](panel, depth_, x + r * x_stride, x_stride, y + r * y_stride, y_stride);
         r += count;
       }
-      panel += static_cast<long>(depth_) * vectors * kLanes;
+      panel += static_cast<long>(packed_depth_) * vectors * kLanes;
       y += vectors * kLanes;
     }
   }
 
  private:
+#if defined(WAVEGEN_TILES)
+  // The same for kTileRows rows on the tile unit. x is rounded for some depth at a time, and the sums stored in between.
+  void MultiplyAddTiles(const float* x, long x_stride, float* y, long y_stride) const {
+    constexpr int kChunk = 512;
+    alignas(64) BFloat16 rounded[kTileRows * kChunk];
+    for (int k = 0; k < packed_depth_; k += kChunk) {
+      const int depth = packed_depth_ - k < kChunk ? packed_depth_ - k : kChunk;
+      const int given = depth_ - k < depth ? depth_ - k : depth;
+      for (int r = 0; r < kTileRows; ++r) {
+        Convert(x + r * x_stride + k, given, rounded + r * kChunk);
+        std::memset(rounded + r * kChunk + given, 0, (depth - given) * sizeof(BFloat16));
+      }
+      const Weight* panel = data_;
+      for (int p = 0, vector = 0; p < panels_; ++p) {
+        const int vectors = p < WidePanels() ? widest_ : widest_ - 1;
+        TileProductFor(vectors)(panel + static_cast<long>(k) * vectors * kLanes, depth, rounded, kChunk,
+                                y + vector * kLanes, y_stride);
+        panel += static_cast<long>(packed_depth_) * vectors * kLanes;
+        vector += vectors;
+      }
+    }
+  }
+#endif
+
   // Panels differ by at most one vector, the wider ones first.
   int WidePanels() const { return vectors_ - panels_ * (widest_ - 1); }
 
@@ -167,11 +203,11 @@ class Matrix {
     const int in_wide = WidePanels() * widest_;
     *width = vector < in_wide ? widest_ : widest_ - 1;
     const int inside = vector < in_wide ? vector % widest_ : (vector - in_wide) % (widest_ - 1);
-    return data_ + static_cast<long>(vector - inside) * depth_ * kLanes + inside * kStep * kLanes;
+    return data_ + static_cast<long>(vector - inside) * packed_depth_ * kLanes + inside * kStep * kLanes;
   }
 
   Weight* data_ = nullptr;
-  int depth_ = 0, vectors_ = 0, panels_ = 0, widest_ = 0, max_rows_ = 0;
+  int depth_ = 0, packed_depth_ = 0, vectors_ = 0, panels_ = 0, widest_ = 0, max_rows_ = 0;
   PanelProduct<Weight> wide_[kMaxRows] = {}, narrow_[kMaxRows] = {};
 };
 

@@ -3,6 +3,14 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "threads.h"
 #include "wavenet.h"
 #include "xla/ffi/api/ffi.h"
@@ -13,14 +21,31 @@ namespace wavegen {
 namespace {
 
 // Numbered as INSTRUCTION_SETS in __init__.py.
-enum class InstructionSet : std::int32_t { kGeneric = 0, kAvx2 = 1, kAvx512 = 2 };
+enum class InstructionSet : std::int32_t { kGeneric = 0, kAvx2 = 1, kAvx512 = 2, kAmx = 3 };
 
-// The widest vectors that the processor and the operating system offer to this process.
+#if defined(__x86_64__)
+// Whether there is a tile unit for bfloat16 that Linux lets this process use: its registers are granted on request.
+bool HasTileUnit() {
+#if defined(WAVEGEN_EMULATE_TILES)
+  return true;
+#elif defined(__linux__)
+  constexpr unsigned kBFloat16 = 1u << 22, kTile = 1u << 24;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kBFloat16) && (d & kTile) &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
+
+// The best that the processor and the operating system offer to this process.
 InstructionSet BestInstructionSet() {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl")) {
-    return InstructionSet::kAvx512;
+    return HasTileUnit() ? InstructionSet::kAmx : InstructionSet::kAvx512;
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     return InstructionSet::kAvx2;
@@ -42,6 +67,8 @@ struct Engine {
 Engine EngineFor(std::int64_t instruction_set) {
 #if defined(__x86_64__)
   switch (static_cast<InstructionSet>(instruction_set)) {
+    case InstructionSet::kAmx:
+      return {amx::Generate, amx::MeasurePeaks};
     case InstructionSet::kAvx512:
       return {avx512::Generate, avx512::MeasurePeaks};
     case InstructionSet::kAvx2:

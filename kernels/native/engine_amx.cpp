@@ -1,0 +1,3 @@
+#define WAVEGEN_ENGINE amx
+#define WAVEGEN_TILES
+#include "engine.h"
