@@ -15,6 +15,9 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace {
 
@@ -45,6 +48,10 @@ class Arena {
   T* Take(long count) {
     T* const taken = reinterpret_cast<T*>(begin_ + used_);
     used_ += Bytes<T>(count);
+#if defined(__SANITIZE_ADDRESS__)
+    const char* const end = reinterpret_cast<const char*>(taken + count);
+    ASAN_POISON_MEMORY_REGION(end, begin_ + used_ - end);
+#endif
     return taken;
   }
 
@@ -52,7 +59,12 @@ class Arena {
   template <class T>
   static long Bytes(long count) {
     constexpr long kAlignment = 64;
-    return (count * static_cast<long>(sizeof(T)) + kAlignment - 1) / kAlignment * kAlignment;
+#if defined(__SANITIZE_ADDRESS__)
+    constexpr long kGap = kAlignment;  // a fence behind each array, without which all are one block to the sanitizer
+#else
+    constexpr long kGap = 0;
+#endif
+    return (count * static_cast<long>(sizeof(T)) + kGap + kAlignment - 1) / kAlignment * kAlignment;
   }
 
  private:
