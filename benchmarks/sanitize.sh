@@ -12,7 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
 cmake -S kernels/native -B "$build" -DCMAKE_BUILD_TYPE=Release -DWAVEGEN_SANITIZE=ON -DPython_EXECUTABLE="$(command -v python)"
-cmake --build "$build"
+cmake --build "$build" --parallel 2
 export WAVEGEN_NATIVE_LIBRARY=$build/libwavegen_native.so
 
 sanitized() {

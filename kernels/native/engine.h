@@ -289,8 +289,9 @@ class Streams {
 
   int FrameOf(int t) const {
     if (call_.condition == nullptr) return 0;
-    const int frame = static_cast<int>((static_cast<long>(call_.condition_offset) + t) / call_.condition_hop);
-    return frame < call_.frames ? frame : call_.frames - 1;
+    const long frame = (static_cast<long>(call_.condition_offset) + t) / call_.condition_hop;
+    // A traced offset is not checked before the call.
+    return static_cast<int>(frame < 0 ? 0 : frame < call_.frames ? frame : call_.frames - 1);
   }
 
   // Every layer's bias, with its share of the condition.

@@ -48,6 +48,9 @@ def check_weights(weights: Weights, shape: WaveNetShape) -> None:
         expected["condition"] = (layers, weights["condition"].shape[1], 2 * gate)
     check_names("weights", weights, set(expected))
     check_arrays("weights", weights, expected, weights["residual"].dtype)
+    for name, array in weights.items():
+        if 0 in array.shape:
+            raise ValueError(f'weights["{name}"] must not be empty, got {list(array.shape)}')
     if taps < 2:
         raise ValueError(f"the dilated convolution needs a kernel size of at least 2, got {taps}")
 
