@@ -142,9 +142,7 @@ def arguments(case: Case, state: Any, first: int = 0, last: int | None = None) -
         part |= {"condition": case.condition[:, frame:], "condition_hop": case.hop}
         part |= {"condition_offset": start % case.hop}
     common = {"weights": case.weights, "shape": case.net.shape, "state": state, "steps": last - first}
-    return (
-        common | case.draw | part | {"key": case.key, "return_logits": True, "implementation": "cpu"}
-    )
+    return common | case.draw | part | {"key": case.key, "return_logits": True, "implementation": "cpu"}
 
 
 def scattered(x: np.ndarray) -> np.ndarray:
@@ -203,7 +201,11 @@ def check_parts(case: Case, whole: Any, rng: Generator) -> None:
         cut = int(rng.integers(1, case.steps))
         first = generate(arguments(case, initial(case), 0, cut))
         second = generate(arguments(case, first[1], cut))
-        parts = (np.concatenate([first[0], second[0]], 1), second[1], np.concatenate([first[2], second[2]], 1))
+        parts = (
+            np.concatenate([first[0], second[0]], 1),
+            second[1],
+            np.concatenate([first[2], second[2]], 1),
+        )
     elif case.batch > 1:
         cut = int(rng.integers(1, case.batch))
         halves = [generate(arguments(half, initial(half))) for half in rows(case, cut)]
@@ -239,7 +241,9 @@ def check_numbers_taken_on_trust(case: Case, rng: Generator) -> None:
     if case.net.condition:
         numbers["condition_offset"] = [-(2**31), -7, 2**31 - 1]
     call = arguments(case, initial(case)) | {
-        k: jnp.asarray(rng.choice(v), "int32" if k in ("top_k", "row_offset", "condition_offset") else "float32")
+        k: jnp.asarray(
+            rng.choice(v), "int32" if k in ("top_k", "row_offset", "condition_offset") else "float32"
+        )
         for k, v in numbers.items()
     }
     check_tokens(case, generate(call)[0])
@@ -335,7 +339,10 @@ def main() -> None:
         try:
             run(options.seed, number)
         except Exception:
-            print(f"failed; alone: python tests/fuzz_native.py --seed {options.seed} --case {number}", flush=True)
+            print(
+                f"failed; alone: python tests/fuzz_native.py --seed {options.seed} --case {number}",
+                flush=True,
+            )
             raise
         number += 1
         if number % 50 == 0:
