@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.random import Generator
 
-from wavegen.kernels import WaveNetShape, native, wavenet_generate, wavenet_init_state
+from wavegen.kernels import WaveNetShape, native, wavenet_generate
 from wavegen.kernels.wavenet.shapes import Net
 
 SETS = native.INSTRUCTION_SETS[: native.best_instruction_set() + 1]
@@ -87,7 +87,7 @@ def random_case(rng: Generator) -> Case:
     scale = str(rng.choice(list(SCALES), p=[0.6, 0.1, 0.1, 0.1, 0.1]))
     # Rounded to bfloat16 in either case: both dtypes then hold the same network.
     weights = {
-        k: np.asarray(jnp.asarray(np.asarray(w, "float64") * SCALES[scale], "bfloat16").astype(dtype))
+        k: (np.asarray(w, "float64") * SCALES[scale]).astype(jnp.bfloat16).astype(jnp.dtype(dtype))
         for k, w in net.random_weights(int(rng.integers(1 << 30))).items()
     }
     rows = (net.kernel_size - 1) * sum(net.shape.dilations)
@@ -113,7 +113,8 @@ def random_case(rng: Generator) -> Case:
         dtype,
         batch,
         steps,
-        int(rng.choice([0, 1, 12345, 2**31 - 1 - steps // 2, -(2**31), -5])),
+        # Counted modulo 2^32, in the int32 that XLA has; there the rings would start anew.
+        int(rng.choice([0, 1, 12345, 2**31 - 1 - steps // 2, -(2**31)])),
         rng.choice([*tokens, vocabulary // 2], (batch, reach)).astype(np.int32),
         rng.choice(tokens, (batch, steps)).astype(np.int32),
         rng.normal(size=(batch, steps, net.residual)).astype("float32") if rng.random() < 0.4 else None,
@@ -126,8 +127,10 @@ def random_case(rng: Generator) -> Case:
 
 
 def initial(case: Case) -> dict[str, Any]:
-    state = wavenet_init_state(case.weights, case.net.shape, case.batch)
-    return state | {"history": case.history, "position": jnp.asarray(case.position, jnp.int32)}
+    # All in numpy, here and below: each array operation of JAX would be compiled for each case.
+    size = ((case.net.kernel_size - 1) * sum(case.net.shape.dilations), case.batch, case.net.residual)
+    rings = np.zeros(size, jnp.dtype(case.dtype))
+    return {"rings": rings, "history": case.history, "position": np.asarray(case.position, np.int32)}
 
 
 def arguments(case: Case, state: Any, first: int = 0, last: int | None = None) -> dict[str, Any]:
@@ -175,7 +178,7 @@ def reference(case: Case, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     skip: Any = w["skip_bias"]
     for i, dilation in enumerate(shape.dilations):
         a = h @ w["dilated"][i, -1] + w["dilated_bias"][i]
-        kept = np.asarray(jnp.asarray(h, case.dtype), "float64")  # what the rings hold
+        kept = h.astype(jnp.dtype(case.dtype)).astype("float64")  # what the rings hold
         for lag, tap in enumerate(w["dilated"][i, -2::-1], 1):
             a[:, lag * dilation :] += kept[:, : max(steps - lag * dilation, 0)] @ tap
         if case.condition is not None:
@@ -263,8 +266,8 @@ def check_refusals(case: Case, rng: Generator) -> None:
         {"temperature": float(rng.choice([np.nan, np.inf, -1]))},
         {"top_k": rng.choice([-1, 2.5])},
         {"top_p": float(rng.choice([0, np.nan, 1.5]))},
-        {"key": jnp.zeros(int(rng.choice([0, 1, 3])), jnp.uint32)},
-        {"key": jnp.zeros(2, jnp.float32)},
+        {"key": np.zeros(rng.choice([0, 1, 3]), np.uint32)},
+        {"key": np.zeros(2, np.float32)},
         {"forced": case.forced.astype("float32")},
         {"forced": case.forced[:, :-1]},
         {"inputs": np.zeros((case.batch, case.steps + 1, case.net.residual), "float32")},
@@ -293,12 +296,17 @@ def check_refusals(case: Case, rng: Generator) -> None:
         {"implementation": "fpga"},
     ]
     for i in rng.choice(len(changes), 3, replace=False):
-        try:
-            generate(arguments(case, state) | changes[i])
-        except REFUSALS as error:
-            assert len(str(error).splitlines()) == 1, f"not one line: {error}"
-        else:
-            raise AssertionError(f"taken without an error: {changes[i]}")
+        message = refusal(arguments(case, state) | changes[i])
+        assert message is not None, f"taken without an error: {changes[i]}"
+        assert len(message.splitlines()) == 1, f"not one line: {message}"
+
+
+def refusal(call: dict[str, Any]) -> str | None:
+    try:
+        generate(call)
+    except REFUSALS as error:
+        return str(error)
+    return None
 
 
 def run(seed: int, number: int) -> None:
@@ -333,9 +341,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.case is not None:
         return run(options.seed, options.case)
-    end = time.monotonic() + 60 * options.minutes
+    start = time.monotonic()
     number = 0
-    while time.monotonic() < end:
+    while time.monotonic() < start + 60 * options.minutes:
         try:
             run(options.seed, number)
         except Exception:
@@ -347,7 +355,7 @@ def main() -> None:
         number += 1
         if number % 50 == 0:
             jax.clear_caches()  # every case compiles anew
-    print(f"{number} cases, none failed")
+    print(f"{number} cases, none failed; {time.process_time() / 60:.1f} minutes of processor time")
     return None
 
 
