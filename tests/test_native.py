@@ -42,6 +42,11 @@ def case(name):
     return net, net.random_weights()
 
 
+def cast(weights, dtype):
+    """In numpy: JAX would compile a conversion of every shape."""
+    return {name: jnp.asarray(np.asarray(w).astype(jnp.dtype(dtype))) for name, w in weights.items()}
+
+
 def generate(net, weights, batch, steps, implementation="cpu", **options):
     rng = np.random.default_rng(2)
     if net.condition:
@@ -84,7 +89,7 @@ def test_odd_sizes_follow_the_reference_with_any_number_of_rows(name):
 @pytest.mark.parametrize("name", ["48 residual, 100 skip", "16 bit"])
 def test_instruction_sets_and_threads_agree(name, dtype, monkeypatch):
     net, weights = case(name)
-    weights = jax.tree.map(lambda w: w.astype(dtype), weights)
+    weights = cast(weights, dtype)
     tokens, _, expected = generate(net, weights, 5, 50)
     for instruction_set in SETS:
         for threads in ("1", "2"):
@@ -101,9 +106,9 @@ def test_instruction_sets_and_threads_agree(name, dtype, monkeypatch):
 def test_bfloat16_weights_are_read_exactly(name):
     """Only what the rings keep is rounded on the way: rounding that in the reference too leaves float32's own error."""
     net, weights = case(name)
-    low = jax.tree.map(lambda w: w.astype(jnp.bfloat16), weights)
+    low = cast(weights, "bfloat16")
     tokens, state, outputs = generate(net, low, ROWS, 60)
-    exact = jax.tree.map(lambda w: w.astype(jnp.float32), low)
+    exact = cast(low, "float32")
     _, _, expected = generate(net, exact, ROWS, 60, "reference", forced=tokens)  # compiled above
     assert state["rings"].dtype == jnp.bfloat16
     assert_close(outputs[:, :1], expected[:, :1])  # the rings are empty
@@ -113,7 +118,7 @@ def test_bfloat16_weights_are_read_exactly(name):
 @pytest.mark.parametrize("split", [1, 7, 8, 23])
 def test_bfloat16_chunks_equal_the_whole(split):
     net, weights = case("48 residual, 100 skip")
-    weights = jax.tree.map(lambda w: w.astype(jnp.bfloat16), weights)
+    weights = cast(weights, "bfloat16")
     state = wavenet_init_state(weights, net.shape, 1)
     call = {"key": KEY, "implementation": "cpu", "return_logits": True}
     whole = wavenet_generate(weights, net.shape, state, 40, **call)
@@ -228,6 +233,17 @@ def test_frames_outside_the_condition_are_read_as_the_nearest(options, frame):
     np.testing.assert_array_equal(outputs, generate(net, weights, 2, 30, condition=alone)[2])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"steps": 2.5}, {"condition_hop": 2.5}, {"condition_hop": 2, "condition_offset": 0.5}],
+)
+def test_fractions_of_a_sample_are_an_error(options):
+    net, weights = case("one layer")
+    state = wavenet_init_state(weights, net.shape, 1)
+    with pytest.raises(ValueError, match=r"whole number.* got .*\.5"):
+        wavenet_generate(weights, net.shape, state, **{"steps": 3, "key": KEY} | options)
+
+
 @pytest.mark.parametrize("width", ["residual", "gate", "skip", "hidden", "input_kernel_size"])
 def test_networks_without_channels_are_an_error(width):
     net = replace(ODD["one layer"], **{width: 0})
@@ -244,7 +260,7 @@ def test_networks_without_channels_are_an_error(width):
 
 def test_other_dtypes_are_left_to_other_implementations():
     net, _ = case("one layer")
-    weights = jax.tree.map(lambda w: w.astype(jnp.float16), net.random_weights())
+    weights = cast(net.random_weights(), "float16")
     with pytest.raises(NotImplementedError, match="takes float32 or bfloat16 weights, got float16"):
         generate(net, weights, 1, 3)
 

@@ -125,9 +125,10 @@ def check_condition(
     Raises:
         ValueError: it does not.
     """
-    if hop < 1 or (is_number(offset) and not 0 <= offset < hop):
+    if hop < 1 or hop % 1 or (is_number(offset) and (offset % 1 or not 0 <= offset < hop)):
         raise ValueError(
-            f"need condition_hop >= 1 and 0 <= condition_offset < condition_hop, got {hop}, {offset}"
+            "need whole numbers condition_hop >= 1 and 0 <= condition_offset < condition_hop, "
+            f"got {hop}, {offset}"
         )
     if condition is None:
         if "condition" in weights:
