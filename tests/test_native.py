@@ -102,7 +102,7 @@ def test_instruction_sets_and_threads_agree(name, dtype, monkeypatch):
                 np.testing.assert_array_equal(outputs, expected)
 
 
-@pytest.mark.parametrize("name", ["48 residual, 100 skip", "one layer", "kernel 5, wide input, condition"])
+@pytest.mark.parametrize("name", ["one layer", "kernel 5, wide input, condition"])
 def test_bfloat16_weights_are_read_exactly(name):
     """Only what the rings keep is rounded on the way: rounding that in the reference too leaves float32's own error."""
     net, weights = case(name)
@@ -231,17 +231,6 @@ def test_frames_outside_the_condition_are_read_as_the_nearest(options, frame):
     outputs = generate(net, weights, 2, 30, condition=condition, **options)[2]
     alone = condition[:, frame][:, None]
     np.testing.assert_array_equal(outputs, generate(net, weights, 2, 30, condition=alone)[2])
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"steps": 2.5}, {"condition_hop": 2.5}, {"condition_hop": 2, "condition_offset": 0.5}],
-)
-def test_fractions_of_a_sample_are_an_error(options):
-    net, weights = case("one layer")
-    state = wavenet_init_state(weights, net.shape, 1)
-    with pytest.raises(ValueError, match=r"whole number.* got .*\.5"):
-        wavenet_generate(weights, net.shape, state, **{"steps": 3, "key": KEY} | options)
 
 
 @pytest.mark.parametrize("width", ["residual", "gate", "skip", "hidden", "input_kernel_size"])
