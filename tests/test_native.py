@@ -1,5 +1,6 @@
 """The native sampler: odd sizes, every instruction set, precisions, threads, draws, and what it refuses."""
 
+from dataclasses import replace
 from functools import cache
 
 import jax
@@ -17,6 +18,7 @@ except NotImplementedError as reason:
     pytest.skip(str(reason), allow_module_level=True)
 
 KEY = jax.random.key(5)
+ROWS = 33
 SETS = native.INSTRUCTION_SETS[: native.best_instruction_set() + 1]
 ODD = {
     "48 residual, 100 skip": Net(WaveNetShape((1, 2, 4, 8, 16)), 48, 40, 100, 52),
@@ -40,14 +42,17 @@ def case(name):
     return net, net.random_weights()
 
 
+def cast(weights, dtype):
+    """In numpy: JAX would compile a conversion of every shape."""
+    return {name: jnp.asarray(np.asarray(w).astype(jnp.dtype(dtype))) for name, w in weights.items()}
+
+
 def generate(net, weights, batch, steps, implementation="cpu", **options):
     rng = np.random.default_rng(2)
     if net.condition:
-        options["condition"] = jnp.asarray(
-            rng.normal(size=(batch, 1 + steps // 10, net.condition)), jnp.float32
-        )
-        options["condition_hop"] = 10
-    options["inputs"] = jnp.asarray(rng.normal(size=(batch, steps, net.residual)), jnp.float32)
+        condition = rng.normal(size=(ROWS, 1 + steps // 10, net.condition))[:batch]
+        options = {"condition": jnp.asarray(condition, jnp.float32), "condition_hop": 10} | options
+    options["inputs"] = jnp.asarray(rng.normal(size=(ROWS, steps, net.residual))[:batch], jnp.float32)
     state = wavenet_init_state(weights, net.shape, batch)
     return wavenet_generate(
         weights,
@@ -65,22 +70,26 @@ def assert_close(outputs, expected, tolerance=1e-5):
     assert np.abs(outputs - expected).max() < tolerance * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("batch", [1, 3, 17])
 @pytest.mark.parametrize("name", ODD)
-def test_odd_sizes_follow_the_reference(name, batch):
+def test_odd_sizes_follow_the_reference_with_any_number_of_rows(name):
     net, weights = case(name)
-    tokens, state, outputs = generate(net, weights, batch, 60)
-    _, expected_state, expected = generate(net, weights, batch, 60, "reference", forced=tokens)
+    tokens, state, outputs = generate(net, weights, ROWS, 60)
+    _, expected_state, expected = generate(net, weights, ROWS, 60, "reference", forced=tokens)
     assert_close(outputs, expected)
     np.testing.assert_allclose(state["rings"], expected_state["rings"], atol=1e-4)
     np.testing.assert_array_equal(state["history"], expected_state["history"])
+    for batch in (1, 3, 17):
+        fewer_tokens, fewer_state, fewer_outputs = generate(net, weights, batch, 60)
+        np.testing.assert_array_equal(fewer_tokens, tokens[:batch])
+        np.testing.assert_array_equal(fewer_state["rings"], state["rings"][:, :batch])
+        np.testing.assert_array_equal(fewer_outputs, outputs[:batch])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["48 residual, 100 skip", "16 bit"])
 def test_instruction_sets_and_threads_agree(name, dtype, monkeypatch):
     net, weights = case(name)
-    weights = jax.tree.map(lambda w: w.astype(dtype), weights)
+    weights = cast(weights, dtype)
     tokens, _, expected = generate(net, weights, 5, 50)
     for instruction_set in SETS:
         for threads in ("1", "2"):
@@ -93,37 +102,36 @@ def test_instruction_sets_and_threads_agree(name, dtype, monkeypatch):
                 np.testing.assert_array_equal(outputs, expected)
 
 
-@pytest.mark.parametrize("name", ["48 residual, 100 skip", "one layer", "kernel 5, wide input, condition"])
+@pytest.mark.parametrize("name", ["one layer", "kernel 5, wide input, condition"])
 def test_bfloat16_weights_are_read_exactly(name):
     """Only what the rings keep is rounded on the way: rounding that in the reference too leaves float32's own error."""
     net, weights = case(name)
-    low = jax.tree.map(lambda w: w.astype(jnp.bfloat16), weights)
-    tokens, state, outputs = generate(net, low, 3, 40)
-    exact = jax.tree.map(lambda w: w.astype(jnp.float32), low)
-    _, _, expected = generate(net, exact, 3, 40, "reference", forced=tokens)
+    low = cast(weights, "bfloat16")
+    exact = cast(low, "float32")
+    tokens = generate(net, exact, ROWS, 60)[0]
+    expected = generate(net, exact, ROWS, 60, "reference", forced=tokens)[2][:3]  # compiled above
+    _, state, outputs = generate(net, low, 3, 60, forced=tokens[:3])
     assert state["rings"].dtype == jnp.bfloat16
     assert_close(outputs[:, :1], expected[:, :1])  # the rings are empty
     assert_close(outputs, expected, 0.02)
 
 
-@pytest.mark.parametrize("name", ["48 residual, 100 skip", "one layer", "kernel 5, wide input, condition"])
-@pytest.mark.parametrize("batch", [16, 33])
+@pytest.mark.parametrize("name", ["48 residual, 100 skip", "kernel 5, wide input, condition"])
 @pytest.mark.parametrize("instruction_set", SETS)
-def test_bfloat16_batches_stay_close_to_float32(name, batch, instruction_set, monkeypatch):
+def test_bfloat16_batches_stay_close_to_float32(name, instruction_set, monkeypatch):
     """The tile unit rounds what it multiplies to bfloat16, others only the rings."""
     monkeypatch.setenv("WAVEGEN_INSTRUCTION_SET", instruction_set)
     monkeypatch.setenv("WAVEGEN_THREADS", "1")
     net, weights = case(name)
-    low = jax.tree.map(lambda w: w.astype(jnp.bfloat16), weights)
-    tokens, _, outputs = generate(net, low, batch, 30)
-    exact = jax.tree.map(lambda w: w.astype(jnp.float32), low)
-    assert_close(outputs, generate(net, exact, batch, 30, forced=tokens)[2], 0.03)
+    low = cast(weights, "bfloat16")
+    tokens, _, outputs = generate(net, low, ROWS, 30)
+    assert_close(outputs, generate(net, cast(low, "float32"), ROWS, 30, forced=tokens)[2], 0.03)
 
 
 @pytest.mark.parametrize(("split", "batch"), [(1, 1), (7, 1), (8, 1), (23, 1), (11, 17)])
 def test_bfloat16_chunks_equal_the_whole(split, batch):
     net, weights = case("48 residual, 100 skip")
-    weights = jax.tree.map(lambda w: w.astype(jnp.bfloat16), weights)
+    weights = cast(weights, "bfloat16")
     state = wavenet_init_state(weights, net.shape, batch)
     call = {"key": KEY, "implementation": "cpu", "return_logits": True}
     whole = wavenet_generate(weights, net.shape, state, 40, **call)
@@ -152,10 +160,16 @@ def draws(logits, count, **options):
     return np.asarray(tokens[0])
 
 
-@pytest.mark.parametrize("levels", [30, 256])
 @pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"),
-    [(1.0, 0, 1.0), (0.5, 0, 1.0), (1.0, 5, 1.0), (1.0, 0, 0.7), (1.3, 12, 0.9), (0.7, 0, 0.999)],
+    ("levels", "temperature", "top_k", "top_p"),
+    [
+        (30, 1.0, 0, 1.0),
+        (256, 0.5, 0, 1.0),
+        (256, 1.0, 5, 1.0),
+        (30, 1.0, 0, 0.7),
+        (256, 0.7, 0, 0.999),
+        (30, 1.3, 12, 0.9),
+    ],
 )
 def test_a_million_draws_follow_the_softmax(levels, temperature, top_k, top_p):
     logits = np.random.default_rng(levels).normal(size=levels) * 1.5
@@ -188,9 +202,11 @@ def test_equal_levels_are_kept_together():
 
 def test_tokens_equal_those_of_the_reference_for_every_choice():
     net, weights = case("48 residual, 100 skip")
-    for choice in ({"temperature": 0.7}, {"top_k": 9}, {"top_p": 0.8}, {"top_k": 40, "top_p": 0.5}):
-        tokens, _, _ = generate(net, weights, 2, 200, **choice)
-        expected, _, _ = generate(net, weights, 2, 200, "reference", **choice)
+    for choice in [(0.7, 256, 1.0), (1.0, 9, 1.0), (1.0, 256, 0.8), (1.0, 40, 0.5)]:
+        # Arrays, so that the reference is compiled once.
+        options = dict(zip(("temperature", "top_k", "top_p"), map(jnp.asarray, choice), strict=True))
+        tokens, _, _ = generate(net, weights, 2, 200, **options)
+        expected, _, _ = generate(net, weights, 2, 200, "reference", **options)
         np.testing.assert_array_equal(tokens, expected)
 
 
@@ -213,9 +229,40 @@ def test_tokens_out_of_range_are_read_as_the_last_level():
     np.testing.assert_array_equal(outputs, expected)
 
 
+@pytest.mark.parametrize(
+    ("options", "frame"),
+    [
+        ({"condition_offset": jnp.asarray(-(2**31))}, 0),
+        ({"condition_offset": jnp.asarray(2**31 - 1)}, -1),
+        ({"condition_hop": 2**32}, 0),
+    ],
+)
+def test_frames_outside_the_condition_are_read_as_the_nearest(options, frame):
+    """Offsets that are traced are not checked before."""
+    net, weights = case("kernel 5, wide input, condition")
+    condition = jnp.asarray(np.random.default_rng(3).normal(size=(2, 4, net.condition)), jnp.float32)
+    outputs = generate(net, weights, 2, 30, condition=condition, **options)[2]
+    alone = condition[:, frame][:, None]
+    np.testing.assert_array_equal(outputs, generate(net, weights, 2, 30, condition=alone)[2])
+
+
+@pytest.mark.parametrize("width", ["residual", "gate", "skip", "hidden", "input_kernel_size"])
+def test_networks_without_channels_are_an_error(width):
+    net = replace(ODD["one layer"], **{width: 0})
+    with np.errstate(divide="ignore"):  # of the scale of no weights
+        weights = net.random_weights()
+    state = {
+        "rings": jnp.zeros((1, 1, net.residual)),
+        "history": jnp.zeros((1, net.input_kernel_size), jnp.int32),
+        "position": jnp.asarray(0),
+    }
+    with pytest.raises(ValueError, match=r'weights\["\w+"\] must not be empty, got \['):
+        wavenet_generate(weights, net.shape, state, 3, key=KEY, implementation="cpu")
+
+
 def test_other_dtypes_are_left_to_other_implementations():
     net, _ = case("one layer")
-    weights = jax.tree.map(lambda w: w.astype(jnp.float16), net.random_weights())
+    weights = cast(net.random_weights(), "float16")
     with pytest.raises(NotImplementedError, match="takes float32 or bfloat16 weights, got float16"):
         generate(net, weights, 1, 3)
 
@@ -232,3 +279,12 @@ def test_environment_variables_are_checked(monkeypatch, name, value, message):
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=message):
         generate(*case("one layer"), 1, 3)
+
+
+def test_the_library_can_be_named(monkeypatch, tmp_path):
+    built = tmp_path / "other.so"
+    monkeypatch.setenv("WAVEGEN_NATIVE_LIBRARY", str(built))
+    with pytest.raises(ValueError, match=r"WAVEGEN_NATIVE_LIBRARY must name a file, got .*other\.so"):
+        native.find()
+    built.touch()
+    assert native.find() == built

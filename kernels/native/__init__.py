@@ -1,10 +1,14 @@
 """The C++ kernels: found, loaded and registered with XLA on first use.
 
-They are built when wavegen is installed where there is a C++ compiler; without them XLA runs everything. Two
-environment variables steer them, read at every call:
+They are built when wavegen is installed where there is a C++ compiler; without them XLA runs everything. Three
+environment variables steer them. Two are read at every call:
 
 - `WAVEGEN_INSTRUCTION_SET`: one of `INSTRUCTION_SETS`, instead of the best that the machine offers.
 - `WAVEGEN_THREADS`: how many threads may share a batch, instead of one a processor.
+
+One is read when the library is loaded:
+
+- `WAVEGEN_NATIVE_LIBRARY`: a file to load instead of the installed one, such as a build with sanitizers.
 """
 
 import ctypes
@@ -37,6 +41,27 @@ class Settings:
     threads: int
 
 
+def find() -> Path:
+    """Return where the library is.
+
+    Raises:
+        NotImplementedError: it was not built.
+        ValueError: `WAVEGEN_NATIVE_LIBRARY` names no file.
+    """
+    if named := os.environ.get("WAVEGEN_NATIVE_LIBRARY"):
+        if not Path(named).is_file():
+            raise ValueError(f"WAVEGEN_NATIVE_LIBRARY must name a file, got {named!r}")
+        return Path(named)
+    # In an editable install the package has two folders: the sources and where the library was built.
+    found = [file for folder in __path__ for file in Path(folder).glob("*wavegen_native*.so")]
+    if not found:
+        raise NotImplementedError(
+            "native kernels were not built, XLA is used instead; to get them install a C++17 compiler (g++, "
+            "clang++), then wavegen again with pip install --force-reinstall --no-deps --no-cache-dir"
+        )
+    return found[0]
+
+
 @cache
 def load() -> Path:
     """Load the library and register its handlers with XLA.
@@ -46,22 +71,17 @@ def load() -> Path:
 
     Raises:
         NotImplementedError: it was not built, or cannot be loaded; one line that says how to mend it.
+        ValueError: `WAVEGEN_NATIVE_LIBRARY` names no file.
     """
-    # In an editable install the package has two folders: the sources and where the library was built.
-    found = [file for folder in __path__ for file in Path(folder).glob("*wavegen_native*.so")]
-    if not found:
-        raise NotImplementedError(
-            "native kernels were not built, XLA is used instead; to get them install a C++17 compiler (g++, "
-            "clang++), then wavegen again with pip install --force-reinstall --no-deps --no-cache-dir"
-        )
+    path = find()
     try:
-        library = ctypes.CDLL(str(found[0]))
+        library = ctypes.CDLL(str(path))
         handlers = [jax.ffi.pycapsule(getattr(library, name)) for name in _HANDLERS]
     except (OSError, AttributeError) as reason:
         raise NotImplementedError(f"native kernels cannot be loaded, reinstall wavegen: {reason}") from reason
     for name, handler in zip(_HANDLERS, handlers, strict=True):
         jax.ffi.register_ffi_target(name, handler, platform="cpu")
-    return found[0]
+    return path
 
 
 @cache

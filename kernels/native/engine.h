@@ -16,6 +16,9 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace {
 
@@ -46,6 +49,10 @@ class Arena {
   T* Take(long count) {
     T* const taken = reinterpret_cast<T*>(begin_ + used_);
     used_ += Bytes<T>(count);
+#if defined(__SANITIZE_ADDRESS__)
+    const char* const end = reinterpret_cast<const char*>(taken + count);
+    ASAN_POISON_MEMORY_REGION(end, begin_ + used_ - end);
+#endif
     return taken;
   }
 
@@ -53,7 +60,12 @@ class Arena {
   template <class T>
   static long Bytes(long count) {
     constexpr long kAlignment = 64;
-    return (count * static_cast<long>(sizeof(T)) + kAlignment - 1) / kAlignment * kAlignment;
+#if defined(__SANITIZE_ADDRESS__)
+    constexpr long kGap = kAlignment;  // a fence behind each array, without which all are one block to the sanitizer
+#else
+    constexpr long kGap = 0;
+#endif
+    return (count * static_cast<long>(sizeof(T)) + kGap + kAlignment - 1) / kAlignment * kAlignment;
   }
 
  private:
@@ -280,8 +292,9 @@ class Streams {
 
   int FrameOf(int t) const {
     if (call_.condition == nullptr) return 0;
-    const int frame = static_cast<int>((static_cast<long>(call_.condition_offset) + t) / call_.condition_hop);
-    return frame < call_.frames ? frame : call_.frames - 1;
+    const long frame = (static_cast<long>(call_.condition_offset) + t) / call_.condition_hop;
+    // A traced offset is not checked before the call.
+    return static_cast<int>(frame < 0 ? 0 : frame < call_.frames ? frame : call_.frames - 1);
   }
 
   // Every layer's bias, with its share of the condition.

@@ -147,7 +147,7 @@ ffi::Error GenerateWaveNet(
   call.steps = static_cast<int>(tokens->dimensions()[1]);
   call.reach = static_cast<int>(history.dimensions()[1]);
   call.frames = static_cast<int>(condition.dimensions()[1]);
-  call.condition_hop = static_cast<int>(condition_hop);
+  call.condition_hop = condition_hop;
   call.condition_offset = condition_offset.typed_data()[0];
   call.position = static_cast<std::uint32_t>(position.typed_data()[0]);
   call.row_offset = static_cast<std::uint32_t>(row_offset.typed_data()[0]);

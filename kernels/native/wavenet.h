@@ -48,7 +48,8 @@ struct Call {
   Network network;
   Head head;
   Draw draw;
-  int batch, steps, reach, frames, condition_hop, condition_offset;
+  int batch, steps, reach, frames, condition_offset;
+  std::int64_t condition_hop;
   std::uint32_t position, row_offset;
   const float* inputs;                // [B, T, R], or null
   const float* condition;             // [B, F, C], or null

@@ -119,8 +119,8 @@ def wavenet_generate(
     """
     check_weights(weights, shape)
     batch = check_state(weights, shape, state)
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    if steps < 1 or steps % 1:
+        raise ValueError(f"steps must be at least 1 and whole, got {steps}")
     check_inputs(weights, inputs, batch, steps)
     if forced is not None and (
         forced.shape != (batch, steps) or not jnp.issubdtype(forced.dtype, jnp.integer)

@@ -48,6 +48,9 @@ def check_weights(weights: Weights, shape: WaveNetShape) -> None:
         expected["condition"] = (layers, weights["condition"].shape[1], 2 * gate)
     check_names("weights", weights, set(expected))
     check_arrays("weights", weights, expected, weights["residual"].dtype)
+    for name, array in weights.items():
+        if 0 in array.shape:
+            raise ValueError(f'weights["{name}"] must not be empty, got {list(array.shape)}')
     if taps < 2:
         raise ValueError(f"the dilated convolution needs a kernel size of at least 2, got {taps}")
 
@@ -122,9 +125,10 @@ def check_condition(
     Raises:
         ValueError: it does not.
     """
-    if hop < 1 or (is_number(offset) and not 0 <= offset < hop):
+    if hop < 1 or hop % 1 or (is_number(offset) and (offset % 1 or not 0 <= offset < hop)):
         raise ValueError(
-            f"need condition_hop >= 1 and 0 <= condition_offset < condition_hop, got {hop}, {offset}"
+            "need whole numbers condition_hop >= 1 and 0 <= condition_offset < condition_hop, "
+            f"got {hop}, {offset}"
         )
     if condition is None:
         if "condition" in weights:
