@@ -98,6 +98,7 @@ def sample(
     notes: Path | None = None,
     labels: tuple[str, ...] = (),
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("generated"),
+    precision: Literal["float32", "bfloat16"] = "float32",
     implementation: str | None = None,
 ) -> None:
     """Generate audio, written to disk as it comes; Ctrl-C keeps what is written.
@@ -115,6 +116,7 @@ def sample(
             seed.
         labels: values of label fields, written field=value.
         out: folder for the WAV files and their spectrograms.
+        precision: of the weights; bfloat16 is faster where a network is large, and draws other audio.
         implementation: of the sampling kernel, by name.
     """
     import wavegen
@@ -123,7 +125,7 @@ def sample(
     from wavegen.evaluation.pictures import spectrograms
     from wavegen.notes.score import Notes
 
-    generator = wavegen.load(run)
+    generator = wavegen.load(run, precision=precision)
     melody = Notes.read(notes) if notes else None
     local = generator.config.model.local
     if melody is None and local is not None and local.kind == "notes":

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,8 @@ from wavegen.models.base import Choice, parameters
 from wavegen.notes.score import Notes
 from wavegen.samplers.autoregressive import log_likelihood, stream
 from wavegen.training.weights import read_run, read_weights, write_weights
+
+Precision = Literal["float32", "bfloat16"]
 
 SHIPPED = Path(__file__).parent / "assets" / "piano-wavenet.safetensors"
 """The instrument that comes with the package."""
@@ -316,12 +318,14 @@ def _encode(codec: Codec, waveform: Array) -> Array:
     return codec.encode(waveform)
 
 
-def load(path: str | Path | None = None) -> Generator:
+def load(path: str | Path | None = None, *, precision: Precision = "float32") -> Generator:
     """Loads a trained model.
 
     Args:
         path: a run folder (its newest sound checkpoint, averaged weights), a ``.safetensors`` file, or None for the
             instrument that comes with the package.
+        precision: of the weights; bfloat16 halves what is read for a sample, which a long network's speed depends
+            on (``benchmarks/bfloat16.py`` measures what it costs in likelihood).
 
     Raises:
         WavegenError: there is no such run or file, it is damaged, or of a newer version.
@@ -332,14 +336,16 @@ def load(path: str | Path | None = None) -> Generator:
             f"no run folder or .safetensors file at {path}; train one with: python train.py configs/..."
         )
     arrays, card = read_run(path) if path.is_dir() else read_weights(path)
-    return build(resolve(card["config"]), card["labels"], arrays)
+    return build(resolve(card["config"]), card["labels"], arrays, precision)
 
 
-def build(config: Config, labels: Mapping[str, Any], params: PyTree) -> Generator:
+def build(
+    config: Config, labels: Mapping[str, Any], params: PyTree, precision: Precision = "float32"
+) -> Generator:
     """Puts a generator together from its parts; ``params`` may be arrays of numpy or of JAX."""
     codec = make_codec(config.codec)
     graph, fresh = parameters(make_model(config, codec, labels))
     if _outline(fresh) != _outline(params):
         raise WavegenError("the weights do not fit the configuration they came with; the file is damaged")
-    arrays = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    arrays = jax.tree.map(lambda x: jnp.asarray(x, precision), params)
     return Generator(config, {k: tuple(v) for k, v in labels.items()}, graph, arrays, codec)

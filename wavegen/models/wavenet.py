@@ -197,7 +197,7 @@ class WaveNet(CausalModel):
         state: State = {"network": wavenet_init_state(self.weights(), self.shape, batch)}
         condition = self.encode(labels, features)
         if condition is not None:
-            state["condition"] = condition
+            state["condition"] = condition.astype(jnp.float32)
         if features is not None:
             state["features"] = features
         return state
