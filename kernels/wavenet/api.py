@@ -1,19 +1,24 @@
 """Generate audio tokens with a WaveNet, sample by sample: the operation and its checks."""
 
-from typing import Literal, overload
+from collections.abc import Callable
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..dispatch import dispatch
-from . import reference, xla
+from . import pallas_tpu, reference, xla
 from .checks import check_condition, check_inputs, check_sampling, check_state, check_weights, is_number
 from .draw import key_words
 from .shapes import WaveNetShape, Weights
 from .state import State
 
-IMPLEMENTATIONS = {"xla": xla.generate, "reference": reference.generate}
+IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
+    "pallas_tpu": pallas_tpu.generate,
+    "xla": xla.generate,
+    "reference": reference.generate,
+}
 """Best first."""
 
 
