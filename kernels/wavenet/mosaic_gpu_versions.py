@@ -1,0 +1,22 @@
+"""What differs between jax 0.10 and 0.11 in Pallas' Mosaic GPU, and between the GPU and its interpreter."""
+
+from typing import Any
+
+import jax
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+
+def load(source: Any, layout: plgpu.Layout, interpret: bool) -> jax.Array:
+    """Load from GPU memory, without the vector instructions that only some layouts have, into a layout."""
+    if interpret:  # which knows no layouts
+        return source[...]
+    if jax.__version_info__ < (0, 11):
+        return plgpu.load(source, (), layout=layout, optimized=False)
+    return plgpu.load(source, layout=layout, optimized=False)
+
+
+def interpreter() -> Any:
+    """Return the parameter that runs a kernel in the interpreter; jax has not made it public yet."""
+    from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
+
+    return InterpretGPUParams()
