@@ -1,6 +1,7 @@
 """Kernels: operations with one reference and several implementations, chosen by one dispatcher."""
 
 from . import native as native
+from .nearest_code.api import nearest_code as nearest_code
 from .wavenet.api import wavenet_generate as wavenet_generate
 from .wavenet.forward import wavenet_forward as wavenet_forward
 from .wavenet.prefill import wavenet_prefill as wavenet_prefill

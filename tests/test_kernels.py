@@ -68,8 +68,28 @@ class Run:
     outputs: jax.Array
 
 
+FAST = ["xla", "cpu"]
+"""What this machine can run besides the reference."""
+
+
+@cache
+def native_library():
+    """Why there is none, or nothing."""
+    try:
+        native.load()
+    except NotImplementedError as reason:
+        return str(reason)
+    return ""
+
+
+def need(implementation):
+    if implementation == "cpu" and native_library():
+        pytest.skip(native_library())
+
+
 @cache
 def run(name, implementation="xla"):
+    need(implementation)
     net = NETS[name]
     weights, around = net.random_weights(), surroundings(net)
     start = wavenet_init_state(weights, net.shape, 2)
@@ -110,12 +130,19 @@ def test_prompt_can_be_split_anywhere(split):
     assert_states_agree(state, r.end)
 
 
+@pytest.mark.parametrize("implementation", FAST)
 @pytest.mark.parametrize("name", ["kernel 3, condition", "scalar input, linear prediction"])
-def test_sampling_goes_on_after_a_prompt(name):
-    r = run(name)
+def test_sampling_goes_on_after_a_prompt(name, implementation):
+    r = run(name, implementation)
     _, state = wavenet_prefill(r.weights, r.shape, r.start, r.tokens[:, :401], **part(r.around, 0, 401))
     rest, state = wavenet_generate(
-        r.weights, r.shape, state, STEPS - 401, key=KEY, **part(r.around, 401, STEPS)
+        r.weights,
+        r.shape,
+        state,
+        STEPS - 401,
+        key=KEY,
+        implementation=implementation,
+        **part(r.around, 401, STEPS),
     )
     np.testing.assert_array_equal(rest, r.tokens[:, 401:])
     assert_states_agree(state, r.end)
@@ -174,9 +201,10 @@ def test_dropout_needs_its_key_and_keeps_the_mean(rng, key):
 # the law of the sampler
 
 
+@pytest.mark.parametrize("implementation", FAST)
 @pytest.mark.parametrize("name", NETS)
-def test_first_thousand_tokens_equal_the_reference(name):
-    r, reference = run(name), run(name, "reference")
+def test_first_thousand_tokens_equal_the_reference(name, implementation):
+    r, reference = run(name, implementation), run(name, "reference")
     assert len(np.unique(r.tokens)) > 10
     if name == "16 bit":  # now and then a rounding error ends in the next of 65536 levels, and is fed back
         difference = np.abs(r.tokens - reference.tokens)
@@ -202,9 +230,10 @@ def test_step_forms_of_other_platforms_give_the_same_tokens(form):
     np.testing.assert_array_equal(tokens, r.tokens)
 
 
-@pytest.mark.parametrize("name", ["kernel 3, condition", "scalar input, linear prediction"])
-def test_float32_steps_follow_the_float64_reference(name):
-    r = run(name)
+@pytest.mark.parametrize("implementation", FAST)
+@pytest.mark.parametrize("name", NETS)
+def test_float32_steps_follow_the_float64_reference(name, implementation):
+    r = run(name, implementation)
     with jax.enable_x64(True):
         weights = {key: jnp.asarray(np.asarray(w, np.float64)) for key, w in r.weights.items()}
         _, _, exact = wavenet_generate(
@@ -225,7 +254,12 @@ def test_float32_steps_follow_the_float64_reference(name):
 
 @pytest.mark.parametrize(
     ("name", "implementation"),
-    [("kernel 2", "xla"), ("scalar input, linear prediction", "xla"), ("kernel 3, condition", "reference")],
+    [
+        ("kernel 2", "xla"),
+        ("scalar input, linear prediction", "xla"),
+        ("kernel 3, condition", "reference"),
+        *((name, "cpu") for name in NETS),
+    ],
 )
 def test_chunks_equal_the_whole_exactly(name, implementation):
     r, state = run(name, implementation), run(name, implementation).start
@@ -248,19 +282,31 @@ def test_chunks_equal_the_whole_exactly(name, implementation):
     assert_states_agree(state, r.end)
 
 
-def test_rows_can_be_generated_apart():
+@pytest.mark.parametrize("implementation", FAST)
+def test_rows_can_be_generated_apart(implementation):
+    need(implementation)
     net = NETS["kernel 2"]
     weights = net.random_weights()
-    generate = partial(wavenet_generate, weights, net.shape, steps=40, key=KEY)
+    generate = partial(wavenet_generate, weights, net.shape, steps=40, key=KEY, implementation=implementation)
     together, _ = generate(wavenet_init_state(weights, net.shape, 3))
     alone, _ = generate(wavenet_init_state(weights, net.shape, 1), row_offset=2)
     np.testing.assert_array_equal(alone[0], together[2])
     assert (together[0] != together[1]).any()
 
 
-def test_forced_tokens_come_back_unchanged(rng):
-    r = run("kernel 3, condition")
-    generate = partial(wavenet_generate, r.weights, r.shape, r.start, STEPS, key=KEY, **r.around)
+@pytest.mark.parametrize("implementation", FAST)
+def test_forced_tokens_come_back_unchanged(rng, implementation):
+    r = run("kernel 3, condition", implementation)
+    generate = partial(
+        wavenet_generate,
+        r.weights,
+        r.shape,
+        r.start,
+        STEPS,
+        key=KEY,
+        implementation=implementation,
+        **r.around,
+    )
     kept = jnp.where(jnp.arange(STEPS)[None] < 400, r.tokens, -1)
     np.testing.assert_array_equal(generate(forced=kept)[0], r.tokens)
     prompt = jnp.asarray(rng.integers(0, 256, (2, STEPS)), jnp.int32)
@@ -275,6 +321,7 @@ def test_greedy_takes_the_likeliest_and_options_do_not_compile_again():
     compiled = None
     for temperature, top_k, top_p in [(0.0, 5, 0.9), (1.0, 1, 0.9), (0.7, 9, 1e-6)]:
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "return_logits": True}
+        options["implementation"] = "xla"
         tokens, _, outputs = wavenet_generate(r.weights, r.shape, r.start, 50, key=KEY, **options)
         np.testing.assert_array_equal(tokens, outputs.argmax(-1))
         compiled = compiled or xla.generate._cache_size()
@@ -560,7 +607,7 @@ def test_missing_native_library_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setattr(native, "__path__", [str(tmp_path)])
     native.load.cache_clear()
     with pytest.raises(NotImplementedError, match="C\\+\\+17 compiler"):
-        native.instruction_set()
+        native.load()
     assert "pip install" in native.status()
     assert "\n" not in native.status()
 
@@ -578,5 +625,6 @@ def test_native_library_answers_through_xla():
         native.load()
     except NotImplementedError as reason:
         pytest.skip(str(reason))
-    assert native.instruction_set() in native.INSTRUCTION_SETS
+    assert native.settings().threads >= 1
+    assert native.INSTRUCTION_SETS[native.best_instruction_set()] in native.status()
     assert str(native.load()) in native.status()

@@ -13,7 +13,6 @@ import pytest
 
 from wavegen.config import load_config
 from wavegen.data.prepare import Clip, write_dataset
-from wavegen.errors import WavegenError
 from wavegen.training.checkpoints import Checkpoints
 from wavegen.training.state import abstract_state, state_hash
 from wavegen.training.step import first_state
@@ -135,23 +134,3 @@ def test_damaged_newest_checkpoint_is_noticed_and_the_one_before_is_used(experim
         _, step, _ = checkpoints.restore(abstract_state(state))
     assert step == int(newest.name) - 4  # checkpoints every 7 steps, and one at the end: 56, then 60
     assert any(largest.name in str(warning.message) for warning in caught)
-
-
-def test_another_experiment_in_the_run_folder_is_refused(experiment, uninterrupted):
-    from wavegen.training.loop import train
-
-    before = (experiment / "runs" / "whole" / "config.yaml").read_bytes()
-    config = load_config(experiment / "tiny.yaml", ["name=whole", "optimizer.learning_rate=1e-4"])
-    with pytest.raises(
-        WavegenError, match=r"holds another experiment \(optimizer\.learning_rate is 0\.002 there"
-    ):
-        train(config, experiment / "runs" / "whole")
-    assert (experiment / "runs" / "whole" / "config.yaml").read_bytes() == before
-
-
-def test_unwritable_run_folder_is_one_line(experiment, tmp_path):
-    from wavegen.training.loop import train
-
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(WavegenError, match="cannot be written"):
-        train(load_config(experiment / "tiny.yaml"), tmp_path / "file" / "run")

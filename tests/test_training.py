@@ -1,19 +1,15 @@
-"""Whole training runs: killed, stopped, damaged, split over devices and processes, they end where one run ends.
+"""Whole training runs, split over devices and processes, end where one run ends; single steps; what stops a run.
 
 The runs are processes of their own, on one device each, and share their compiled programs.
-``WAVEGEN_TEST_KILLS=10`` kills ten times instead of three.
 """
 
 import json
 import math
 import os
-import random
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -33,8 +29,7 @@ from wavegen.training.dataset import open_dataset
 from wavegen.training.state import state_hash
 from wavegen.training.step import first_state, make_evaluation_step, make_train_step
 
-RATE, STEPS = 8000, 200
-KILLS = int(os.environ.get("WAVEGEN_TEST_KILLS", "3"))
+RATE, STEPS = 8000, 60
 TREE = {
     "data": {"sample_rate": RATE, "crop": 128, "batch_size": 8, "augment": {"gain_db": 6, "polarity": True}},
     "model": {
@@ -50,10 +45,10 @@ TREE = {
     "training": {
         "steps": STEPS,
         "log_every": 1,
-        "evaluate_every": 50,
+        "evaluate_every": 20,
         "evaluate_batches": 2,
         "checkpoint_every": 10,
-        "keep_latest": 30,
+        "keep_latest": 10,
         "sample_seconds": 0.02,
         "sample_count": 1,
     },
@@ -135,14 +130,6 @@ def final_hash(folder: Path) -> str:
     return state_hash(state)
 
 
-def wait_for_step(folder: Path, step: int, process: subprocess.Popen) -> None:
-    """Returns as soon as the run has logged a step, which it does at every one."""
-    log = folder / "metrics.jsonl"
-    while not (log.exists() and log.read_text().count('"gradient_norm"') >= step):
-        assert process.poll() is None, f"it ended before step {step}: {process.communicate()[0]}"
-        time.sleep(0.001)
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(workplace) -> Path:
     """A whole run on one device."""
@@ -150,7 +137,7 @@ def uninterrupted(workplace) -> Path:
     return workplace / "whole" / "run"
 
 
-# --- law 5: an interrupted run ends where an uninterrupted one ends -----------------------------------------
+# --- one whole run ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -163,55 +150,9 @@ def test_a_run_writes_all_that_it_promises(uninterrupted):
     for name in ("bits_per_sample", "steps_per_second", "audio_seconds_per_second", "gflops_per_second"):
         assert all(math.isfinite(row[name]) for row in training), name
     evaluations = [row for row in rows(uninterrupted) if "valid/bits_per_sample" in row]
-    assert [row["step"] for row in evaluations] == [50, 100, 150, 200]
+    assert [row["step"] for row in evaluations] == [20, 40, 60]
     assert training[-1]["bits_per_sample"] < training[0]["bits_per_sample"] - 1
     assert evaluations[-1]["valid/bits_per_sample"] < evaluations[0]["valid/bits_per_sample"]
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment_and_stopped_once_it_ends_with_the_same_state(workplace, uninterrupted):
-    moments, folder = random.Random(0), workplace / "killed" / "run"
-    # Spread over the run: one in each part of it, the last early enough to be there before the run ends.
-    share = 0.75 * STEPS / (KILLS + 1)
-    for number in range(KILLS):
-        process = start(workplace, "killed")
-        wait_for_step(folder, round(share * (number + moments.random())), process)
-        time.sleep(moments.uniform(0, 0.02))
-        process.kill()
-        output = process.communicate()[0]
-        assert process.returncode == -signal.SIGKILL, output
-    process = start(workplace, "killed")
-    wait_for_step(folder, round(share * (KILLS + 0.5)), process)
-    process.terminate()
-    output = finish(process)
-    assert "SIGTERM: stopping after this step" in output
-    stopped = int(output.split("stopped at step ")[1].split(";")[0])
-    assert stopped < STEPS
-    output = finish(start(workplace, "killed"))
-    assert f"going on from step {stopped}" in output
-
-    assert final_hash(folder) == final_hash(uninterrupted)
-    whole, resumed = rows(uninterrupted), rows(folder)
-    measured = ("step", "bits_per_sample", "valid/bits_per_sample", "gradient_norm", "skipped_in_a_row")
-    assert [[row.get(name) for name in measured] for row in resumed] == [
-        [row.get(name) for name in measured] for row in whole
-    ]
-
-
-@pytest.mark.slow
-def test_a_flipped_byte_in_the_newest_checkpoint_costs_its_steps_and_nothing_else(workplace, uninterrupted):
-    folder = workplace / "flipped" / "run"
-    shutil.copytree(uninterrupted, folder)
-    newest = folder / "checkpoints" / str(STEPS)
-    file = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-    output = finish(start(workplace, "flipped"))
-    assert f"checkpoint {STEPS} is left out for the one before it" in output
-    assert f"going on from step {STEPS - 10}" in output
-    assert final_hash(folder) == final_hash(uninterrupted)
-    assert [row["step"] for row in rows(folder)] == [row["step"] for row in rows(uninterrupted)]
 
 
 @pytest.mark.slow
@@ -305,7 +246,8 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(data):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_one_clip_is_learned_by_heart(data, precision):
-    config = experiment(data, *PLAIN, f"training.precision={precision}", "optimizer.learning_rate=2e-2")
+    fast = ("optimizer.learning_rate=2e-2", "training.steps=200")
+    config = experiment(data, *PLAIN, *fast, f"training.precision={precision}")
     step, state = make_step(config)
     batch = batch_of(np.stack([tone(128, 16)] * 2))
     losses = []

@@ -1,20 +1,23 @@
 """Generate audio tokens with a WaveNet, sample by sample: the operation and its checks."""
 
 from collections.abc import Callable
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..dispatch import dispatch
-from . import pallas_tpu, reference, xla
+from . import cpu, pallas_tpu, reference, xla
 from .checks import check_condition, check_inputs, check_sampling, check_state, check_weights, is_number
 from .draw import key_words
 from .shapes import WaveNetShape, Weights
 from .state import State
 
-IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
+Generated = tuple[Int[Array, "B T"], State, Float[Array, "B T O"] | None]
+
+IMPLEMENTATIONS: dict[str, Callable[..., Generated]] = {
+    "cpu": cpu.generate,
     "pallas_tpu": pallas_tpu.generate,
     "xla": xla.generate,
     "reference": reference.generate,
@@ -80,7 +83,7 @@ def wavenet_generate(
     row_offset: Int[Array, ""] | int = 0,
     return_logits: bool = False,
     implementation: str | None = None,
-) -> tuple[Int[Array, "B T"], State] | tuple[Int[Array, "B T"], State, Float[Array, "B T O"]]:
+) -> tuple[Int[Array, "B T"], State] | Generated:
     """Generate `steps` tokens for each of B streams.
 
     Generating in chunks, each from the state that the one before returned, gives the same tokens as one call.

@@ -68,10 +68,10 @@ def write_samples(
     clips = np.asarray(codec.decode(jnp.concatenate(list(pieces), axis=1)))
     if jax.process_index():
         return
-    for clip, row in zip(clips, rows, strict=True):
+    for clip, row in zip(clips, map(int, rows), strict=True):
         name = Path(files.names[row]).stem
         generated = Audio(clip[:, None], rate)
-        recorded = Audio.from_pcm16(dataset.read(files, row, 0, min(length, files.length[row])), rate)
+        recorded = Audio.from_pcm16(dataset.read(files, row, 0, min(length, int(files.length[row]))), rate)
         path = folder / "samples" / f"{step:07}-{name}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         generated.write(path)

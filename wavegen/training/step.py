@@ -94,7 +94,9 @@ def make_train_step(
             loss, count, grads = gradients(params, batch, key)
         else:
             # Strided, so that every piece takes rows of every device.
-            cut = jax.tree.map(lambda x: x.reshape(-1, pieces, *x.shape[1:]).swapaxes(0, 1), batch)
+            cut = jax.tree.map(
+                lambda x: x.reshape(len(x) // pieces, pieces, *x.shape[1:]).swapaxes(0, 1), batch
+            )
 
             def add(total: PyTree, piece: tuple[dict[str, Array], Array]) -> tuple[PyTree, None]:
                 rows, index = piece
@@ -112,7 +114,7 @@ def make_train_step(
         ema = update_ema(state["ema"], params, decay=config.optimizer.ema_decay, step=state["step"])
         metrics = {
             "bits_per_sample": loss / count / math.log(2),
-            "gradient_norm": optax.global_norm(grads),
+            "gradient_norm": optax.tree.norm(grads),
             "skipped_in_a_row": skipped_updates(optimizer_state)["in_a_row"],
         }
         new = {"params": params, "ema": ema, "optimizer": optimizer_state, "step": state["step"] + 1}

@@ -1,0 +1,2 @@
+#define WAVEGEN_ENGINE avx2
+#include "engine.h"

@@ -1,0 +1,2 @@
+#define WAVEGEN_ENGINE avx512
+#include "engine.h"

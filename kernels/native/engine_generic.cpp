@@ -1,0 +1,2 @@
+#define WAVEGEN_ENGINE generic
+#include "engine.h"

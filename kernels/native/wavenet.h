@@ -1,0 +1,83 @@
+// What a call of the WaveNet sampler hands to an engine: plain pointers and sizes, checked before.
+//
+// Arrays are dense and row-major. Letters are those of shapes.py: L layers, K taps, R residual, G gate, S skip, H hidden
+// channels, O outputs, V levels, J input taps, C condition channels, B streams, T steps, F frames.
+
+#pragma once
+
+#include <cstdint>
+
+namespace wavegen {
+
+struct Network {
+  int layers, taps, residual, gate, skip, hidden, outputs, levels, input_taps, condition;
+  bool scalar_input;
+  const std::int64_t* dilations;  // [L]
+
+  // In the weights' dtype.
+  const void* input_table;  // [J, V, R], or [J, 2, R] over (code value, amplitude)
+  const void* dilated;      // [L, K, R, 2 G]
+  const void* conditions;   // [L, C, 2 G]
+  const void* residuals;    // [L, G, R]
+  const void* skips;        // [L, G, S]
+  const void* hiddens;      // [S, H]
+  const void* output;       // [H, O]
+
+  // float32.
+  const float* input_bias;      // [R]
+  const float* dilated_bias;    // [L, 2 G]
+  const float* residual_bias;   // [L, R]
+  const float* skip_bias;       // [S]
+  const float* hidden_bias;     // [H]
+  const float* output_bias;     // [O]
+  const float* level_values;    // [V, 2]: code value and amplitude; read by scalar inputs and linear prediction
+};
+
+struct Head {
+  bool mixture;
+  int mixtures, linear_prediction, mu;
+};
+
+struct Draw {
+  std::uint32_t key[2];
+  float temperature, top_p;
+  int top_k;
+};
+
+struct Call {
+  Network network;
+  Head head;
+  Draw draw;
+  int batch, steps, reach, frames, condition_hop, condition_offset;
+  std::uint32_t position, row_offset;
+  const float* inputs;                // [B, T, R], or null
+  const float* condition;             // [B, F, C], or null
+  const std::int32_t* forced;         // [B, T], or null
+  void* rings;                        // [rows, B, R] in the weights' dtype; read and written
+  std::int32_t* history;              // [B, reach]; read and written
+  std::int32_t* tokens;               // [B, T]; written
+  float* logits;                      // [B, T, O]; written, or null
+};
+
+enum class Outcome { kDone, kNotFinite, kNoMemory };
+
+// Of one core: floating-point operations per second, and bytes per second of reading a working set in order.
+struct Peaks {
+  double operations, bytes;
+};
+
+// One engine an instruction set; `threads` share the streams.
+#define WAVEGEN_DECLARE_ENGINE(name)                                  \
+  namespace name {                                                    \
+  Outcome Generate(const Call& call, bool bfloat16, int threads);     \
+  Peaks MeasurePeaks(long bytes);                                     \
+  }
+
+WAVEGEN_DECLARE_ENGINE(generic)
+#if defined(__x86_64__)
+WAVEGEN_DECLARE_ENGINE(avx2)
+WAVEGEN_DECLARE_ENGINE(avx512)
+#endif
+#undef WAVEGEN_DECLARE_ENGINE
+
+}  // namespace wavegen

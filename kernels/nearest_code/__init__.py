@@ -1,0 +1,1 @@
+"""The nearest entry of a codebook, in several implementations."""
