@@ -31,7 +31,8 @@ import tyro
 from jax.sharding import SingleDeviceSharding
 
 from wavegen.kernels import wavenet_init_state
-from wavegen.kernels.wavenet import pallas_tpu, xla
+from wavegen.kernels.wavenet import mosaic_gpu, pallas_tpu, xla
+from wavegen.kernels.wavenet.mosaic_gpu_weights import BLOCK, sizes_of
 from wavegen.kernels.wavenet.shapes import NETS, Net
 
 TPUS = {
@@ -58,13 +59,11 @@ gpu_device_info {
 platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 } device_description_str: "NVIDIA H100"
 """
 """The chip in the fields of XLA's GpuTargetConfig."""
+UNTUNED = {"xla_gpu_autotune_level": 0}
+"""Choosing among matrix kernels by timing them needs the GPU."""
 STEPS, HOP = 256, 80
-KERNELS = [
-    (net, dtype, 8, look_ahead)
-    for net in NETS
-    for dtype, look_ahead in ((jnp.bfloat16, True), (jnp.bfloat16, False), (jnp.float32, True))
-]
-KERNELS += [("20x64x128", jnp.bfloat16, 64, True), ("30x64x256", jnp.float32, 64, True)]
+KERNELS = [(net, dtype, 8, True) for net in NETS for dtype in (jnp.bfloat16, jnp.float32)]
+KERNELS += [("20x64x128", jnp.bfloat16, 8, False), ("20x64x128", jnp.bfloat16, 64, True)]
 """Network, weights, batch, look-ahead."""
 
 
@@ -100,7 +99,7 @@ class Row:
     weights: str
     batch: int
     seconds: float | None
-    """To compile."""
+    """Of processor time, to compile."""
     note: str
 
     def __str__(self) -> str:
@@ -134,12 +133,12 @@ def check_no_ring_copy(body: str, rings: str) -> None:
 
 
 def compile_xla(net: Net, batch: int, dtype: Any, device: Any, options: dict[str, Any]) -> tuple[str, float]:
-    """Compile the portable sampler; return the body of its loop over time and the seconds it took."""
+    """Compile the portable sampler; return the body of its loop over time and the processor seconds it took."""
     args, given = arguments(net, batch, dtype, device)
-    start = time.perf_counter()
+    start = time.process_time()
     with jax.default_matmul_precision("highest"):  # as `wavenet_generate` has it
         compiled = xla.generate.lower(*args, **given).compile(compiler_options=options)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     kind = "f32" if dtype == jnp.float32 else "bf16"
     rings = f"{kind}[{','.join(map(str, args[2]['rings'].shape))}]"
     body = loop_of(compiled.as_text(), rings)
@@ -150,7 +149,7 @@ def compile_xla(net: Net, batch: int, dtype: Any, device: Any, options: dict[str
 def compile_pallas_tpu(
     net: Net, batch: int, dtype: Any, device: Any, chip: Any, look_ahead: bool
 ) -> tuple[float, int, int]:
-    """Compile the TPU kernel; return the seconds it took, the bytes of VMEM, and the streams of a tile."""
+    """Compile the TPU kernel; return the processor seconds it took, the bytes of VMEM, and the streams of a tile."""
     args, given = arguments(net, batch, dtype, device)
     unused = dict.fromkeys(("inputs", "forced", "logits"), False)
 
@@ -160,9 +159,9 @@ def compile_pallas_tpu(
     tile = pallas_tpu.choose_tile(batch, chip.num_cores, chip.vmem_capacity_bytes, bytes_of_tile)
     layout = {"look_ahead": look_ahead, "tile": tile, "interpret": False}
     layout["vmem_limit"] = bytes_of_tile(tile) + pallas_tpu.RESERVED
-    start = time.perf_counter()
+    start = time.process_time()
     pallas_tpu.run.lower(*args, **given, **layout).compile()
-    return time.perf_counter() - start, bytes_of_tile(tile), tile
+    return time.process_time() - start, bytes_of_tile(tile), tile
 
 
 def read_schedule(dump: Path) -> str:
@@ -191,6 +190,9 @@ def tpu_rows(dump: Path) -> Iterator[Row]:
             except NotImplementedError as reason:
                 yield row(None, f"refused: {reason}")
                 continue
+            except jax.errors.JaxRuntimeError as error:
+                yield row(None, f"the compiler: {str(error).splitlines()[0][:200]}")
+                continue
             yield row(seconds, f"{size / 2**20:.1f} MiB, tile {tile}, {read_schedule(dump)}")
             for path in dump.iterdir():
                 path.unlink()
@@ -202,15 +204,45 @@ def tpu_rows(dump: Path) -> Iterator[Row]:
             )
 
 
+def compile_mosaic_gpu(net: Net, batch: int, device: Any) -> tuple[float, int]:
+    """Compile the Hopper kernel; return the processor seconds it took, and its slots for weights."""
+    args, given = arguments(net, batch, jnp.bfloat16, device)
+    mosaic_gpu.check_network(args[0], net.shape, batch, given)
+    slots = mosaic_gpu.choose_slots(sizes_of(args[0], net.shape))
+    taken = {name: given[name] for name in ("key", "forced", "temperature", "row_offset", "return_logits")}
+    lowered = partial(mosaic_gpu.run.lower, *args, **taken, slots=slots, interpret=False)
+    start = time.process_time()
+    lowered().compile(compiler_options=UNTUNED)
+    return time.process_time() - start, slots
+
+
+def read_assembler(dump: Path) -> str:
+    """Return what NVIDIA's assembler wrote about the kernel: registers of a thread, and bytes it spills."""
+    text = "".join(path.read_text() for path in dump.glob("*.ptxas"))
+    registers = max(int(n) for n in re.findall(r"Used (\d+) registers", text))
+    spilled = max(int(n) for n in re.findall(r"(\d+) bytes spill stores", text))
+    return f"{registers} registers a thread, {spilled} bytes spilled"
+
+
 def h100_rows(dump: Path) -> Iterator[Row]:
     from jax.experimental import topologies
 
     target = {"target_config": H100, "topology": "1x1x1"}
     device = topologies.get_topology_desc(platform="cuda", topology_name="", **target).devices[0]
+    batch = 132 * BLOCK  # a tile for every multiprocessor
+    for net in NETS:
+        row = partial(Row, "H100 kernel", net, "bfloat16", batch)
+        try:
+            seconds, slots = compile_mosaic_gpu(NETS[net], batch, device)
+        except NotImplementedError as reason:
+            yield row(None, f"refused: {reason}")
+            continue
+        yield row(seconds, f"{read_assembler(dump)}, {slots} blocks of weights in flight")
+        for path in dump.iterdir():
+            path.unlink()
     nothing = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast")
     for net in NETS:
-        # Choosing among matrix kernels by timing them needs the GPU.
-        body, seconds = compile_xla(NETS[net], 8, jnp.float32, device, {"xla_gpu_autotune_level": 0})
+        body, seconds = compile_xla(NETS[net], 8, jnp.float32, device, UNTUNED)
         operations = re.findall(r"^  \S+ = .*? ([a-z-]+)\(", body, flags=re.MULTILINE)
         count = sum(operation not in nothing for operation in operations)
         yield Row("H100 XLA", net, "float32", 8, seconds, f"{count} kernels a sample, rings in place")
@@ -234,7 +266,9 @@ def main(target: Literal["tpu", "h100"], /, wheels: Path) -> None:
                 "TPU_ACCELERATOR_TYPE": "v5litepod-4",
                 "LIBTPU_INIT_ARGS": f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true",
             }
-        print("| target | net | weights | batch | seconds | |\n| --- | --- | --- | --- | --- | --- |")
+        else:
+            os.environ |= {"MOSAIC_GPU_DUMP_TO": folder, "MOSAIC_GPU_DUMP_PTXAS": "1"}
+        print("| target | net | weights | batch | CPU s | |\n| --- | --- | --- | --- | --- | --- |")
         for row in {"tpu": tpu_rows, "h100": h100_rows}[target](Path(folder)):
             print(row, flush=True)
 

@@ -55,12 +55,14 @@ class Tape:
     def __init__(self, plan: Plan, source: Any, held: Any, arrived: Any):
         self.plan, self.source, self.held, self.arrived = plan, source, held, arrived
 
-    def send_for(self, n: Int[Array, ""] | int) -> None:
+    def send_for(self, n: Int[Array, ""]) -> None:
+        """Start copying a block into its slot, which must have been read."""
         slot = lax.rem(n, self.plan.slots)
         block = self.source.at[lax.rem(n, self.plan.sizes.tape)]
         plgpu.copy_gmem_to_smem(block, self.held.at[slot], self.arrived.at[slot])
 
     def wait_for(self, n: Int[Array, ""]) -> Any:
+        """Return a block once it is in its slot."""
         slot = lax.rem(n, self.plan.slots)
         plgpu.barrier_wait(self.arrived.at[slot])
         return self.held.at[slot]
@@ -206,7 +208,7 @@ def kernel(plan: Plan, *refs: Any) -> None:
         for v in range(sizes.output):
             drawn = drawn + jnp.sum(jnp.where(skip[v] <= threshold, 1.0, 0.0), axis=1)
         best = FLOAT(sizes.output * BLOCK) - best
-        token = jnp.where(temperature > 0, drawn, best).astype(INDEX)
+        token = jnp.where(jnp.full_like(drawn, temperature) > 0, drawn, best).astype(INDEX)
         forced = versions.load(ref["forced"].at[i, streams], ROWS, interpret)
         return jnp.where(forced < 0, token, forced)
 
@@ -233,7 +235,16 @@ def kernel(plan: Plan, *refs: Any) -> None:
 
 
 INPUTS = (
-    *("tape", "ones", "input_bias", "dilated_bias", "residual_bias", "skip_bias", "hidden_bias", "output_bias"),
+    *(
+        "tape",
+        "ones",
+        "input_bias",
+        "dilated_bias",
+        "residual_bias",
+        "skip_bias",
+        "hidden_bias",
+        "output_bias",
+    ),
     *("rows", "integers", "numbers", "newest", "uniform", "forced", "rings"),
 )
 
@@ -262,18 +273,37 @@ def scratch_types(plan: Plan) -> dict[str, Any]:
     }
 
 
-def call(plan: Plan, given: dict[str, Any]) -> tuple[Array, ...]:
-    """Run the kernel; "rings" is a mutable `jax.Ref` that it updates. Return tokens [T, B] (and logits)."""
+def call(plan: Plan, rings: Float[Array, "rows B R"], given: dict[str, Any]) -> tuple[Array, ...]:
+    """Run the kernel.
+
+    Args:
+        plan: the kernel's constants.
+        rings: of the state, their channels padded to whole blocks.
+        given: the other `INPUTS`: "tape" [N, 64, 64] and biases of `mosaic_gpu_weights`; "ones", the triangle
+            whose product with a row is its running sum; "rows" [L, 2] (ring start, dilation); "integers"
+            (position), "numbers" (temperature); "newest" [B], the tokens before the first; "uniform" and
+            "forced" [T, B].
+
+    Returns:
+        The rings after, tokens [T, B] and, if wanted, logits [T, V blocks, B, 64].
+    """
     batch = given["newest"].shape[0]
     out = [jax.ShapeDtypeStruct((plan.steps, batch), INDEX)]
     if plan.logits:
         out.append(jax.ShapeDtypeStruct((plan.steps, plan.sizes.output, batch, BLOCK), FLOAT))
-    return plgpu.kernel(
-        partial(kernel, plan),
+    scratch = scratch_types(plan).values()
+
+    def with_scratch(*refs: Any) -> None:
+        pl.run_scoped(partial(kernel, plan, *refs), *scratch, collective_axes=())
+
+    updated = jax.new_ref(rings, memory_space=plgpu.GMEM)
+    run = pl.kernel(  # not `plgpu.kernel`: it takes no mutable `jax.Ref`
+        with_scratch,
         out_type=tuple(out),
-        scratch_types=tuple(scratch_types(plan).values()),
-        grid=(batch // BLOCK,),
-        grid_names=("tile",),
+        mesh=plgpu.Mesh(grid=(batch // BLOCK,), grid_names=("tile",)),
         compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Warpgroup),
-        interpret=versions.interpreter() if plan.interpret else None,
-    )(*(given[name] for name in INPUTS))
+        interpret=versions.interpreter() if plan.interpret else False,
+        name="wavenet_generate",
+    )
+    outputs = run(*(given[name] for name in INPUTS if name != "rings"), updated)
+    return jax.freeze(updated), *outputs

@@ -6,13 +6,12 @@ import jax
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 
-def load(source: Any, layout: plgpu.Layout, interpret: bool) -> jax.Array:
+def load(source: Any, layout: Any, interpret: bool) -> jax.Array:
     """Load from GPU memory, without the vector instructions that only some layouts have, into a layout."""
     if interpret:  # which knows no layouts
         return source[...]
-    if jax.__version_info__ < (0, 11):
-        return plgpu.load(source, (), layout=layout, optimized=False)
-    return plgpu.load(source, layout=layout, optimized=False)
+    index: tuple[Any, ...] = ((),) if jax.__version_info__ < (0, 11) else ()
+    return plgpu.load(source, *index, layout=layout, optimized=False)
 
 
 def interpreter() -> Any:

@@ -1,6 +1,8 @@
 """The network as a tape of 64 x 64 blocks, in the order in which the GPU kernel multiplies with them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +52,7 @@ class Sizes:
         return BLOCK * BLOCK * (2 * taken + 4 * summed)
 
 
-def sizes_of(weights: Weights, shape: WaveNetShape) -> Sizes:
+def sizes_of(weights: Mapping[str, Any], shape: WaveNetShape) -> Sizes:
     """Count a network in blocks."""
     layers, taps, residual, gates = weights["dilated"].shape
     skip, hidden = weights["hidden"].shape
