@@ -15,7 +15,7 @@ def load(source: Any, layout: Any, interpret: bool) -> jax.Array:
 
 
 def interpreter() -> Any:
-    """Return the parameter that runs a kernel in the interpreter; jax has not made it public yet."""
+    """Return the parameter that runs a kernel in the interpreter; jax 0.10 has not made it public."""
     from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 
     return InterpretGPUParams()
