@@ -235,6 +235,9 @@ def test_ctrl_c_while_sampling_keeps_a_valid_recording(tmp_path):
             "weights are written as NAME.safetensors, got m.wav",
         ),
         (["report", "HERE/m.safetensors"], "notes"),
+        (["bench", "--net", "x"], "there is no network 'x'; choose from 20x64x128, "),
+        (["bench", "--steps", "0"], "steps must be at least 1, got 0"),
+        (["bench", "--implementation", "mosaic_gpu", "--steps", "1"], "none of the implementations can run"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, arguments, message):
@@ -252,6 +255,18 @@ def test_bad_input_is_one_line(tmp_path, capsys, arguments, message):
     line = fails(capsys, *(argument.replace("HERE", str(tmp_path)) for argument in arguments))
     assert message.replace("HERE", str(tmp_path)) in line
     assert not list(tmp_path.glob("out/*")), "nothing is written when nothing is made"
+
+
+def test_bench_compares_implementations_and_keeps_the_figures(tmp_path, capsys):
+    call = "bench --net shipped --implementation reference xla --precision float32 --batch 2 --steps 20 --rounds 2"
+    main([*call.split(), "--json", str(tmp_path / "bench.json")])
+    assert "reference float32" in " ".join(capsys.readouterr().out.split())
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert [(row["name"], row["batch"]) for row in written["rows"]] == [("reference", 2), ("xla", 2)]
+    for row in written["rows"]:
+        assert 0 < row["slowest"] <= row["per_stream"] < math.inf
+        assert row["error"] < 1e-5
+    assert written["machine"]["jax"] == jax.__version__
 
 
 def test_a_wrong_argument_names_the_command(capsys):

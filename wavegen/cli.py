@@ -260,18 +260,27 @@ def bench(
         json: a file for the figures and what they depend on.
         info: only print what the native library found and chose.
     """
+    import jax
     from rich.console import Console
 
     from wavegen.atomic import atomic_write
     from wavegen.bench import sampling
 
+    for name, value in {
+        "batch": min(batch),
+        "steps": steps,
+        "rounds": rounds,
+        "threads": threads or 1,
+    }.items():
+        if value < 1:
+            raise WavegenError(f"{name} must be at least 1, got {value}")
     if threads is not None:
         os.environ["WAVEGEN_THREADS"] = str(threads)
     for name, value in sampling.machine().items():
         print(f"{name:<12}{value}")
     if info:
         return
-    names = implementation or (("cpu", "xla") if sampling.has_native_library() else ("xla",))
+    names = implementation or sampling.DEFAULTS[jax.default_backend()]
     rows = []
     with Console(stderr=True).status("starting") as status:
         for streams in batch:
@@ -285,7 +294,10 @@ def bench(
                 against_torch=against == "torch",
                 check=check,
                 report=status.update,
+                refused=lambda reason: print(f"left out    {reason}"),
             )
+    if not rows:
+        raise WavegenError("none of the implementations can run this network here, for the reasons above")
     print(f"\n{net}, {steps} samples a stream, median of {rounds} rounds\n\n{sampling.table(rows)}")
     if json is not None:
         with atomic_write(json) as file:

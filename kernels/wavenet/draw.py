@@ -31,7 +31,9 @@ def key_words(key: Array) -> UInt32[Array, "2"]:
 
 
 def threefry2x32(
-    key: UInt32[Array, "2"], first: UInt32[Array, "*s"], second: UInt32[Array, "*s"]
+    key: UInt32[Array, "2"] | tuple[UInt32[Array, ""], UInt32[Array, ""]],
+    first: UInt32[Array, "*s"],
+    second: UInt32[Array, "*s"],
 ) -> tuple[UInt32[Array, "*s"], UInt32[Array, "*s"]]:
     """Encrypt the counter (first, second) under the key: two independent uniform words."""
     schedule = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))

@@ -19,6 +19,8 @@ from wavegen.kernels import native, wavenet_generate, wavenet_init_state
 from wavegen.kernels.wavenet.shapes import NETS, Net, Weights
 from wavegen.kernels.wavenet.state import input_table
 
+DEFAULTS = {"cpu": ("cpu", "xla"), "tpu": ("pallas_tpu", "xla"), "gpu": ("mosaic_gpu", "xla")}
+"""Implementations worth timing, by JAX's name for the platform."""
 KEY = jax.random.key(0)
 STREAM_RATE = 16000
 """Samples per second that count as real time."""
@@ -134,6 +136,7 @@ def measure(
     against_torch: bool = False,
     check: bool = True,
     report: Callable[[str], None] = lambda text: None,
+    refused: Callable[[str], None] = print,
 ) -> list[Row]:
     """Time every implementation with every precision, one round of each in turn.
 
@@ -147,9 +150,10 @@ def measure(
         against_torch: also time a plain PyTorch loop, in float32.
         check: also compare the outputs with the reference's, which takes some seconds.
         report: told what is going on.
+        refused: told of an implementation that cannot run the network here, with its reason.
     """
     samplers: dict[tuple[str, str], Callable[[], np.ndarray]] = {}
-    threads = native.settings().threads if "cpu" in implementations else os.cpu_count() or 1
+    threads = native.settings().threads if has_native_library() else os.cpu_count() or 1
     weights = net.random_weights()
     cast = {p: {name: w.astype(p) for name, w in weights.items()} for p in precisions}
     for name in implementations:
@@ -157,16 +161,20 @@ def measure(
             samplers[name, precision] = partial(_tokens, net, cast[precision], batch, steps, name)
     if against_torch:
         samplers["torch", "float32"] = torch_sampler(net, weights, batch, steps, KEY, threads)
-    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in samplers}
+    seconds: dict[tuple[str, str], list[float]] = {}
     for (name, precision), sample in samplers.items():
         report(f"compiling {name} {precision}")
-        sample()
+        try:
+            sample()
+            seconds[name, precision] = []
+        except NotImplementedError as reason:
+            refused(f"{name} {precision}, batch {batch}: {reason}")
     for turn in range(rounds):
         report(f"batch {batch}: round {turn + 1} of {rounds}")
-        for key, sample in samplers.items():
+        for key, times in seconds.items():
             start = time.perf_counter()
-            sample()
-            seconds[key].append(time.perf_counter() - start)
+            samplers[key]()
+            times.append(time.perf_counter() - start)
     size = sum(weights[name].size for name in _PRODUCTS)
     has_peaks = jax.default_backend() == "cpu" and has_native_library()
     rows = []

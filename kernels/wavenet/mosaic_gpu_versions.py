@@ -1,0 +1,21 @@
+"""What differs between jax 0.10 and 0.11 in Pallas' Mosaic GPU, and between the GPU and its interpreter."""
+
+from typing import Any
+
+import jax
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+
+def load(source: Any, layout: Any, interpret: bool) -> jax.Array:
+    """Load from GPU memory, without the vector instructions that only some layouts have, into a layout."""
+    if interpret:  # which knows no layouts
+        return source[...]
+    index: tuple[Any, ...] = ((),) if jax.__version_info__ < (0, 11) else ()
+    return plgpu.load(source, *index, layout=layout, optimized=False)
+
+
+def interpreter() -> Any:
+    """Return the parameter that runs a kernel in the interpreter; jax 0.10 has not made it public."""
+    from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
+
+    return InterpretGPUParams()
