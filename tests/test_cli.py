@@ -1,5 +1,7 @@
 """The command line: every command from a folder of recordings to new audio, and bad input as one line."""
 
+import json
+import math
 import os
 import re
 import signal
@@ -8,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 

@@ -288,9 +288,11 @@ def test_weights_in_bfloat16_give_nearly_the_same_likelihood(tmp_path, variant):
     path = make(variant).save(tmp_path / "model.safetensors")
     clip = recording(700)
     given = {"labels": {"digit": "1"}} if variant == "labels" else {"notes": MELODY}
-    exact, rounded = (load(path, precision=p).log_likelihood(clip, **given) for p in ("float32", "bfloat16"))
+    exact, rounded = (
+        wavegen.load(path, precision=p).log_likelihood(clip, **given) for p in ("float32", "bfloat16")
+    )
     assert 0 < abs(exact.mean() - rounded.mean()) < 0.05
-    assert load(path, precision="bfloat16").generate(0.02, **given)[0].samples.shape == (160, 1)
+    assert wavegen.load(path, precision="bfloat16").generate(0.02, **given)[0].samples.shape == (160, 1)
 
 
 def test_a_run_folder_gives_the_averaged_weights_of_its_newest_sound_checkpoint(tmp_path):
