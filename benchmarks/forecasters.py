@@ -171,6 +171,10 @@ def shifted(tokens: jax.Array, lag: int, start: int) -> jax.Array:
     return jnp.pad(tokens, ((0, 0), (lag, 0)), constant_values=start)[:, : tokens.shape[1]]
 
 
+LINEAR_PREDICTION_COST = (256 * PAST**2 + PAST**3 // 3) // 32 + PAST + 256
+"""Multiply-adds of a forecast: its share of the products and the solution of a fit, the prediction, the levels."""
+
+
 def linear_prediction(tokens: np.ndarray, window: int = 256, hop: int = 32) -> np.ndarray:
     """Logits of a Laplace distribution around a linear prediction of order 32, refitted on the recent past.
 
