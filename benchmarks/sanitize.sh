@@ -17,9 +17,10 @@ cmake --build "$build" --parallel 2
 export WAVEGEN_NATIVE_LIBRARY=$build/libwavegen_native.so
 
 sanitized() {
-    # Python does not link the sanitizers, which must come first. Neither Python nor XLA frees all at exit.
+    # Python does not link the sanitizers, which must come first. Neither Python nor XLA frees all at exit. Checking
+    # stacks after return moves arrays to where GCC 12 misaligns those of 64 bytes (GCC bug 110027).
     LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \
-        ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1 "$@"
+        ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 "$@"
 }
 
 if [ $# -gt 0 ]; then
