@@ -2,6 +2,9 @@
 
 Weights may be float32, or bfloat16 for half the memory traffic; activations and sums are float32 either way, and only
 what the rings keep has the weights' dtype. One thread runs a share of the streams, so a single stream has one thread.
+An exception is the tile unit of newer x86 processors ("amx"): where a thread has 16 streams and more with bfloat16
+weights, it rounds what it multiplies to bfloat16 too, so that a stream's outputs then depend, by that rounding, on how
+many there are.
 """
 
 from functools import partial
