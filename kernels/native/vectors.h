@@ -25,7 +25,6 @@ constexpr int kAccumulators = 12;
 typedef float Floats __attribute__((vector_size(4 * kLanes)));
 typedef std::uint32_t Words __attribute__((vector_size(4 * kLanes)));
 typedef std::int32_t Ints __attribute__((vector_size(4 * kLanes)));
-typedef std::uint16_t HalfWords __attribute__((vector_size(2 * kLanes)));
 
 inline int VectorsFor(int floats) { return (floats + kLanes - 1) / kLanes; }
 inline int Padded(int floats) { return VectorsFor(floats) * kLanes; }

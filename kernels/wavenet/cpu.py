@@ -1,4 +1,4 @@
-"""The CPU sampler: the whole loop over time in one call of native code, see `kernels/native/engine.h`.
+"""The CPU sampler: the whole loop over time in one call of native code, see `kernels/native/streams.h`.
 
 Weights may be float32, or bfloat16 for half the memory traffic; activations and sums are float32 either way, and only
 what the rings keep has the weights' dtype. One thread runs a share of the streams, so a single stream has one thread.
