@@ -603,9 +603,16 @@ def test_impossible_shapes_are_refused(fields):
 # the native library
 
 
-def test_missing_native_library_says_how_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(native, "__path__", [str(tmp_path)])
+def nothing_built(monkeypatch, folder):
+    """Hides the native library of this installation, wherever it is looked for."""
+    monkeypatch.delenv("WAVEGEN_NATIVE_LIBRARY", raising=False)
+    monkeypatch.setattr(native, "__path__", [str(folder)])
+    monkeypatch.setattr(native.sysconfig, "get_path", lambda name: str(folder / "site-packages"))
     native.load.cache_clear()
+
+
+def test_missing_native_library_says_how_to_get_it(monkeypatch, tmp_path):
+    nothing_built(monkeypatch, tmp_path)
     with pytest.raises(NotImplementedError, match="C\\+\\+17 compiler"):
         native.load()
     assert "pip install" in native.status()
@@ -614,8 +621,7 @@ def test_missing_native_library_says_how_to_get_it(monkeypatch, tmp_path):
 
 def test_broken_native_library_says_how_to_mend_it(monkeypatch, tmp_path):
     (tmp_path / "libwavegen_native.so").write_bytes(b"not a library")
-    monkeypatch.setattr(native, "__path__", [str(tmp_path)])
-    native.load.cache_clear()
+    nothing_built(monkeypatch, tmp_path)
     assert "cannot be loaded, reinstall wavegen" in native.status()
 
 
