@@ -155,7 +155,11 @@ def test_the_reference_implementation_gives_the_same_audio():
         ("plain", {"seconds": 1, "temperature": math.inf}, "temperature must be at least 0, got inf"),
         ("plain", {"seconds": 1, "top_k": -1}, "top_k must be at least 0, got -1"),
         ("plain", {"seconds": 1, "top_p": 0}, "top_p must lie in (0, 1], got 0; 1 draws among all tokens"),
-        ("plain", {"seconds": 1, "implementation": "x"}, "there is no implementation 'x'; choose from xla"),
+        (
+            "plain",
+            {"seconds": 1, "implementation": "x"},
+            "there is no implementation 'x'; choose from cpu, xla",
+        ),
         (
             "plain",
             {"seconds": 1, "labels": {"digit": "1"}},

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 INSTRUCTION_SETS = ("generic", "avx2", "avx512")
 """Numbered as in wavegen_native.cpp; each includes the ones before it."""
 
-_HANDLERS = ("wavegen_instruction_set", "wavegen_wavenet_generate")
+_HANDLERS = ("wavegen_instruction_set", "wavegen_peaks", "wavegen_wavenet_generate")
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,25 @@ def settings() -> Settings:
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"WAVEGEN_THREADS must be a whole number of at least 1, got {text!r}")
     return Settings(INSTRUCTION_SETS.index(name), min(int(text), available))
+
+
+def peaks(working_set: int) -> tuple[float, float]:
+    """Measure one core with the chosen instruction set, which takes a second.
+
+    Args:
+        working_set: bytes that are read over and over.
+
+    Returns:
+        Floating-point operations per second, and bytes per second.
+
+    Raises:
+        NotImplementedError: there is no native library.
+    """
+    chosen = settings().instruction_set
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        call = jax.ffi.ffi_call("wavegen_peaks", jax.ShapeDtypeStruct((2,), jnp.float32))
+        operations, read = call(instruction_set=np.int64(chosen), bytes=np.int64(working_set))
+    return float(operations), float(read)
 
 
 def status() -> str:

@@ -9,6 +9,7 @@
 
 #include "draw.h"
 #include "matrix.h"
+#include "peaks.h"
 #include "threads.h"
 #include "vectors.h"
 #include "wavenet.h"
@@ -470,5 +471,7 @@ namespace wavegen::WAVEGEN_ENGINE {
 Outcome Generate(const Call& call, bool bfloat16, int threads) {
   return bfloat16 ? GenerateWith<BFloat16>(call, threads) : GenerateWith<float>(call, threads);
 }
+
+Peaks MeasurePeaks(long bytes) { return {ArithmeticPeak(), ReadPeak(bytes)}; }
 
 }  // namespace wavegen::WAVEGEN_ENGINE

@@ -34,12 +34,30 @@ ffi::Error ReportInstructionSet(ffi::Result<ffi::BufferR0<ffi::S32>> found) {
   return ffi::Error::Success();
 }
 
-Outcome RunEngine(InstructionSet set, const Call& call, bool bfloat16, int threads) {
+struct Engine {
+  Outcome (*generate)(const Call& call, bool bfloat16, int threads);
+  Peaks (*measure_peaks)(long bytes);
+};
+
+Engine EngineFor(std::int64_t instruction_set) {
 #if defined(__x86_64__)
-  if (set == InstructionSet::kAvx512) return avx512::Generate(call, bfloat16, threads);
-  if (set == InstructionSet::kAvx2) return avx2::Generate(call, bfloat16, threads);
+  switch (static_cast<InstructionSet>(instruction_set)) {
+    case InstructionSet::kAvx512:
+      return {avx512::Generate, avx512::MeasurePeaks};
+    case InstructionSet::kAvx2:
+      return {avx2::Generate, avx2::MeasurePeaks};
+    case InstructionSet::kGeneric:
+      break;
+  }
 #endif
-  return generic::Generate(call, bfloat16, threads);
+  return {generic::Generate, generic::MeasurePeaks};
+}
+
+ffi::Error MeasurePeaks(ffi::Result<ffi::BufferR1<ffi::F32>> found, std::int64_t instruction_set, std::int64_t bytes) {
+  const Peaks peaks = EngineFor(instruction_set).measure_peaks(static_cast<long>(bytes));
+  found->typed_data()[0] = static_cast<float>(peaks.operations);
+  found->typed_data()[1] = static_cast<float>(peaks.bytes);
+  return ffi::Error::Success();
 }
 
 // An array without elements stands for one that was not given.
@@ -120,8 +138,8 @@ ffi::Error GenerateWaveNet(
 
   const std::int64_t most = call.batch < kMaxThreads ? call.batch : kMaxThreads;
   const int used = static_cast<int>(threads < most ? threads : most);
-  switch (RunEngine(static_cast<InstructionSet>(instruction_set), call,
-                    dilated.element_type() == ffi::DataType::BF16, used)) {
+  const bool bfloat16 = dilated.element_type() == ffi::DataType::BF16;
+  switch (EngineFor(instruction_set).generate(call, bfloat16, used)) {
     case Outcome::kNotFinite:
       return ffi::Error::InvalidArgument("the WaveNet's weights hold NaN or infinity; expected finite numbers: load "
                                          "an earlier checkpoint");
@@ -138,6 +156,12 @@ ffi::Error GenerateWaveNet(
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(wavegen_instruction_set, wavegen::ReportInstructionSet,
                               ffi::Ffi::Bind().Ret<ffi::BufferR0<ffi::S32>>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(wavegen_peaks, wavegen::MeasurePeaks,
+                              ffi::Ffi::Bind()
+                                  .Ret<ffi::BufferR1<ffi::F32>>()
+                                  .Attr<std::int64_t>("instruction_set")
+                                  .Attr<std::int64_t>("bytes"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(wavegen_wavenet_generate, wavegen::GenerateWaveNet,
                               ffi::Ffi::Bind()

@@ -61,17 +61,23 @@ struct Call {
 
 enum class Outcome { kDone, kNotFinite, kNoMemory };
 
+// Of one core: floating-point operations per second, and bytes per second of reading a working set in order.
+struct Peaks {
+  double operations, bytes;
+};
+
 // One engine an instruction set; `threads` share the streams.
-namespace generic {
-Outcome Generate(const Call& call, bool bfloat16, int threads);
-}
+#define WAVEGEN_DECLARE_ENGINE(name)                                  \
+  namespace name {                                                    \
+  Outcome Generate(const Call& call, bool bfloat16, int threads);     \
+  Peaks MeasurePeaks(long bytes);                                     \
+  }
+
+WAVEGEN_DECLARE_ENGINE(generic)
 #if defined(__x86_64__)
-namespace avx2 {
-Outcome Generate(const Call& call, bool bfloat16, int threads);
-}
-namespace avx512 {
-Outcome Generate(const Call& call, bool bfloat16, int threads);
-}
+WAVEGEN_DECLARE_ENGINE(avx2)
+WAVEGEN_DECLARE_ENGINE(avx512)
 #endif
+#undef WAVEGEN_DECLARE_ENGINE
 
 }  // namespace wavegen

@@ -1,0 +1,259 @@
+"""Times implementations of `wavenet_generate` in turn, so that a busy moment of the machine hits all of them."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wavegen.bench.torch_loop import torch_sampler
+from wavegen.errors import WavegenError
+from wavegen.kernels import native, wavenet_generate, wavenet_init_state
+from wavegen.kernels.wavenet.shapes import NETS, Net, Weights
+from wavegen.kernels.wavenet.state import input_table
+
+KEY = jax.random.key(0)
+STREAM_RATE = 16000
+"""Samples per second that count as real time."""
+_PRODUCTS = ("dilated", "residual", "skip", "hidden", "output")
+"""Weights that every sample is multiplied with."""
+_CHECKED = 64
+"""Samples whose outputs are compared with the reference's."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one implementation.
+
+    Attributes:
+        name: of the implementation.
+        precision: dtype of the weights.
+        batch: streams side by side.
+        threads: that could be used.
+        per_stream: samples per second and stream, median.
+        slowest: the same of the slowest round.
+        real_time: seconds of audio per second and stream, at 16 kHz.
+        gflops: floating-point operations per second in all, in 10^9.
+        share_of_arithmetic: of the measured peak of the threads in use; None where it was not measured.
+        share_of_bandwidth: bytes of weights that the samples would read if every step read each once, of what a
+            core was measured to read of a working set of that size; None where it was not measured.
+        error: largest difference of outputs from the float64 reference fed with the same tokens, relative to the
+            largest output; None where it was not measured.
+    """
+
+    name: str
+    precision: str
+    batch: int
+    threads: int
+    per_stream: float
+    slowest: float
+    real_time: float
+    gflops: float
+    share_of_arithmetic: float | None
+    share_of_bandwidth: float | None
+    error: float | None
+
+
+def find_net(name: str) -> Net:
+    """Return a network of `shapes.NETS`, or the one of the instrument that ships with the package."""
+    if name == "shipped":
+        return shipped_net()
+    if name not in NETS:
+        raise WavegenError(f"there is no network '{name}'; choose from {', '.join(NETS)}, shipped")
+    return NETS[name]
+
+
+def shipped_net() -> Net:
+    """Return the sizes of the network that `wavegen.load()` gives; its excitation is left out."""
+    from wavegen.generator import load
+    from wavegen.models.base import with_parameters
+    from wavegen.models.wavenet import WaveNet
+
+    generator = load()
+    model = with_parameters(generator.graph, generator.params)
+    if not isinstance(model, WaveNet):
+        raise WavegenError("the shipped instrument is not a WaveNet")
+    weights = model.weights()
+    _, taps, residual, gates = weights["dilated"].shape
+    skip, hidden = weights["hidden"].shape
+    return Net(
+        model.shape,
+        residual=residual,
+        gate=gates // 2,
+        skip=skip,
+        hidden=hidden,
+        kernel_size=taps,
+        input_kernel_size=input_table(weights).shape[0],
+        condition=weights["condition"].shape[1] if "condition" in weights else 0,
+        scalar_input="scalar" in weights,
+    )
+
+
+def jax_call(
+    net: Net, weights: Weights, batch: int, steps: int, implementation: str, **options: Any
+) -> tuple[jax.Array, ...]:
+    """Generate from silence, as the public call does it."""
+    state = wavenet_init_state(weights, net.shape, batch)
+    if net.condition:
+        frames = -(-steps // 64)
+        random = np.random.default_rng(0).standard_normal((batch, frames, net.condition), np.float32)
+        options |= {"condition": jnp.asarray(random), "condition_hop": 64}
+    return wavenet_generate(
+        weights, net.shape, state, steps, key=KEY, implementation=implementation, **options
+    )
+
+
+def _tokens(net: Net, weights: Weights, batch: int, steps: int, implementation: str) -> np.ndarray:
+    return np.asarray(jax_call(net, weights, batch, steps, implementation)[0])
+
+
+def largest_error(net: Net, weights: Weights, batch: int, implementation: str) -> float:
+    """Return the largest relative difference of teacher-forced outputs from the float64 reference."""
+    tokens, _, outputs = jax_call(net, weights, batch, _CHECKED, implementation, return_logits=True)
+    with jax.enable_x64(True):
+        exact = {name: jnp.asarray(np.asarray(w, np.float64)) for name, w in weights.items()}
+        expected = jax_call(net, exact, batch, _CHECKED, "reference", forced=tokens, return_logits=True)[2]
+        return float(np.abs(np.asarray(outputs) - expected).max() / np.abs(expected).max())
+
+
+def measure(
+    net: Net,
+    batch: int,
+    *,
+    implementations: Sequence[str],
+    precisions: Sequence[str] = ("float32",),
+    steps: int = 1000,
+    rounds: int = 9,
+    against_torch: bool = False,
+    check: bool = True,
+    report: Callable[[str], None] = lambda text: None,
+) -> list[Row]:
+    """Time every implementation with every precision, one round of each in turn.
+
+    Args:
+        net: sizes of the network; its weights are random.
+        batch: streams side by side.
+        implementations: names known to `wavenet_generate`.
+        precisions: dtypes of the weights.
+        steps: samples of each stream in a round.
+        rounds: of which the median counts.
+        against_torch: also time a plain PyTorch loop, in float32.
+        check: also compare the outputs with the reference's, which takes some seconds.
+        report: told what is going on.
+    """
+    samplers: dict[tuple[str, str], Callable[[], np.ndarray]] = {}
+    threads = native.settings().threads if "cpu" in implementations else os.cpu_count() or 1
+    weights = net.random_weights()
+    cast = {p: {name: w.astype(p) for name, w in weights.items()} for p in precisions}
+    for name in implementations:
+        for precision in precisions:
+            samplers[name, precision] = partial(_tokens, net, cast[precision], batch, steps, name)
+    if against_torch:
+        samplers["torch", "float32"] = torch_sampler(net, weights, batch, steps, KEY, threads)
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in samplers}
+    for (name, precision), sample in samplers.items():
+        report(f"compiling {name} {precision}")
+        sample()
+    for turn in range(rounds):
+        report(f"batch {batch}: round {turn + 1} of {rounds}")
+        for key, sample in samplers.items():
+            start = time.perf_counter()
+            sample()
+            seconds[key].append(time.perf_counter() - start)
+    size = sum(weights[name].size for name in _PRODUCTS)
+    has_peaks = jax.default_backend() == "cpu" and has_native_library()
+    rows = []
+    for (name, precision), times in seconds.items():
+        rate = steps / float(np.median(times))
+        bytes_read = size * jnp.dtype(precision).itemsize
+        arithmetic = bandwidth = None
+        if has_peaks:
+            operations, read = native.peaks(bytes_read)
+            used = min(threads, batch) if name == "cpu" else threads
+            arithmetic, bandwidth = 2 * size * rate * batch / (operations * used), bytes_read * rate / read
+        report(f"checking {name} {precision}")
+        rows.append(
+            Row(
+                name=name,
+                precision=precision,
+                batch=batch,
+                threads=threads,
+                per_stream=rate,
+                slowest=steps / max(times),
+                real_time=rate / STREAM_RATE,
+                gflops=2e-9 * size * rate * batch,
+                share_of_arithmetic=arithmetic,
+                share_of_bandwidth=bandwidth,
+                error=largest_error(net, cast[precision], batch, name) if check and name != "torch" else None,
+            )
+        )
+    return rows
+
+
+def has_native_library() -> bool:
+    """Return whether the CPU sampler, and the measurement of its peaks, can run."""
+    try:
+        native.load()
+    except NotImplementedError:
+        return False
+    return True
+
+
+def machine() -> dict[str, Any]:
+    """Return what a figure depends on."""
+    model = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+        model = names[0] if names else model
+    return {
+        "processor": model,
+        "processors": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "native": native.status(),
+    }
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return rows as text; the last column compares with the last row of the same batch."""
+    heads = (
+        "",
+        "weights",
+        "batch",
+        "kHz/stream",
+        "kHz",
+        "x real time",
+        "GFLOP/s",
+        "of peak",
+        "of reading",
+        "error",
+    )
+    lines = ["{:<10}{:<10}{:>6}{:>12}{:>9}{:>13}{:>9}{:>9}{:>12}{:>10}{:>8}".format(*heads, "x last")]
+    for row in rows:
+        last = [other for other in rows if other.batch == row.batch][-1]
+        shares = [
+            "-" if share is None else f"{share:.0%}"
+            for share in (row.share_of_arithmetic, row.share_of_bandwidth)
+        ]
+        error = "-" if row.error is None else f"{row.error:.1e}"
+        lines.append(
+            f"{row.name:<10}{row.precision:<10}{row.batch:>6}{row.per_stream / 1e3:>12.2f}"
+            f"{row.per_stream * row.batch / 1e3:>9.2f}{row.real_time:>13.2f}{row.gflops:>9.1f}"
+            f"{shares[0]:>9}{shares[1]:>12}{error:>10}{row.per_stream / last.per_stream:>8.2f}"
+        )
+    return "\n".join(lines)
+
+
+def to_json(net: str, rows: Sequence[Row]) -> str:
+    """Return the machine and the rows as JSON."""
+    return json.dumps({"net": net, "machine": machine(), "rows": [asdict(row) for row in rows]}, indent=2)
