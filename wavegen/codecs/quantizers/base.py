@@ -22,8 +22,8 @@ class Quantized(NamedTuple):
             codes; gradients go straight through to the input.
         losses: float32 scalars. "commitment" pulls latents to their entries, "codebook" entries to their latents;
             both are means over batch and frames, summed over levels, and 0 where the quantizer has no such loss.
-        statistics: sums over the batch, free of gradients. "counts" [K V], int32: how often each entry was used.
-            Sums of several batches are those of one large batch, so add them up, over devices or an epoch.
+        statistics: of the whole batch, on however many devices it lies; free of gradients. "counts" [K V], int32:
+            how often each entry was used; add those of several batches up. And whatever else `update` reads.
     """
 
     codes: Tokens
@@ -35,14 +35,14 @@ class Quantized(NamedTuple):
 class Quantizer(nnx.Module):
     """Latent vectors in, `codebooks` integers a frame out, and back.
 
-    Both methods are pure: neither changes the module. Arithmetic is float32 whatever the dtype of the input.
+    Arithmetic is float32 whatever the dtype of the input. `quantize` and `decode` do not change the module.
 
     Laws, tested for every member:
 
     - codes lie in `[0, codebook_size)`, and `decode(codes)` equals the quantized latents;
-    - row `i` of a batch is quantized exactly as the same row alone;
-    - codes of fewer levels are a prefix of the codes of more, and on average every level lowers the error;
-    - counts do not depend on how a batch is spread over devices.
+    - a row of a batch is quantized as the same row alone;
+    - codes of fewer levels are a prefix of the codes of more, and once trained every level lowers the mean error;
+    - an update does not depend on how the batch is spread over devices.
 
     Attributes:
         width: of the latents.
@@ -81,6 +81,17 @@ class Quantizer(nnx.Module):
             WavegenError: more levels than there are codebooks.
         """
 
+    @abstractmethod
+    def update(self, statistics: dict[str, Array]) -> None:
+        """Learn what no gradient reaches, after each training step.
+
+        This changes the module, by arithmetic that can be traced: in a jitted step call it on the module that was
+        merged there, and split the module again. Without such weights it does nothing.
+
+        Args:
+            statistics: of the step's batch, all levels.
+        """
+
     def _used(
         self, latents: Float[Array, "B N D"], levels: int | Int[Array, "B"] | None
     ) -> Bool[Array, "K B"]:
@@ -94,7 +105,9 @@ class Quantizer(nnx.Module):
         if levels is None or isinstance(levels, int):
             count = self.codebooks if levels is None else levels
             if not 1 <= count <= self.codebooks:
-                raise WavegenError(f"expected 1 to {self.codebooks} levels, got {levels}; leave it out for all")
+                raise WavegenError(
+                    f"expected 1 to {self.codebooks} levels, got {levels}; leave it out for all"
+                )
             return jnp.ones((count, batch), bool)
         if levels.shape != (batch,):
             raise WavegenError(
@@ -109,6 +122,17 @@ class Quantizer(nnx.Module):
                 f"expected codes of 1 to {self.codebooks} levels, got {list(codes.shape)}; "
                 "use the quantizer that wrote them"
             )
+
+
+def require_sizes(**sizes: int) -> None:
+    """Check the arguments of a quantizer.
+
+    Raises:
+        WavegenError: a size is under 1.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise WavegenError(f"expected {name} of at least 1, got {size}; choose a positive size")
 
 
 def straight_through(

@@ -11,10 +11,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from wavegen.codecs.quantizers.base import Quantized, Quantizer, straight_through
+from wavegen.codecs.quantizers.base import Quantized, Quantizer, require_sizes, straight_through
 from wavegen.codecs.quantizers.residual import decode_levels, mean_of_used, quantize_levels
 from wavegen.codecs.quantizers.usage import count_codes
-from wavegen.errors import WavegenError
 from wavegen.kernels import nearest_code
 from wavegen.models.initial import normal, zeros
 from wavegen.types import Tokens
@@ -51,10 +50,9 @@ class ResidualVQ(Quantizer):
         codebook_width: int = 8,
         random: np.random.Generator,
     ) -> None:
-        sizes = {"width": width, "codebooks": codebooks, "codebook_size": codebook_size}
-        for name, size in (sizes | {"codebook_width": codebook_width}).items():
-            if size < 1:
-                raise WavegenError(f"expected {name} of at least 1, got {size}; choose a positive size")
+        require_sizes(
+            width=width, codebooks=codebooks, codebook_size=codebook_size, codebook_width=codebook_width
+        )
         self.width, self.codebooks, self.codebook_size = width, codebooks, codebook_size
         self.project_in = normal(random, codebooks, width, codebook_width, scale=width**-0.5)
         self.project_in_bias = zeros(codebooks, codebook_width)
@@ -81,6 +79,9 @@ class ResidualVQ(Quantizer):
         return decode_levels(
             lambda code, w: _project_out(w["codebook"][code], w), codes, self._weights(), self.width
         )
+
+    def update(self, statistics: dict[str, Array]) -> None:
+        """Nothing: all weights learn by gradient."""
 
     def _weights(self) -> dict[str, Float[Array, "K ..."]]:
         names = ("project_in", "project_in_bias", "codebook", "project_out", "project_out_bias")
