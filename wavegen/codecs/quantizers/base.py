@@ -109,11 +109,6 @@ class Quantizer(nnx.Module):
                     f"expected 1 to {self.codebooks} levels, got {levels}; leave it out for all"
                 )
             return jnp.ones((count, batch), bool)
-        if levels.shape != (batch,):
-            raise WavegenError(
-                f"expected one number of levels for each of {batch} rows, got {list(levels.shape)}; "
-                "draw as many as the batch has rows"
-            )
         return jnp.arange(self.codebooks)[:, None] < levels[None]
 
     def _check_codes(self, codes: Tokens) -> None:
