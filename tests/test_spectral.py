@@ -149,14 +149,14 @@ def test_half_precision_audio_is_measured_in_float32() -> None:
 def test_stft_loss_by_hand() -> None:
     """An estimate twice as loud: convergence 1, log magnitudes ln 2 apart."""
     target = jnp.asarray(noise(8, 2, 400))
-    loss = multi_resolution_stft_loss(2 * target, target, resolutions=((64, 16, 64),))
+    loss = jax.jit(partial(multi_resolution_stft_loss, resolutions=((64, 16, 64),)))(2 * target, target)
     np.testing.assert_allclose(loss, 1 + np.log(2), rtol=1e-4)
 
 
 def test_mel_loss_by_hand() -> None:
     """An estimate ten times as loud: one factor of ten in every scale."""
     target = jnp.asarray(noise(9, 2, 400))
-    loss = multi_scale_mel_loss(10 * target, target, sample_rate=RATE, scales=((128, 10), (256, 20)))
+    loss = jax.jit(LOSSES["mel"])(10 * target, target)
     np.testing.assert_allclose(loss, 2, rtol=1e-4)
 
 
@@ -165,7 +165,7 @@ def test_si_sdr_by_hand() -> None:
     other = np.cos(2 * np.pi * np.arange(400) / 40)
     target = jnp.asarray(np.stack([tone, tone, 0 * tone]), jnp.float32)
     estimate = jnp.asarray(np.stack([tone + 0.1 * other, -3 * tone + 3 * other + 7, tone]), jnp.float32)
-    np.testing.assert_allclose(si_sdr(estimate, target), [20, 0, -80], atol=1e-3)
+    np.testing.assert_allclose(jax.jit(si_sdr)(estimate, target), [20, 0, -80], atol=1e-3)
 
 
 @pytest.mark.parametrize(
