@@ -48,6 +48,7 @@ def noise(seed: int, *shape: int) -> jax.Array:
 
 
 LATENTS = noise(1, BATCH, FRAMES, WIDTH)
+RANDOM = np.random.default_rng(0)
 quantize = nnx.jit(
     lambda q, latents, levels=None: q.quantize(latents, levels=levels), static_argnames="levels"
 )
@@ -400,17 +401,11 @@ def test_counts_by_hand() -> None:
         (lambda: make("EMA").quantize(LATENTS, levels=0), "expected 1 to 3 levels, got 0"),
         (lambda: make("FSQ").decode(jnp.zeros((1, 1, 2), jnp.int32)), r"1 to 1 levels, got \[1, 1, 2\]"),
         (lambda: make("EMA").update({"counts": jnp.zeros((2, 16), jnp.int32)}), "3 levels, got 2"),
-        (lambda: make("EMA").start(LATENTS[:, :3], random=np.random.default_rng(0)), "at least 16 vectors"),
-        (
-            lambda: ResidualVQ(6, codebooks=0, random=np.random.default_rng(0)),
-            "codebooks of at least 1, got 0",
-        ),
-        (
-            lambda: EMAResidualVQ(6, decay=1.0, random=np.random.default_rng(0)),
-            "decay from 0 to below 1, got 1",
-        ),
-        (lambda: FSQ(6, sizes=(8, 1), random=np.random.default_rng(0)), r"sizes from 2 to 256 .* \(8, 1\)"),
-        (lambda: FSQ(6, sizes=(8, 8), codebooks=7, random=np.random.default_rng(0)), "got 7 codebooks"),
+        (lambda: make("EMA").start(LATENTS[:, :3], random=RANDOM), "at least 16 vectors"),
+        (lambda: ResidualVQ(6, codebooks=0, random=RANDOM), "codebooks of at least 1, got 0"),
+        (lambda: EMAResidualVQ(6, decay=1.0, random=RANDOM), "decay from 0 to below 1, got 1"),
+        (lambda: FSQ(6, sizes=(8, 1), random=RANDOM), r"sizes from 2 to 256 .* \(8, 1\)"),
+        (lambda: FSQ(6, sizes=(8, 8), codebooks=7, random=RANDOM), "got 7 codebooks"),
     ],
 )
 def test_bad_arguments_are_named(call, message: str) -> None:

@@ -27,8 +27,8 @@ class ResidualVQ(Quantizer):
         c = argmin_k |p(r)/|p(r)| - E_k/|E_k||,   quantized residual = q(E_c),   next residual = r - q(E_c)
 
     The entry itself is used, not its direction. Its gradient goes straight through to p(r), so that the gradient of
-    the sum over levels to the latents is `I - (I - A_1 B_1)(I - A_2 B_2)...`: one at full rank, whatever the number of
-    levels. Losses are means over the few dimensions, summed over levels; DAC weighs "codebook" 1 and "commitment" 0.25.
+    the sum over levels to the latents is `I - (I - A_1 B_1)(I - A_2 B_2)...`.
+    Losses are means over the few dimensions, summed over levels; DAC weighs "codebook" 1 and "commitment" 0.25.
 
     Args:
         width: of the latents.
