@@ -1,0 +1,20 @@
+"""Latent vectors to integers and back: residual, finite scalar, by gradient or by averages."""
+
+from wavegen.codecs.quantizers.base import Quantized, Quantizer, draw_levels
+from wavegen.codecs.quantizers.ema import Average, EMAResidualVQ
+from wavegen.codecs.quantizers.factorised import ResidualVQ
+from wavegen.codecs.quantizers.fsq import FSQ
+from wavegen.codecs.quantizers.usage import CodeUsage, code_usage, count_codes
+
+__all__ = [
+    "FSQ",
+    "Average",
+    "CodeUsage",
+    "EMAResidualVQ",
+    "Quantized",
+    "Quantizer",
+    "ResidualVQ",
+    "code_usage",
+    "count_codes",
+    "draw_levels",
+]

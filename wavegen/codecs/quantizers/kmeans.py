@@ -1,0 +1,58 @@
+"""K-means: entries that lie in the middle of the rows nearest to them (Lloyd 1982)."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from wavegen.errors import WavegenError
+from wavegen.kernels import nearest_code
+
+
+def kmeans(
+    rows: Float[Array, "N D"], size: int, *, iterations: int, random: np.random.Generator
+) -> tuple[Float[Array, "V D"], Int[Array, "N"]]:
+    """Cluster rows.
+
+    The first entries are rows drawn without replacement. An entry to which no row is nearest stays where it is.
+
+    Args:
+        rows: at least `size`.
+        size: of the codebook, V.
+        iterations: assignments and means.
+        random: draws the first entries.
+
+    Returns:
+        The float32 entries, and the nearest one of each row.
+
+    Raises:
+        WavegenError: fewer rows than entries.
+    """
+    if len(rows) < size:
+        raise WavegenError(
+            f"expected at least {size} vectors to place {size} entries, got {len(rows)}; take more audio"
+        )
+    rows = rows.astype(jnp.float32)
+    first = jnp.asarray(random.choice(len(rows), size, replace=False), jnp.int32)
+    return _lloyd(rows, rows[first], iterations=iterations)
+
+
+def sum_by_code(rows: Float[Array, "N D"], codes: Int[Array, "N"], size: int) -> Float[Array, "V D"]:
+    """The sum of the rows of each code."""
+    return jnp.zeros((size, rows.shape[1]), rows.dtype).at[codes].add(rows)
+
+
+@partial(jax.jit, static_argnames="iterations")
+def _lloyd(
+    rows: Float[Array, "N D"], entries: Float[Array, "V D"], *, iterations: int
+) -> tuple[Float[Array, "V D"], Int[Array, "N"]]:
+    def iterate(_: Int[Array, ""], entries: Float[Array, "V D"]) -> Float[Array, "V D"]:
+        codes = nearest_code(rows, entries)
+        counts = jnp.bincount(codes, length=len(entries))[:, None]
+        return jnp.where(counts > 0, sum_by_code(rows, codes, len(entries)) / jnp.maximum(counts, 1), entries)
+
+    entries = lax.fori_loop(0, iterations, iterate, entries)
+    return entries, nearest_code(rows, entries)

@@ -1,0 +1,54 @@
+"""How well codebooks are used: figures from histograms of codes.
+
+Figures of one batch understate it: a batch of n frames can use no more than n entries. Add up the counts of an epoch.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from wavegen.types import Tokens
+
+
+class CodeUsage(NamedTuple):
+    """Figures of a histogram; a level without any codes has entropy 0 and perplexity 1.
+
+    Attributes:
+        entropy: of each level's codes, in bits; at most log2 V.
+        perplexity: 2^entropy: how many equally frequent entries would say as much; at most V.
+        used: share of each level's entries that occur at all, 0 to 1.
+        efficiency: entropy of all levels over the bits that their codes take, 0 to 1.
+    """
+
+    entropy: Float[Array, "K"]
+    perplexity: Float[Array, "K"]
+    used: Float[Array, "K"]
+    efficiency: Float[Array, ""]
+
+
+def count_codes(
+    codes: Tokens, codebook_size: int, used: Bool[Array, "K B"] | None = None
+) -> Int[Array, "K V"]:
+    """How often each level used each of its entries, int32.
+
+    Args:
+        codes: in `[0, codebook_size)`.
+        codebook_size: V.
+        used: the rows of each level that count; None is all.
+    """
+    batch, _, levels = codes.shape
+    weight = jnp.ones((levels, batch), jnp.int32) if used is None else used.astype(jnp.int32)
+    level = jnp.broadcast_to(jnp.arange(levels)[None, None], codes.shape)
+    counts = jnp.zeros((levels, codebook_size), jnp.int32)
+    return counts.at[level, codes].add(jnp.broadcast_to(weight.T[:, None], codes.shape))
+
+
+def code_usage(counts: Int[Array, "K V"]) -> CodeUsage:
+    """The figures of a histogram, from `count_codes` or the "counts" of `Quantized.statistics`, summed as desired."""
+    levels, size = counts.shape
+    share = counts / jnp.maximum(counts.sum(axis=1, keepdims=True), 1)
+    # 0 log 0 is 0.
+    entropy = -jnp.sum(share * jnp.log2(jnp.where(counts > 0, share, 1)), axis=1)
+    bits = levels * jnp.log2(jnp.float32(max(size, 2)))
+    return CodeUsage(entropy, 2**entropy, jnp.mean(counts > 0, axis=1), entropy.sum() / bits)
