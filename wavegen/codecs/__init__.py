@@ -2,7 +2,7 @@
 
 from wavegen.codecs.base import Codec
 from wavegen.codecs.mulaw import Linear, MuLaw, Sashimi
-from wavegen.config import CodecConfig, LinearConfig, MuLawConfig
+from wavegen.config.codecs import CodecConfig, LinearConfig, MuLawConfig, SashimiConfig
 
 
 def make_codec(config: CodecConfig) -> Codec:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import log1p
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -34,6 +35,7 @@ def expand(u: Float[np.ndarray, "V"], mu: float) -> Float[np.ndarray, "V"]:
     return (np.sign(u) * np.expm1(np.abs(u) * log1p(mu)) / mu).astype(np.float32)
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class MuLaw(Codec):
     """Mu-law companding with `mu = levels - 1`.
@@ -84,6 +86,7 @@ class MuLaw(Codec):
         return jnp.asarray(points)[tokens[..., 0]]
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Linear(Codec):
     """Uniform steps: `q = round(x levels / 2) + levels / 2`, `x = (q - levels / 2) / (levels / 2)`.
@@ -132,6 +135,7 @@ class Linear(Codec):
         return (tokens[..., 0].astype(jnp.float32) - half) / half
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Sashimi(Codec):
     """The 8-bit coding of Goel et al. 2022, "It's Raw! Audio Generation with State-Space Models".

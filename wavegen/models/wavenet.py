@@ -12,7 +12,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from wavegen.config import FeatureConditionConfig, MixtureHeadConfig, NoteConditionConfig, WaveNetConfig
+from wavegen.config.models import (
+    FeatureConditionConfig,
+    MixtureHeadConfig,
+    NoteConditionConfig,
+    WaveNetConfig,
+)
 from wavegen.errors import WavegenError
 from wavegen.kernels import wavenet_generate, wavenet_init_state, wavenet_prefill
 from wavegen.kernels.wavenet.forward import wavenet_forward

@@ -1,0 +1,53 @@
+"""Where recordings come from and how they become batches."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from wavegen.config.section import Section
+from wavegen.data.splits import LabelPattern, SplitRule
+
+
+class SplitConfig(Section):
+    """Which files are held out: a fraction (chosen by a hash of the name) or a rule on a label, ``"take=0-4"``."""
+
+    valid: float | str = 0.05
+    test: float | str = 0.05
+
+    @model_validator(mode="after")
+    def _rules_can_be_read(self) -> "SplitConfig":
+        SplitRule({"test": self.test, "valid": self.valid})
+        return self
+
+
+class AugmentConfig(Section):
+    """Random changes of a training crop, made on the device."""
+
+    gain_db: float = Field(0.0, ge=0, le=40, description="gain drawn evenly from [-gain_db, 0] dB")
+    polarity: bool = Field(False, description="flip the sign of half of the crops")
+    input_noise: float = Field(
+        0.0, ge=0, le=64, description="standard deviation, in levels, of noise on what the model reads alone"
+    )
+
+
+class DataConfig(Section):
+    """Where the recordings are and how they become batches."""
+
+    path: str | None = Field(None, description="recordings, or a prepared dataset; none: the built-in corpus")
+    sample_rate: int = Field(16000, ge=1000, le=384000, description="Hz")
+    label_pattern: str | None = Field(None, description="'{digit}_{speaker}_{take}' or 'folder'")
+    split: SplitConfig = SplitConfig()
+    trim_silence_db: float | None = Field(None, gt=0, description="drop edges this far below the peak")
+    backend: Literal["memmap", "array_record"] = "memmap"
+    cache: str = Field("cache", description="folder for datasets prepared from a plain folder")
+    crop: int = Field(8192, ge=16, description="samples per training example")
+    batch_size: int = Field(8, ge=1, description="examples per step, over all devices and accumulation steps")
+    augment: AugmentConfig = AugmentConfig()
+    prefetch: int = Field(4, ge=0, description="batches read ahead")
+    corpus_minutes: float = Field(12.0, gt=0, le=600, description="length of the built-in corpus")
+
+    @model_validator(mode="after")
+    def _pattern_can_be_read(self) -> "DataConfig":
+        if self.label_pattern is not None:
+            LabelPattern(self.label_pattern)
+        return self

@@ -1,0 +1,67 @@
+"""One experiment: all sections, and whether they fit."""
+
+from pydantic import Field, model_validator
+
+from wavegen.config.codecs import CodecConfig, MuLawConfig
+from wavegen.config.data import DataConfig
+from wavegen.config.models import ModelConfig, WaveNetConfig
+from wavegen.config.section import Section
+from wavegen.config.training import OptimizerConfig, SamplingConfig, TrainingConfig
+
+VERSION = 1
+
+
+class Config(Section):
+    """One experiment."""
+
+    version: int = Field(VERSION, ge=VERSION, le=VERSION)
+    name: str = Field("run", pattern=r"^[\w.-]+$", description="the run folder is runs/NAME")
+    seed: int = Field(0, ge=0, lt=2**32)
+    data: DataConfig = DataConfig()
+    codec: CodecConfig = MuLawConfig()
+    model: ModelConfig = WaveNetConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    sampling: SamplingConfig = SamplingConfig()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Config":
+        if isinstance(self.model, WaveNetConfig):
+            self._wavenet_fits(self.model)
+        if self.model.kind == "wave_vq" and self.codec != MuLawConfig():
+            raise ValueError("a codec learns from waveforms: leave the section codec out")
+        if self.model.kind == "bert" and self.codec.kind in ("mulaw", "linear", "sashimi"):
+            raise ValueError(
+                f"a masked model needs a learned codec, got codec.kind={self.codec.kind}; "
+                "say codec.run=runs/NAME of a codec run"
+            )
+        if self.data.batch_size % self.optimizer.accumulate:
+            raise ValueError(
+                f"batch_size {self.data.batch_size} must be a multiple of accumulate {self.optimizer.accumulate}"
+            )
+        if self.optimizer.warmup_steps >= self.training.steps:
+            raise ValueError(
+                f"warmup_steps {self.optimizer.warmup_steps} must be less than training.steps {self.training.steps}"
+            )
+        if self.training.sample_every % self.training.evaluate_every:
+            raise ValueError(
+                f"sample_every {self.training.sample_every} must be a multiple of "
+                f"evaluate_every {self.training.evaluate_every}"
+            )
+        return self
+
+    def _wavenet_fits(self, model: WaveNetConfig) -> None:
+        levels = getattr(self.codec, "levels", 256)
+        if self.codec.kind not in ("mulaw", "linear", "sashimi"):
+            raise ValueError(
+                f"a WaveNet models samples, got codec.kind={self.codec.kind}; use mulaw or linear, and "
+                "model.local.kind=codes to condition it on a codec's tokens"
+            )
+        if model.head.kind == "softmax" and levels > 4096:
+            raise ValueError(f"a softmax over {levels} levels is too wide; use model.head.kind=mixture")
+        if model.input == "embedding" and levels > 4096:
+            raise ValueError(f"an embedding of {levels} levels is too large; use model.input=scalar")
+        if model.local is not None and self.data.crop % model.local.hop_length:
+            raise ValueError(
+                f"crop {self.data.crop} must be a multiple of local.hop_length {model.local.hop_length}"
+            )

@@ -1,0 +1,174 @@
+"""Configurations as YAML files with overrides, checked with one line that says what is wrong."""
+
+import copy
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from wavegen.config.experiment import VERSION, Config
+from wavegen.errors import WavegenError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads ``1e-4`` as text; this one reads it as the number that was meant."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$"),
+    list("-+0123456789."),
+)
+
+
+def _yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise WavegenError(f"{source} is not valid YAML: {reason}") from None
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The configuration classes that a field may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) is Annotated:
+        return _sections(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [section for option in get_args(annotation) for section in _sections(option)]
+    return []
+
+
+def _all_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        keys.append(prefix + name)
+        for inner in _sections(field.annotation):
+            keys.extend(_all_keys(inner, f"{prefix}{name}."))
+    return list(dict.fromkeys(keys))
+
+
+def _complete(tree: dict, section: type[BaseModel], prefix: str = "") -> None:
+    """Refuses unknown keys, and names the default kind where none is, so that ``codec.levels=1024`` alone works."""
+    for name, value in tree.items():
+        if name not in section.model_fields:
+            raise _unknown_key(f"{prefix}{name}", section)
+        field = section.model_fields[name]
+        options = _sections(field.annotation)
+        if not (options and isinstance(value, dict)):
+            continue
+        if len(options) > 1 and "kind" not in value:
+            # The default's kind, unless all that another needs is there: {run: ...} is a trained codec.
+            defaults = [option for option in options if isinstance(field.default, option)]
+            if chosen := [o for o in options if set() < _required(o) <= value.keys()] or defaults:
+                value["kind"] = chosen[0].model_fields["kind"].default
+        for option in options:
+            if len(options) == 1 or option.model_fields["kind"].default == value.get("kind"):
+                _complete(value, option, f"{prefix}{name}.")
+
+
+def _required(section: type[BaseModel]) -> set[str]:
+    return {name for name, field in section.model_fields.items() if field.is_required()}
+
+
+def _unknown_key(key: str, section: type[BaseModel]) -> WavegenError:
+    known = _all_keys(Config)
+    near = difflib.get_close_matches(key, known, n=2, cutoff=0.5)
+    near += [k for k in known if k.split(".")[-1] == key.split(".")[-1] and k not in near][:2]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(section.model_fields)}"
+    return WavegenError(f"unknown configuration key '{key}'; {hint}")
+
+
+def _apply(tree: dict, override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise WavegenError(
+            f"an override is written key=value, for example optimizer.learning_rate=1e-3; got '{override}'"
+        )
+    *parents, leaf = key.split(".")
+    node = tree
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            child = node[parent] = {}
+        node = child
+    node[leaf] = _yaml(text, f"the value of '{key}'")
+
+
+def resolve(tree: dict, overrides: Sequence[str] = ()) -> Config:
+    """Checks a plain tree (as read from YAML or a checkpoint), with overrides, into a ``Config``.
+
+    Args:
+        tree: nested dictionaries; missing keys take their defaults.
+        overrides: ``a.b=c`` texts; the value is read as YAML.
+
+    Returns:
+        The frozen configuration.
+
+    Raises:
+        WavegenError: an unknown key, a value out of range, parts that do not fit, a newer version.
+    """
+    tree = copy.deepcopy(tree)
+    for override in overrides:
+        _apply(tree, override)
+    version = tree.get("version", VERSION)
+    if version != VERSION:
+        raise WavegenError(
+            f"the configuration has version {version}, this wavegen reads version {VERSION}; update wavegen"
+        )
+    _complete(tree, Config)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(_place(Config, first["loc"])) or "config"
+        message = first["msg"].removeprefix("Value error, ")
+        got = f" (got {first['input']!r})" if not isinstance(first["input"], dict) else ""
+        raise WavegenError(f"configuration error at {place}: {message}{got}") from None
+
+
+def _place(section: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Pydantic's place without the kinds of the sections that it went through, which are no keys."""
+    if not location or location[0] not in section.model_fields:
+        return [str(part) for part in location]
+    name, rest = str(location[0]), location[1:]
+    options = _sections(section.model_fields[name].annotation)
+    if len(options) > 1 and rest:
+        options, rest = [o for o in options if o.model_fields["kind"].default == rest[0]], rest[1:]
+    return [name, *(_place(options[0], rest) if options else map(str, rest))]
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads one experiment.
+
+    Args:
+        path: a YAML file.
+        overrides: ``a.b=c`` texts.
+
+    Returns:
+        The frozen configuration.
+
+    Raises:
+        WavegenError: the file is missing, is not YAML, or does not pass ``resolve``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        there = sorted(p.as_posix() for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.as_posix(), there, n=2, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise WavegenError(f"no configuration file {path}{hint}")
+    tree = _yaml(path.read_text(), str(path)) or {}
+    if not isinstance(tree, dict):
+        raise WavegenError(f"{path} must hold key: value pairs, got {type(tree).__name__}")
+    return resolve(tree, overrides)
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML text that ``load_config`` reads back identically."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -1,0 +1,229 @@
+"""The networks."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from wavegen.config.codecs import LearnedCodecConfig
+from wavegen.config.section import Section
+
+
+class SoftmaxHeadConfig(Section):
+    """One logit per token."""
+
+    kind: Literal["softmax"] = "softmax"
+
+
+class MixtureHeadConfig(Section):
+    """Discretised mixture of logistics; for many levels (16 bit), where a softmax is too wide."""
+
+    kind: Literal["mixture"] = "mixture"
+    components: int = Field(10, ge=1, le=64)
+    linear_prediction: int = Field(
+        0, ge=0, le=64, description="order of the linear prediction that shifts the means; 0 is none"
+    )
+
+
+HeadConfig = Annotated[SoftmaxHeadConfig | MixtureHeadConfig, Field(discriminator="kind")]
+
+
+def _factors_divide_the_hop(section: Any) -> Any:
+    if min(section.upsample, default=1) < 1 or section.hop_length % math.prod(section.upsample):
+        raise ValueError(f"upsample factors {section.upsample} must divide hop_length {section.hop_length}")
+    return section
+
+
+class FeatureConditionConfig(Section):
+    """Local conditioning on the dataset's features at frame rate, with learned upsampling."""
+
+    kind: Literal["features"] = "features"
+    width: int = Field(..., ge=1, description="values per frame")
+    channels: int = Field(64, ge=1, description="condition channels after the encoder")
+    hop_length: int = Field(..., ge=1, description="samples per frame")
+    upsample: tuple[int, ...] = Field(
+        (), description="learned upsampling factors; what remains of the hop is held constant"
+    )
+
+    _factors = model_validator(mode="after")(_factors_divide_the_hop)
+
+
+class NoteConditionConfig(Section):
+    """Conditioning on one melody: note features at frame rate and a sine excitation at the note's pitch."""
+
+    kind: Literal["notes"] = "notes"
+    channels: int = Field(32, ge=1)
+    hop_length: int = Field(80, ge=1, description="samples per frame")
+    harmonics: int = Field(2, ge=0, le=16, description="sine and cosine pairs in the excitation")
+
+
+class MelConditionConfig(Section):
+    """Conditioning on the log-mel spectrogram of the clip itself: a vocoder of spectrograms."""
+
+    kind: Literal["mel"] = "mel"
+    bands: int = Field(80, ge=1, le=512)
+    n_fft: int = Field(1024, ge=16, le=65536, description="samples of a frame")
+    hop_length: int = Field(256, ge=1, description="samples between frames")
+    channels: int = Field(64, ge=1, description="condition channels after the encoder")
+    upsample: tuple[int, ...] = Field((), description="as for features")
+
+    _factors = model_validator(mode="after")(_factors_divide_the_hop)
+
+
+class CodeConditionConfig(Section):
+    """Conditioning on the tokens of a learned codec: a vocoder of tokens."""
+
+    kind: Literal["codes"] = "codes"
+    codec: LearnedCodecConfig
+    hop_length: int = Field(..., ge=1, description="the codec's, in samples")
+    channels: int = Field(64, ge=1, description="condition channels after the encoder")
+    upsample: tuple[int, ...] = Field((), description="as for features")
+
+    _factors = model_validator(mode="after")(_factors_divide_the_hop)
+
+
+LocalConditionConfig = Annotated[
+    FeatureConditionConfig | NoteConditionConfig | MelConditionConfig | CodeConditionConfig,
+    Field(discriminator="kind"),
+]
+
+
+class WaveNetConfig(Section):
+    """WaveNet (van den Oord et al. 2016, arXiv:1609.03499)."""
+
+    kind: Literal["wavenet"] = "wavenet"
+    kernel_size: int = Field(2, ge=2, le=16)
+    dilations: tuple[int, ...] = Field((1, 2, 4, 8, 16, 32, 64, 128, 256, 512), min_length=1)
+    cycles: int = Field(2, ge=1, le=16, description="how many times the dilations are repeated")
+    residual_channels: int = Field(64, ge=1, le=4096)
+    gate_channels: int = Field(64, ge=1, le=4096, description="width of each half of the gate")
+    skip_channels: int = Field(128, ge=1, le=8192)
+    head_channels: int = Field(128, ge=1, le=8192)
+    input: Literal["embedding", "scalar"] = "embedding"
+    input_kernel_size: int = Field(1, ge=1, le=64)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    head: HeadConfig = SoftmaxHeadConfig()
+    global_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
+    global_channels: int = Field(16, ge=1)
+    local: LocalConditionConfig | None = None
+
+    @model_validator(mode="after")
+    def _positive_dilations(self) -> "WaveNetConfig":
+        if min(self.dilations) < 1:
+            raise ValueError(f"dilations must be at least 1, got {self.dilations}")
+        if len(self.dilations) * self.cycles > 256:
+            raise ValueError(f"{len(self.dilations)} dilations x {self.cycles} cycles is over 256 layers")
+        return self
+
+
+class ResidualVQConfig(Section):
+    """Residual VQ with factorised, normalised codebooks learned by gradient (DAC)."""
+
+    kind: Literal["residual"] = "residual"
+    codebooks: int = Field(4, ge=1, le=64)
+    codebook_size: int = Field(1024, ge=2, le=65536)
+    codebook_width: int = Field(8, ge=1, le=1024, description="dimensions in which entries are compared")
+
+
+class FSQConfig(Section):
+    """Finite scalar quantization, residual with more than one codebook."""
+
+    kind: Literal["fsq"] = "fsq"
+    codebooks: int = Field(1, ge=1, le=64)
+    sizes: tuple[int, ...] = Field((8, 5, 5, 5), min_length=1, description="steps of each dimension")
+
+
+class EMAConfig(Section):
+    """Residual VQ with moving averages, k-means start and restart of dead entries (EnCodec)."""
+
+    kind: Literal["ema"] = "ema"
+    codebooks: int = Field(4, ge=1, le=64)
+    codebook_size: int = Field(1024, ge=2, le=65536)
+    decay: float = Field(0.99, ge=0, lt=1)
+    restart: float = Field(0.1, ge=0, lt=1, description="share of an even share below which an entry is dead")
+
+
+QuantizerConfig = Annotated[ResidualVQConfig | FSQConfig | EMAConfig, Field(discriminator="kind")]
+
+
+class CodecLossConfig(Section):
+    """Weights of the parts of a codec's loss."""
+
+    mel: float = Field(15.0, ge=0, description="multi-scale log-mel distance")
+    stft: float = Field(1.0, ge=0, description="multi-resolution STFT loss")
+    waveform: float = Field(1.0, ge=0, description="mean absolute difference of samples")
+    commitment: float = Field(0.25, ge=0)
+    codebook: float = Field(1.0, ge=0)
+
+
+class WaveVQConfig(Section):
+    """A waveform codec: convolutional autoencoder with a quantizer (DAC, arXiv:2306.06546)."""
+
+    kind: Literal["wave_vq"] = "wave_vq"
+    strides: tuple[int, ...] = Field(
+        (), description="of the blocks, their product is the hop; none: the preset of the sample rate"
+    )
+    width: int = Field(32, ge=1, le=1024, description="channels of the encoder's first layer")
+    decoder_width: int = Field(512, ge=1, le=8192, description="channels of the decoder's first layer")
+    latent_width: int = Field(128, ge=1, le=8192)
+    causal: bool = Field(False, description="look at no later samples, so that codes can stream")
+    quantizer: QuantizerConfig = ResidualVQConfig()
+    quantizer_dropout: float = Field(0.5, ge=0, le=1, description="share of clips coded with fewer codebooks")
+    loss: CodecLossConfig = CodecLossConfig()
+
+    @property
+    def global_fields(self) -> tuple[str, ...]:
+        """A codec takes no labels."""
+        return ()
+
+    @property
+    def local(self) -> None:
+        """A codec takes no conditions."""
+
+    @model_validator(mode="after")
+    def _strides_are_strides(self) -> "WaveVQConfig":
+        if min(self.strides, default=2) < 2 or math.prod(self.strides) > 65536:
+            raise ValueError(f"strides must be at least 2 with a product up to 65536, got {self.strides}")
+        if self.decoder_width % 2 ** max(len(self.strides), 4):
+            raise ValueError(
+                f"decoder_width {self.decoder_width} must be a multiple of {2 ** max(len(self.strides), 4)}: "
+                "it halves at every stride"
+            )
+        return self
+
+
+class MaskingConfig(Section):
+    """What is masked in training."""
+
+    scheme: Literal["levels", "classic"] = Field(
+        "levels", description="levels: as the sampler fills them; classic: BERT's 15 percent"
+    )
+    spans: float = Field(0.5, ge=0, le=1, description="share of clips masked in spans of three frames")
+    prompts: float = Field(0.25, ge=0, le=1, description="share of clips with a mask shaped like a prompt")
+
+
+class BertConfig(Section):
+    """A bidirectional transformer that fills masked tokens."""
+
+    kind: Literal["bert"] = "bert"
+    width: int = Field(384, ge=2, le=16384)
+    layers: int = Field(6, ge=1, le=256)
+    heads: int = Field(6, ge=1, le=256)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    global_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
+    condition_dropout: float = Field(0.1, ge=0, le=1, description="share of clips trained without labels")
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    masking: MaskingConfig = MaskingConfig()
+
+    @property
+    def local(self) -> None:
+        """Conditions at frame rate are not for this model."""
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "BertConfig":
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} must be a multiple of twice the heads, {2 * self.heads}")
+        return self
+
+
+ModelConfig = Annotated[WaveNetConfig | WaveVQConfig | BertConfig, Field(discriminator="kind")]
