@@ -30,9 +30,9 @@ import tyro
 from forecasters import PASSES, STALEST, Coupling, Net, Paths, draw
 
 import wavegen
-from wavegen.generator import SHIPPED
 from wavegen.kernels import wavenet_generate, wavenet_init_state
 from wavegen.kernels.wavenet.forward import condition_frames, input_convolution, network
+from wavegen.loading import SHIPPED
 from wavegen.models.base import with_parameters
 from wavegen.notes.score import Notes
 

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wavegen.codecs import make_codec
 from wavegen.config import Config, resolve
 from wavegen.models.base import parameters
+from wavegen.training.restore import open_codecs
 from wavegen.training.step import first_state, make_train_step
 
 OVERHEAD = {
@@ -62,8 +62,9 @@ def matmul_peak() -> float:
 
 def step_seconds(config: Config) -> tuple[float, float, int]:
     """Seconds until a step is dispatched, seconds until it is done, and floating-point operations of its network."""
-    model, state = first_state(config, {})
-    step = jax.jit(make_train_step(config, parameters(model)[0], make_codec(config.codec)), donate_argnums=0)
+    codecs = open_codecs(config)
+    model, state = first_state(config, {}, codecs)
+    step = jax.jit(make_train_step(config, parameters(model)[0]), donate_argnums=0)
     batch, crop = config.data.batch_size, config.data.crop
     pcm = np.random.default_rng(0).integers(-8000, 8000, (batch, crop)).astype(np.int16)
     rows = {"pcm": pcm, "length": np.full(batch, crop, np.int32), "context": np.zeros(batch, np.int32)}
@@ -71,7 +72,7 @@ def step_seconds(config: Config) -> tuple[float, float, int]:
     dispatched, done = [], []
     for _ in range(13):
         start = time.perf_counter()
-        state, metrics = step(state, rows)
+        state, metrics = step(state, rows, codecs)
         dispatched.append(time.perf_counter() - start)
         jax.block_until_ready((state, metrics))
         done.append(time.perf_counter() - start)
@@ -79,7 +80,7 @@ def step_seconds(config: Config) -> tuple[float, float, int]:
     return (
         float(np.median(dispatched[3:])),
         float(np.median(done[3:])),
-        3 * model.flops_per_frame * batch * crop,
+        3 * model.flops_per_frame(crop) * batch * crop,
     )
 
 

@@ -28,8 +28,8 @@ def all_tokens(codec: Codec) -> jax.Array:
     return jnp.arange(codec.vocab_size)[None, :, None]
 
 
-encode = jax.jit(lambda codec, audio: codec.encode(audio), static_argnums=0)
-decode = jax.jit(lambda codec, tokens: codec.decode(tokens), static_argnums=0)
+encode = jax.jit(lambda codec, audio: codec.encode(audio))
+decode = jax.jit(lambda codec, tokens: codec.decode(tokens))
 few = settings(max_examples=4, deadline=None, derandomize=True)
 
 

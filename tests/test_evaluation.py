@@ -160,22 +160,21 @@ def test_loss_curves_are_drawn_from_metrics(tmp_path) -> None:
 
 def test_an_untrained_model_is_reported_as_what_it_is(tmp_path) -> None:
     pytest.importorskip("librosa")
-    from wavegen.codecs import make_codec
-    from wavegen.config import Config
+    from wavegen.codecs import Codecs, make_codec
+    from wavegen.config import resolve
     from wavegen.evaluation.instrument import write_report
     from wavegen.generator import Generator
-    from wavegen.models import make_model
     from wavegen.models.base import parameters
+    from wavegen.models.make import make_model
 
     sizes = dict.fromkeys(("residual_channels", "gate_channels", "skip_channels", "head_channels"), 4)
     model = {"dilations": [1], "cycles": 1, **sizes}
     notes = {"kind": "notes", "channels": 4, "hop_length": 64}
     plain, config = (
-        Config.model_validate({"data": {"sample_rate": 4000}, "model": model | {"local": local}})
-        for local in (None, notes)
+        resolve({"data": {"sample_rate": 4000}, "model": model | {"local": local}}) for local in (None, notes)
     )
     codec = make_codec(config.codec)
-    generator = Generator(config, {}, *parameters(make_model(config, codec, {})), codec)
+    generator = Generator(config, {}, *parameters(make_model(config, Codecs(codec), {})), codec)
 
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "bits_per_sample": 8}\n')

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import cache
 
 import jax
@@ -12,14 +13,15 @@ from safetensors.numpy import load_file, save_file
 
 import wavegen
 from wavegen.audio import Audio
-from wavegen.codecs import make_codec
+from wavegen.codecs import Codecs
 from wavegen.config import VERSION, resolve
 from wavegen.errors import WavegenError
 from wavegen.generator import Generator, build
-from wavegen.models import make_model
 from wavegen.models.base import parameters, with_parameters
+from wavegen.models.make import make_model
 from wavegen.notes.score import Notes
 from wavegen.training.checkpoints import Checkpoints
+from wavegen.training.restore import Trained, open_codecs
 from wavegen.training.step import first_state, make_evaluation_step
 
 RATE = 8000
@@ -45,10 +47,17 @@ MELODY = Notes.parse("tempo 240, A4 1, C5 1/2, R 1/2, E4 2")
 def make(variant: str, seed: int = 0) -> Generator:
     """An untrained model whose every weight is random."""
     config = resolve({"data": {"sample_rate": RATE, "crop": 1280 * 5}, "model": MODEL}, VARIANTS[variant])
-    params = parameters(make_model(config, make_codec(config.codec), VOCABULARY))[1]
+    codecs = open_codecs(config)
+    params = parameters(make_model(config, codecs, VOCABULARY))[1]
     random = np.random.default_rng(seed)
     params = jax.tree.map(lambda x: np.asarray(x) + 0.2 * random.standard_normal(x.shape, np.float32), params)
-    return build(config, VOCABULARY, params)
+    return build(Trained(config, VOCABULARY, params, codecs))
+
+
+def card_of(generator: Generator) -> dict:
+    """What a checkpoint says of its arrays."""
+    labels = {field: list(values) for field, values in generator.labels.items()}
+    return {"config": generator.config.model_dump(mode="json"), "labels": labels}
 
 
 def recording(samples: int, rate: int = RATE, channels: int = 1) -> Audio:
@@ -227,8 +236,8 @@ def test_the_likelihood_does_not_depend_on_windows_and_is_that_of_training(varia
         "labels": jnp.array([[1, 1]]),
         "features": jnp.asarray(MELODY.frames(RATE, 40, 500))[None],
     }
-    evaluate = jax.jit(make_evaluation_step(generator.config, generator.graph, generator.codec))
-    nats, count = evaluate(generator.params, batch)
+    evaluate = jax.jit(make_evaluation_step(generator.config, generator.graph))
+    nats, count, *_ = evaluate(generator.params, batch, Codecs(generator.codec))
     heard = Audio.from_pcm16(audio.to_pcm16(), RATE)  # training reads 16 bits
     assert int(count) == 500
     np.testing.assert_allclose(generator.log_likelihood(heard, **conditions).sum(), -nats, rtol=1e-5)
@@ -262,11 +271,11 @@ def test_a_likelihood_that_cannot_be_had_is_refused(variant, arguments, message)
 
 def save_run(folder, generator: Generator, steps=(10,)) -> None:
     """A run folder as training leaves it, whose averaged weights are the generator's plus the step."""
-    state = first_state(generator.config, generator.labels)[1]
+    state = first_state(generator.config, generator.labels, Codecs(generator.codec))[1]
     with Checkpoints(folder / "checkpoints", keep_latest=9) as checkpoints:
         for step in steps:
             ema = jax.tree.map(lambda p, n=step: p + n, generator.params)
-            checkpoints.save(step, {**state, "ema": ema}, generator.card())
+            checkpoints.save(step, {**state, "ema": ema}, card_of(generator))
 
 
 @pytest.mark.parametrize("variant", ["labels", "prediction"])
@@ -312,7 +321,7 @@ def test_a_run_folder_gives_the_averaged_weights_of_its_newest_sound_checkpoint(
 def change(path, arrays=None, card=None) -> None:
     """Rewrites a saved file with other arrays or another card."""
     content = {**load_file(path), **(arrays or {})}
-    card = make("plain").card() if card is None else card
+    card = card_of(make("plain")) if card is None else card
     save_file(content, path, metadata={"wavegen": card if isinstance(card, str) else json.dumps(card)})
 
 
@@ -380,4 +389,4 @@ def test_weights_too_large_for_a_file_are_named():
     generator = make("plain")
     params = {**generator.params, "skip_bias": generator.params["skip_bias"] + 1e6}
     with pytest.raises(WavegenError, match="the weight skip_bias is not finite in float16"):
-        build(generator.config, generator.labels, params).save("never.safetensors")
+        replace(generator, params=params).save("never.safetensors")

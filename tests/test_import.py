@@ -56,6 +56,7 @@ def test_public_names_are_there(name: str) -> None:
 
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
-        AttributeError, match=r"no attribute 'Wave'; it has Audio, Config, Generator, Notes, load"
+        AttributeError,
+        match=r"no attribute 'Wave'; it has Audio, Config, Drawing, Generator, MaskedGenerator, Notes",
     ):
         _ = wavegen.Wave

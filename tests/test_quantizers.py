@@ -52,16 +52,37 @@ RANDOM = np.random.default_rng(0)
 quantize = nnx.jit(
     lambda q, latents, levels=None: q.quantize(latents, levels=levels), static_argnames="levels"
 )
-quantize_rows = nnx.jit(lambda q, latents, levels: q.quantize(latents, levels=levels))
+
+
+@jax.jit
+def differentiate(quantizer: Quantizer, latents: jax.Array, levels: jax.Array, cotangents: tuple):
+    """What it makes of latents, and the gradients, to itself and to them, of latents and both losses so weighed."""
+
+    def outputs(quantizer, latents):
+        quantized = quantizer.quantize(latents, levels=levels)
+        losses = quantized.losses["commitment"], quantized.losses["codebook"]
+        return (quantized.latents, *losses), quantized
+
+    _, pull, quantized = jax.vjp(outputs, quantizer, latents, has_aux=True)
+    return quantized, *pull(cotangents)
+
+
+def weigh(
+    latents: np.ndarray | jax.Array | None = None, commitment: float = 0.0, codebook: float = 0.0
+) -> tuple:
+    latents = np.zeros_like(LATENTS) if latents is None else latents
+    return latents, np.float32(commitment), np.float32(codebook)
+
+
+ALL_LEVELS = np.full(BATCH, 3, np.int32)
 decode = nnx.jit(lambda q, codes: q.decode(codes))
 update = nnx.jit(lambda q, statistics: q.update(statistics))
-learn = nnx.jit(lambda q, latents: q.update(q.quantize(latents).statistics))
 
 
 @every_quantizer
 def test_codes_are_in_range_and_decode_to_the_quantized_latents(name: str) -> None:
     quantizer = make(name)
-    codes, latents, losses, statistics = quantize(quantizer, LATENTS)
+    codes, latents, losses, statistics = jax.tree.map(np.asarray, quantize(quantizer, LATENTS))
     assert codes.shape == (BATCH, FRAMES, quantizer.codebooks)
     assert codes.dtype == jnp.int32
     assert codes.min() >= 0
@@ -69,24 +90,26 @@ def test_codes_are_in_range_and_decode_to_the_quantized_latents(name: str) -> No
     assert latents.shape == LATENTS.shape
     np.testing.assert_allclose(decode(quantizer, codes), latents, atol=1e-6)
     assert set(losses) == {"commitment", "codebook"}
-    np.testing.assert_array_equal(statistics["counts"], count_codes(codes, quantizer.codebook_size))
-    assert statistics["counts"].sum() == codes.size
+    size = quantizer.codebook_size
+    counts = [np.bincount(codes[..., level].ravel(), minlength=size) for level in range(quantizer.codebooks)]
+    np.testing.assert_array_equal(statistics["counts"], counts)
 
 
 @every_kind
 def test_rows_of_different_levels_equal_each_on_its_own(name: str) -> None:
     quantizer = make(name)
     levels = np.asarray([3, 2, 2, 3], np.int32)
-    codes, latents, losses, statistics = quantize_rows(quantizer, LATENTS, jnp.asarray(levels))
+    got = differentiate(quantizer, LATENTS, levels, weigh())[0]
+    codes, latents, losses, statistics = jax.tree.map(np.asarray, got)
     np.testing.assert_array_equal(codes, quantize(quantizer, LATENTS).codes)
     counts, total = np.zeros_like(statistics["counts"]), dict.fromkeys(losses, 0.0)
     for row, own in enumerate(levels):
-        alone = quantize(quantizer, LATENTS[row : row + 1], int(own))
+        alone = jax.tree.map(np.asarray, quantize(quantizer, np.asarray(LATENTS)[row : row + 1], int(own)))
         np.testing.assert_array_equal(codes[row : row + 1, :, :own], alone.codes)
         np.testing.assert_allclose(latents[row : row + 1], alone.latents, atol=1e-6)
-        np.testing.assert_allclose(decode(quantizer, alone.codes), alone.latents, atol=1e-6)
         counts[:own] += alone.statistics["counts"]
         total = {loss: total[loss] + alone.losses[loss] / BATCH for loss in total}
+    np.testing.assert_allclose(decode(quantizer, codes[..., :2])[1:3], latents[1:3], atol=1e-6)
     np.testing.assert_array_equal(statistics["counts"], counts)
     for loss, value in total.items():
         np.testing.assert_allclose(losses[loss], value, rtol=1e-5)
@@ -105,69 +128,56 @@ def test_half_precision_goes_in_and_out_with_float32_between(name: str) -> None:
 
 @every_kind
 def test_gradients_are_finite_at_silence(name: str) -> None:
-    graph, state = nnx.split(make(name))
-
-    def loss(state, latents):
-        _, quantized, losses, _ = nnx.merge(graph, state).quantize(latents)
-        return jnp.sum(quantized**2) + losses["commitment"] + losses["codebook"]
-
-    gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))(state, jnp.zeros_like(LATENTS))
-    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradients))
+    weights = weigh(np.ones_like(LATENTS), 1.0, 1.0)
+    _, *gradients = differentiate(make(name), np.zeros_like(LATENTS), ALL_LEVELS, weights)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
 
 
 @every_kind
 def test_trained_levels_each_lower_the_error(name: str) -> None:
-    quantizer = MAKE[name](random=np.random.default_rng(0))
-    graph, params, averages = nnx.split(quantizer, nnx.Param, Average)
+    quantizer, random = MAKE[name](random=np.random.default_rng(0)), np.random.default_rng(1)
     optimizer = optax.adam(1e-2)
     # Mostly in the few dimensions that a level can say.
-    latents = LATENTS * jnp.asarray([3.0, 2.0, 1.0, 0.2, 0.1, 0.1])[None, None]
+    latents = LATENTS * np.float32([[[3.0, 2.0, 1.0, 0.2, 0.1, 0.1]]])
 
-    def loss(params, averages, levels):
-        _, quantized, losses, statistics = nnx.merge(graph, params, averages).quantize(latents, levels=levels)
-        error = jnp.mean((quantized - latents) ** 2)
-        return error + losses["codebook"] + 0.25 * losses["commitment"], statistics
+    @jax.jit
+    def improve(quantizer, state, gradient):
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(quantizer, updates), state
 
-    @partial(jax.jit, donate_argnums=(0, 1, 2))
-    def step(params, averages, optimizer_state, key):
-        levels = draw_levels(key, BATCH, quantizer.codebooks, 0.5)
-        (_, statistics), gradient = jax.value_and_grad(loss, has_aux=True)(params, averages, levels)
-        updates, optimizer_state = optimizer.update(gradient, optimizer_state)
-        model = nnx.merge(graph, optax.apply_updates(params, updates), averages)
-        model.update(statistics)
-        return *nnx.state(model, nnx.Param, Average), optimizer_state
-
-    state = (params, averages, optimizer.init(params))
-    for key in jax.random.split(jax.random.key(0), 300):
-        state = step(*state, key)
-    quantizer = nnx.merge(graph, *state[:2])
-    codes = quantize(quantizer, latents).codes
+    state = optimizer.init(quantizer)
+    for _ in range(300):
+        levels = random.integers(1, 4, BATCH).astype(np.int32)
+        quantized = differentiate(quantizer, latents, levels, weigh())[0]
+        error = 2 * (np.asarray(quantized.latents) - latents) / latents.size
+        gradient = differentiate(quantizer, latents, levels, weigh(error, 0.25, 1.0))[1]
+        quantizer, state = improve(quantizer, state, gradient)
+        update(quantizer, quantized.statistics)
+    codes = np.asarray(quantize(quantizer, latents).codes)
     errors = [np.mean((np.asarray(decode(quantizer, codes[..., :n])) - latents) ** 2) for n in (1, 2, 3)]
-    bounds = [float(jnp.mean(latents**2)), *errors]
+    bounds = [np.mean(latents**2), *errors]
     assert all(after < 0.95 * before for before, after in pairwise(bounds)), bounds
 
 
 @every_kind
 def test_an_update_on_four_devices_equals_one_on_one(name: str) -> None:
-    def statistics_and_update(state, latents, levels):
-        quantizer = nnx.merge(graph, state)
-        statistics = quantizer.quantize(latents, levels=levels).statistics
-        quantizer.update(statistics)
-        return statistics, nnx.state(quantizer)
-
-    graph, state = nnx.split(make(name))
-    levels = jnp.asarray([1, 3, 2, 3], jnp.int32).clip(1, make(name).codebooks)
-    one_statistics, one = jax.jit(statistics_and_update)(state, LATENTS, levels)
+    levels = np.asarray([1, 3, 2, 3], np.int32)
     mesh = Mesh(np.asarray(jax.devices()[:4]), ("data",))
     rows, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
     spread = jax.device_put(LATENTS, rows)
     assert len(spread.sharding.device_set) == 4
-    four_statistics, four = jax.jit(statistics_and_update, out_shardings=whole)(
-        jax.device_put(state, whole), spread, jax.device_put(levels, rows)
+    count = jax.jit(
+        lambda q, latents, levels: q.quantize(latents, levels=levels).statistics, out_shardings=whole
     )
-    np.testing.assert_array_equal(four_statistics["counts"], one_statistics["counts"])
+    one, four = (MAKE[name](random=np.random.default_rng(0)) for _ in range(2))
+    four = jax.device_put(four, whole)
+    of_one = differentiate(one, LATENTS, levels, weigh())[0].statistics
+    of_four = count(four, spread, jax.device_put(levels, rows))
+    np.testing.assert_array_equal(of_four["counts"], of_one["counts"])
+    update(one, of_one)
+    update(four, of_four)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), four, one)
-    changed = jax.tree.map(lambda a, b: bool((a != b).any()), state, one)
+    changed = jax.tree.map(lambda a, b: bool(np.any(np.asarray(a) != np.asarray(b))), make(name), one)
     assert any(jax.tree.leaves(changed)) == (name == "EMA")
 
 
@@ -180,13 +190,13 @@ def test_straight_through_keeps_values_to_the_last_bit() -> None:
     np.testing.assert_array_equal(to_quantized, np.zeros(1000, np.float32))
 
 
-def gradient_of_latents(quantizer: Quantizer, weight: jax.Array) -> jax.Array:
-    return jax.jit(jax.grad(lambda latents: jnp.sum(quantizer.quantize(latents).latents * weight)))(LATENTS)
+def gradient_of_latents(name: str, weight: jax.Array) -> jax.Array:
+    return differentiate(make(name), LATENTS, ALL_LEVELS, weigh(weight))[2]
 
 
 def test_gradient_passes_the_averaged_codebook_unchanged() -> None:
     weight = noise(4, *LATENTS.shape)
-    np.testing.assert_array_equal(gradient_of_latents(make("EMA"), weight), weight)
+    np.testing.assert_array_equal(gradient_of_latents("EMA", weight), weight)
 
 
 def test_gradient_passes_the_projections_of_all_levels() -> None:
@@ -195,7 +205,7 @@ def test_gradient_passes_the_projections_of_all_levels() -> None:
     for into, out in zip(quantizer.project_in[...], quantizer.project_out[...], strict=True):
         left = left @ (np.eye(WIDTH) - np.asarray(into, np.float64) @ np.asarray(out, np.float64))
     expected = np.asarray(weight, np.float64) @ (np.eye(WIDTH) - left).T
-    np.testing.assert_allclose(gradient_of_latents(quantizer, weight), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(gradient_of_latents("residual VQ", weight), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_gradient_passes_the_rounding_and_not_the_squeeze() -> None:
@@ -205,38 +215,28 @@ def test_gradient_passes_the_rounding_and_not_the_squeeze() -> None:
     half, offset = (1 + EXCESS) * (size - 1) / 2, np.where(size % 2, 0, 0.5)
     slope = half / np.cosh(np.asarray(LATENTS) @ into + np.arctanh(offset / half)) ** 2
     expected = (np.asarray(weight) @ out.T / (size // 2) * slope) @ into.T
-    np.testing.assert_allclose(gradient_of_latents(quantizer, weight), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(gradient_of_latents("residual FSQ", weight), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_commitment_moves_latents_and_codebook_loss_moves_entries() -> None:
-    quantizer = MAKE["residual VQ"](random=np.random.default_rng(0))
-    graph, params = nnx.split(quantizer)
-
-    def gradients(name):
-        def loss(params, latents):
-            return nnx.merge(graph, params).quantize(latents, levels=1).losses[name]
-
-        params_gradient, latents_gradient = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, LATENTS)
-        return params_gradient["codebook"][...][0], latents_gradient
-
-    into, codebook = quantizer.project_in[...][0], quantizer.codebook[...][0]
-    codes = quantize(quantizer, LATENTS).codes[..., 0]
-    entries = codebook[codes]
-    difference = LATENTS @ into - entries
-    to_codebook, to_latents = gradients("commitment")
-    assert not to_codebook.any()
+    quantizer, one_level = make("residual VQ"), np.ones(BATCH, np.int32)
+    into, codebook = (np.asarray(w[...])[0] for w in (quantizer.project_in, quantizer.codebook))
+    quantized, to_quantizer, to_latents = differentiate(quantizer, LATENTS, one_level, weigh(commitment=1.0))
+    codes = np.asarray(quantized.codes)[..., 0]
+    difference = np.asarray(LATENTS) @ into - codebook[codes]
+    assert not np.any(to_quantizer.codebook[...])
     np.testing.assert_allclose(to_latents, 2 * difference @ into.T / difference.size, rtol=1e-4, atol=1e-7)
-    to_codebook, to_latents = gradients("codebook")
-    assert not to_latents.any()
-    expected = jnp.zeros_like(codebook).at[codes].add(-2 * difference / difference.size)
-    np.testing.assert_allclose(to_codebook, expected, rtol=1e-4, atol=1e-7)
+    _, to_quantizer, to_latents = differentiate(quantizer, LATENTS, one_level, weigh(codebook=1.0))
+    assert not np.any(to_latents)
+    expected = np.zeros_like(codebook)
+    np.add.at(expected, codes, -2 * difference / difference.size)
+    np.testing.assert_allclose(to_quantizer.codebook[...][0], expected, rtol=1e-4, atol=1e-7)
 
 
 def test_commitment_of_every_averaged_level_reaches_the_latents() -> None:
     quantizer = make("EMA")
-    gradient = jax.jit(jax.grad(lambda latents: quantizer.quantize(latents).losses["commitment"]))(LATENTS)
-    codes = quantize(quantizer, LATENTS).codes
-    errors = [LATENTS - decode(quantizer, codes[..., :levels]) for levels in (1, 2, 3)]
+    quantized, _, gradient = differentiate(quantizer, LATENTS, ALL_LEVELS, weigh(commitment=1.0))
+    errors = [np.asarray(LATENTS) - decode(quantizer, quantized.codes[..., :levels]) for levels in (1, 2, 3)]
     expected = 2 * sum(errors) / LATENTS.size
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-7)
 
@@ -250,12 +250,13 @@ def test_codes_are_those_of_the_nearest_direction() -> None:
 
 
 def test_dropped_levels_are_evenly_drawn(key: jax.Array) -> None:
-    draw = partial(jax.jit(draw_levels, static_argnums=(1, 2, 3)), key, 9000, 9)
-    assert (np.asarray(draw(0.0)) == 9).all()
-    drawn = np.bincount(draw(1.0), minlength=10)
+    draw = jax.jit(lambda key: [draw_levels(key, 9000, 9, p) for p in (0.0, 1.0, 0.5)])
+    never, always, half = map(np.asarray, draw(key))
+    assert (never == 9).all()
+    drawn = np.bincount(always, minlength=10)
     assert drawn[0] == 0
     assert np.abs(drawn[1:] - 1000).max() < 150
-    assert 0.5 < np.mean(np.asarray(draw(0.5)) == 9) < 0.6
+    assert 0.5 < np.mean(half == 9) < 0.6
 
 
 def exact_fsq(sizes: tuple[int, ...], codebooks: int) -> FSQ:
@@ -269,16 +270,17 @@ def exact_fsq(sizes: tuple[int, ...], codebooks: int) -> FSQ:
 def test_fsq_codes_and_grid_points_are_one_to_one(sizes: tuple[int, ...]) -> None:
     quantizer, size = exact_fsq(sizes, 1), np.asarray(sizes)
     codes = np.arange(quantizer.codebook_size)
-    points = np.asarray(quantizer.decode(jnp.asarray(codes)[None, :, None]))[0]
+    points = np.asarray(decode(quantizer, codes[None, :, None]))[0]
     # the first dimension is the least significant digit
     digits = np.stack(np.unravel_index(codes, sizes[::-1])[::-1], axis=-1)
     np.testing.assert_allclose(points, (digits - size // 2) / (size // 2), rtol=1e-6)
     half, offset = (1 + EXCESS) * (size - 1) / 2, np.where(size % 2, 0, 0.5)
     latents = np.arctanh((points * (size // 2) + offset) / half) - np.arctanh(offset / half)
-    got = quantize(quantizer, jnp.asarray(latents, jnp.float32)[None])
+    got = quantize(quantizer, latents.astype(np.float32)[None])
     np.testing.assert_array_equal(got.codes[0, :, 0], codes)
     np.testing.assert_allclose(got.latents[0], points, rtol=1e-6)
-    assert (quantize(quantizer, jnp.zeros((1, len(codes), len(sizes)))).latents == 0).all()
+    silence = quantize(quantizer, np.zeros((1, len(codes), len(sizes)), np.float32))
+    assert not np.any(silence.latents)
 
 
 def test_every_residual_fsq_level_divides_the_error_by_its_size() -> None:
@@ -288,9 +290,12 @@ def test_every_residual_fsq_level_divides_the_error_by_its_size() -> None:
     half, offset = (1 + EXCESS) * (sizes - 1) / 2, np.where(sizes % 2, 0, 0.5)
     squeezed = half * np.tanh(np.asarray(latents, np.float64) + np.arctanh(offset / half)) - offset
     codes = quantize(quantizer, latents).codes
-    for level in range(1, 5):
-        rounded = np.asarray(decode(quantizer, codes[..., :level])) * (sizes // 2)
-        assert (np.abs(rounded - squeezed).max(axis=(0, 1)) <= 0.5 / sizes ** (level - 1.0) + 2e-6).all()
+    decoded = jax.jit(lambda q, codes: [q.decode(codes[..., :level]) for level in range(1, 5)])(
+        quantizer, codes
+    )
+    for level, values in enumerate(decoded):
+        rounded = np.asarray(values) * (sizes // 2)
+        assert (np.abs(rounded - squeezed).max(axis=(0, 1)) <= 0.5 / sizes**level + 2e-6).all()
 
 
 def averages(quantizer: EMAResidualVQ) -> tuple[np.ndarray, np.ndarray]:
@@ -307,7 +312,7 @@ def test_averages_follow_the_paper() -> None:
     for seed in range(3):
         latents = noise(seed, BATCH, FRAMES, WIDTH)
         chosen = np.eye(8)[np.asarray(quantize(quantizer, latents).codes).reshape(-1)]
-        learn(quantizer, latents)
+        update(quantizer, quantize(quantizer, latents).statistics)
         counts = 0.9 * counts + 0.1 * chosen.sum(axis=0)
         sums = 0.9 * sums + 0.1 * chosen.T @ np.asarray(latents).reshape(-1, WIDTH)
     codebook, share = averages(quantizer)
@@ -316,24 +321,24 @@ def test_averages_follow_the_paper() -> None:
 
 
 def test_dead_entries_move_to_vectors_of_the_batch() -> None:
-    quantizer = EMAResidualVQ(2, codebooks=1, codebook_size=4, decay=0.5, random=np.random.default_rng(0))
-    corners = jnp.asarray([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
-    quantizer.codebook[...] = jnp.asarray([[[0.0, 0.0], [100.0, 0.0], [0.0, 100.0], [100.0, 100.0]]])
-    latents = jnp.repeat(corners, 5, axis=0)[None]
-    for _ in range(20):
-        learn(quantizer, latents)
+    quantizer = MAKE["EMA"](decay=0.9, random=np.random.default_rng(0))
+    corners = np.stack([np.sign(np.arange(16) & bit) - 0.5 for bit in (1, 2, 4, 8, 1, 2)], axis=1)
+    far = 100 * np.eye(16, WIDTH, dtype=np.float32)
+    quantizer.codebook[...] = quantizer.codebook[...].at[0].set(far)
+    rows = np.repeat(corners, np.diff(np.arange(17) * BATCH * FRAMES // 16), axis=0)
+    latents = jnp.asarray(rows.reshape(LATENTS.shape), jnp.float32)
+    for _ in range(200):
+        update(quantizer, quantize(quantizer, latents).statistics)
     usage = code_usage(quantize(quantizer, latents).statistics["counts"])
-    np.testing.assert_allclose(usage.used, [1.0])
-    distances = np.abs(np.asarray(quantizer.codebook[...][0])[:, None] - np.asarray(corners)[None]).max(
-        axis=-1
-    )
-    np.testing.assert_allclose(distances.min(axis=0), 0, atol=1e-3)
+    assert usage.used[0] == 1
+    distances = np.abs(np.asarray(quantizer.codebook[...][0])[:, None] - corners[None]).max(axis=-1)
+    np.testing.assert_allclose(distances.min(axis=0), 0, atol=1e-2)
 
 
 def test_a_level_that_no_row_used_keeps_its_averages() -> None:
     quantizer = MAKE["EMA"](random=np.random.default_rng(0))
     codebook, share = averages(quantizer)
-    statistics = quantize_rows(quantizer, LATENTS, jnp.ones(BATCH, jnp.int32)).statistics
+    statistics = differentiate(quantizer, LATENTS, np.ones(BATCH, np.int32), weigh())[0].statistics
     for _ in range(300):
         update(quantizer, statistics)
     after, share_after = averages(quantizer)
@@ -343,20 +348,16 @@ def test_a_level_that_no_row_used_keeps_its_averages() -> None:
 
 
 def test_averages_are_apart_from_parameters_and_have_no_gradient() -> None:
-    graph, params, kept = nnx.split(make("EMA"), nnx.Param, Average)
+    _, params, kept = nnx.split(make("EMA"), nnx.Param, Average)
     assert not jax.tree.leaves(params)
     assert len(jax.tree.leaves(kept)) == 2
-
-    def loss(kept):
-        _, quantized, losses, _ = nnx.merge(graph, params, kept).quantize(LATENTS)
-        return jnp.sum(quantized**2) + losses["commitment"]
-
-    assert not any(g.any() for g in jax.tree.leaves(jax.jit(jax.grad(loss))(kept)))
+    gradient = differentiate(make("EMA"), LATENTS, ALL_LEVELS, weigh(LATENTS, 1.0, 1.0))[1]
+    assert not any(np.any(g) for g in jax.tree.leaves(gradient))
 
 
 def test_kmeans_start_lowers_the_error_level_by_level() -> None:
     quantizer = MAKE["EMA"](random=np.random.default_rng(0))
-    before = jnp.mean((quantize(quantizer, LATENTS).latents - LATENTS) ** 2)
+    before = np.mean((np.asarray(quantize(quantizer, LATENTS).latents) - LATENTS) ** 2)
     quantizer.start(LATENTS, random=np.random.default_rng(0))
     codes, _, _, statistics = quantize(quantizer, LATENTS)
     errors = [np.mean((np.asarray(decode(quantizer, codes[..., :n])) - LATENTS) ** 2) for n in (1, 2, 3)]
@@ -373,9 +374,9 @@ def test_kmeans_finds_separate_clusters_and_keeps_empty_entries(rng: np.random.G
     for code in np.unique(codes):
         np.testing.assert_allclose(entries[code], rows[np.asarray(codes) == code].mean(axis=0), atol=1e-4)
 
-    silence, codes = kmeans(jnp.zeros((5, 2)), 3, iterations=4, random=rng)
-    assert not silence.any()
-    assert not codes.any()
+    silence, codes = kmeans(jnp.zeros_like(rows), 12, iterations=20, random=rng)
+    assert not np.any(silence)
+    assert not np.any(codes)
 
 
 def test_usage_of_a_histogram_by_hand() -> None:

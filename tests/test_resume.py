@@ -14,6 +14,7 @@ import pytest
 from wavegen.config import load_config
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.training.checkpoints import Checkpoints
+from wavegen.training.restore import open_codecs
 from wavegen.training.state import abstract_state, state_hash
 from wavegen.training.step import first_state
 
@@ -68,7 +69,7 @@ def start(experiment: Path, name: str) -> subprocess.Popen:
 
 def final_hash(experiment: Path, name: str) -> str:
     config = load_config(experiment / "tiny.yaml", [f"name={name}"])
-    _, state = first_state(config, {})
+    _, state = first_state(config, {}, open_codecs(config))
     with Checkpoints(experiment / "runs" / name / "checkpoints") as checkpoints:
         restored, step, _ = checkpoints.restore(abstract_state(state))
     assert step == STEPS
@@ -128,7 +129,7 @@ def test_damaged_newest_checkpoint_is_noticed_and_the_one_before_is_used(experim
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
     config = load_config(experiment / "tiny.yaml")
-    _, state = first_state(config, {})
+    _, state = first_state(config, {}, open_codecs(config))
     with Checkpoints(folder) as checkpoints, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         _, step, _ = checkpoints.restore(abstract_state(state))

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import yaml
 
-from wavegen.codecs import make_codec
+from wavegen.codecs import Codecs, MuLaw
 from wavegen.config import Config, dump_config, resolve
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.errors import WavegenError
@@ -30,6 +30,7 @@ from wavegen.training.state import state_hash
 from wavegen.training.step import first_state, make_evaluation_step, make_train_step
 
 RATE, STEPS = 8000, 60
+CODECS = Codecs(MuLaw())
 TREE = {
     "data": {"sample_rate": RATE, "crop": 128, "batch_size": 8, "augment": {"gain_db": 6, "polarity": True}},
     "model": {
@@ -119,7 +120,7 @@ def last_loss(folder: Path) -> float:
 def final_state(folder: Path) -> tuple[int, dict]:
     with Checkpoints(folder / "checkpoints", keep_latest=100) as checkpoints:
         card = checkpoints.config()
-        state = jax.eval_shape(lambda: first_state(resolve(card["config"]), card["labels"])[1])
+        state = jax.eval_shape(lambda: first_state(resolve(card["config"]), card["labels"], CODECS)[1])
         state, step, _ = checkpoints.restore(state)
     return step, state
 
@@ -211,9 +212,9 @@ def test_two_processes_train_as_one(workplace, uninterrupted):
 
 
 def make_step(config: Config):
-    model, state = first_state(config, {})
-    step = jax.jit(make_train_step(config, parameters(model)[0], make_codec(config.codec)))
-    return step, state
+    model, state = first_state(config, {}, CODECS)
+    step = jax.jit(make_train_step(config, parameters(model)[0]))
+    return lambda state, batch: step(state, batch, CODECS), state
 
 
 def batch_of(pcm: np.ndarray) -> dict[str, jax.Array]:
@@ -262,15 +263,15 @@ def test_one_clip_is_learned_by_heart(data, precision):
 
 def test_padding_and_context_are_not_scored(data):
     config = experiment(data, *PLAIN)
-    model, state = first_state(config, {})
-    evaluate = jax.jit(make_evaluation_step(config, parameters(model)[0], make_codec(config.codec)))
+    model, state = first_state(config, {}, CODECS)
+    evaluate = jax.jit(make_evaluation_step(config, parameters(model)[0]))
     pcm = np.stack([tone(128, 9 + n, 3000, n) for n in range(2)])
     cut = batch_of(pcm) | {"length": jnp.array([100, 0]), "context": jnp.array([40, 0])}
-    nats, count = evaluate(state["params"], cut)
+    nats, count, *_ = evaluate(state["params"], cut, CODECS)
     assert int(count) == 60
     other = pcm.copy()
     other[0, 100:], other[1] = 77, -5
-    again, _ = evaluate(state["params"], cut | {"pcm": jnp.asarray(other)})
+    again = evaluate(state["params"], cut | {"pcm": jnp.asarray(other)}, CODECS).total
     np.testing.assert_allclose(nats, again, rtol=1e-6)
 
 
@@ -278,8 +279,8 @@ def test_padding_and_context_are_not_scored(data):
 
 
 def test_a_model_that_is_not_finite_stops_the_run_and_names_the_batch(data, tmp_path, monkeypatch):
-    def broken(config, labels):
-        model, state = first_state(config, labels)
+    def broken(config, labels, codecs):
+        model, state = first_state(config, labels, codecs)
         params = jax.tree.map(lambda p: p * jnp.nan, state["params"])
         return model, {**state, "params": params}
 

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wavegen.codecs import make_codec
-from wavegen.config import FeatureConditionConfig, WaveNetConfig, resolve
+from wavegen.codecs import Codecs, make_codec
+from wavegen.config import resolve
+from wavegen.config.models import FeatureConditionConfig, WaveNetConfig
 from wavegen.errors import WavegenError
 from wavegen.kernels import wavenet_forward
-from wavegen.models import make_model
 from wavegen.models.base import Choice, parameters, with_parameters
 from wavegen.models.conditioning import NoteCondition
+from wavegen.models.make import make_model
 from wavegen.models.wavenet import WaveNet
 
 BATCH, FRAMES, HOP = 2, 48, 8
@@ -340,7 +341,7 @@ def test_a_field_that_the_data_lacks_is_named():
     with pytest.raises(
         WavegenError, match=r"names 'digit', the dataset has label fields: none; set data\.label"
     ):
-        make_model(config, make_codec(config.codec), {})
+        make_model(config, Codecs(make_codec(config.codec)), {})
 
 
 @pytest.mark.parametrize(

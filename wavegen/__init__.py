@@ -11,20 +11,26 @@ if TYPE_CHECKING:
     from wavegen.config import Config as Config
     from wavegen.config import load_config as load_config
     from wavegen.generator import Generator as Generator
-    from wavegen.generator import load as load
+    from wavegen.loading import load as load
+    from wavegen.masked_generator import Drawing as Drawing
+    from wavegen.masked_generator import MaskedGenerator as MaskedGenerator
     from wavegen.notes.score import Notes as Notes
+    from wavegen.reconstructor import Reconstructor as Reconstructor
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "Audio": "wavegen.audio",
     "Config": "wavegen.config",
+    "Drawing": "wavegen.masked_generator",
     "Generator": "wavegen.generator",
-    "load": "wavegen.generator",
-    "load_config": "wavegen.config",
+    "MaskedGenerator": "wavegen.masked_generator",
     "Notes": "wavegen.notes.score",
+    "Reconstructor": "wavegen.reconstructor",
+    "load": "wavegen.loading",
+    "load_config": "wavegen.config",
 }
-__all__ = ["Audio", "Config", "Generator", "Notes", "load", "load_config"]
+__all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,11 +1,9 @@
-"""What a person asks for: load a trained model, generate from it, stream it, and measure recordings with it."""
+"""What a person asks of a causal model: generate, continue, stream and speak clips, and measure recordings."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,20 +12,34 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from wavegen.audio import Audio
-from wavegen.codecs import Codec, make_codec
-from wavegen.config import Config, resolve
+from wavegen.codecs import Codec, Codecs
+from wavegen.config import Config
+from wavegen.config.models import (
+    CodeConditionConfig,
+    FeatureConditionConfig,
+    NoteConditionConfig,
+    WaveNetConfig,
+)
+from wavegen.data.device import own_features
 from wavegen.errors import WavegenError
 from wavegen.kernels.wavenet.api import IMPLEMENTATIONS
-from wavegen.models import make_model
 from wavegen.models.base import Choice, parameters
+from wavegen.models.make import make_model
 from wavegen.notes.score import Notes
+from wavegen.requests import (
+    pad_frames,
+    require_least,
+    require_share,
+    to_labels,
+    to_samples,
+    to_tokens,
+    to_waveform,
+)
 from wavegen.samplers.autoregressive import log_likelihood, stream
-from wavegen.training.weights import read_run, read_weights, write_weights
+from wavegen.training.restore import Trained, fitting, save_trained
+from wavegen.types import Tokens
 
 Precision = Literal["float32", "bfloat16"]
-
-SHIPPED = Path(__file__).parent / "assets" / "piano-wavenet.safetensors"
-"""The instrument that comes with the package."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,7 @@ class Generator:
         graph: structure of the model.
         params: its weights.
         codec: between audio and tokens.
+        condition: the codec whose tokens a vocoder speaks.
 
     Example:
         >>> generator = wavegen.load()  # doctest: +SKIP
@@ -51,6 +64,7 @@ class Generator:
     graph: nnx.GraphDef
     params: PyTree
     codec: Codec
+    condition: Codec | None = None
 
     @property
     def sample_rate(self) -> int:
@@ -69,6 +83,7 @@ class Generator:
         prompt: Audio | None = None,
         labels: Mapping[str, str] | None = None,
         notes: Notes | Sequence[Notes] | None = None,
+        like: Audio | None = None,
         implementation: str | None = None,
     ) -> list[Audio]:
         """Generates clips.
@@ -86,6 +101,7 @@ class Generator:
                 in what is returned.
             labels: the value of each label field, for models that are conditioned on labels.
             notes: the melody, for models that are conditioned on notes; or one for each clip.
+            like: a recording whose spectrogram or tokens a vocoder turns into audio again; ``seconds`` may be left out.
             implementation: of the sampling kernel, by name; None is the best one here.
 
         Returns:
@@ -104,6 +120,7 @@ class Generator:
             prompt=prompt,
             labels=labels,
             notes=notes,
+            like=like,
             implementation=implementation,
         )
         clips = np.concatenate(list(blocks), axis=1)
@@ -121,6 +138,7 @@ class Generator:
         prompt: Audio | None = None,
         labels: Mapping[str, str] | None = None,
         notes: Notes | Sequence[Notes] | None = None,
+        like: Audio | None = None,
         chunk: int = 2000,
         implementation: str | None = None,
     ) -> Iterator[Float[np.ndarray, "B T"]]:
@@ -136,6 +154,7 @@ class Generator:
             prompt: see ``generate``.
             labels: see ``generate``.
             notes: see ``generate``.
+            like: see ``generate``.
             chunk: samples per block; the audio does not depend on it.
             implementation: see ``generate``.
 
@@ -145,25 +164,15 @@ class Generator:
         Raises:
             WavegenError: see ``generate``.
         """
-        seconds = self._seconds(seconds, notes)
+        frames = to_samples(self._seconds(seconds, notes, like), self.sample_rate)
         temperature = self.config.sampling.temperature if temperature is None else temperature
-        least = {
-            "count": (count, 1),
-            "chunk": (chunk, 1),
-            "temperature": (temperature, 0),
-            "top_k": (top_k, 0),
-        }
-        for name, (value, lowest) in least.items():
-            if not (math.isfinite(value) and value >= lowest):
-                raise WavegenError(f"{name} must be at least {lowest}, got {value}")
-        if not 0 < top_p <= 1:
-            raise WavegenError(f"top_p must lie in (0, 1], got {top_p}; 1 draws among all tokens")
-        if self.config.model.head.kind == "mixture" and (top_k or top_p < 1):
+        require_least(count=(count, 1), chunk=(chunk, 1), temperature=(temperature, 0), top_k=(top_k, 0))
+        require_share("top_p", top_p)
+        if self.model.head.kind == "mixture" and (top_k or top_p < 1):
             raise WavegenError(
                 "top_k and top_p need a softmax head, this model has a mixture; use temperature"
             )
-        frames = round(seconds * self.sample_rate)
-        tokens = None if prompt is None else self._tokens(prompt)
+        tokens = None if prompt is None else to_tokens(self.codec, prompt, self.sample_rate)
         heard = 0 if tokens is None else tokens.shape[1]
         if implementation is not None and implementation not in IMPLEMENTATIONS:
             raise WavegenError(
@@ -178,7 +187,7 @@ class Generator:
             choice=Choice(jnp.float32(temperature), top_k, top_p),
             prompt=None if tokens is None else jnp.repeat(tokens, count, axis=0),
             labels=self._labels(labels, count),
-            features=self._features(notes, heard + frames, count),
+            features=self._features(notes, like, heard + frames, count),
             chunk=chunk,
             implementation=implementation,
         )
@@ -218,16 +227,50 @@ class Generator:
         """
         if window < 1:
             raise WavegenError(f"window must be at least 1, got {window}")
-        tokens = np.asarray(self._tokens(audio))
+        tokens = np.asarray(to_tokens(self.codec, audio, self.sample_rate))
         scores = log_likelihood(
             self.graph,
             self.params,
             tokens,
             labels=self._labels(labels, 1),
-            features=self._features(notes, tokens.shape[1], 1),
+            features=self._features(notes, audio, tokens.shape[1], 1),
             window=window,
         )
         return scores[0, :, 0]
+
+    def speak(self, tokens: Tokens, samples: int, *, seed: int = 0) -> list[Audio]:
+        """Turns the tokens of a codec into audio, for a vocoder of that codec.
+
+        Args:
+            tokens: of the clips.
+            samples: length of each.
+            seed: the same seed gives the same clips.
+
+        Raises:
+            WavegenError: this is no vocoder of tokens, or one of another codec.
+        """
+        local, codec = self.model.local, self.condition
+        if not isinstance(local, CodeConditionConfig) or codec is None:
+            raise WavegenError(
+                "this model does not speak a codec's tokens; give a run with model.local.kind=codes"
+            )
+        if tokens.shape[2] != codec.codebooks:
+            raise WavegenError(
+                f"the vocoder speaks tokens of {codec.codebooks} codebooks, these have {tokens.shape[2]}; "
+                "train both on the same codec"
+            )
+        blocks = stream(
+            self.graph,
+            self.params,
+            samples,
+            jax.random.key(seed),
+            batch=len(tokens),
+            choice=Choice(jnp.float32(self.config.sampling.temperature)),
+            labels=self._labels(None, len(tokens)),
+            features=tokens.astype(jnp.float32),
+        )
+        clips = np.concatenate(list(self._audible(blocks, None, len(tokens))), axis=1)
+        return [Audio(clip[:, None], self.sample_rate) for clip in clips]
 
     def save(self, path: str | Path) -> Path:
         """Writes the weights and all that is needed to use them as one safetensors file.
@@ -238,114 +281,71 @@ class Generator:
         Returns:
             The path.
         """
-        return write_weights(path, self.params, self.card())
+        labels = {field: list(values) for field, values in self.labels.items()}
+        return save_trained(
+            path, Trained(self.config, labels, self.params, Codecs(self.codec, self.condition))
+        )
 
-    def card(self) -> dict[str, Any]:
-        """What a file or a checkpoint needs besides the arrays to become this generator again."""
-        return {
-            "config": self.config.model_dump(mode="json"),
-            "labels": {field: list(values) for field, values in self.labels.items()},
-        }
+    @property
+    def model(self) -> WaveNetConfig:
+        """The network's section of the configuration."""
+        assert isinstance(self.config.model, WaveNetConfig)
+        return self.config.model
 
-    def _seconds(self, seconds: float | None, notes: Notes | Sequence[Notes] | None) -> float:
-        if seconds is None:
-            if notes is None:
-                raise WavegenError("say how long the audio is to be, for example seconds=3")
-            seconds = max((melody.seconds for melody in _each(notes, 1)), default=0.0)
-        if not (math.isfinite(seconds) and seconds * self.sample_rate >= 1):
-            raise WavegenError(f"seconds must be at least one sample, got {seconds}")
-        return seconds
-
-    def _tokens(self, audio: Audio) -> Array:
-        mono = audio.mono().resample(self.sample_rate)
-        if not len(mono.samples):
-            raise WavegenError("the recording holds no samples; give one that does")
-        length = len(mono.samples)
-        # Clips of all lengths share few shapes, and so few compilations; repeating the last sample moves no extremes.
-        padded = np.pad(mono.samples[:, 0], (0, -length % 8192), mode="edge")
-        return _encode(self.codec, padded[None])[:, : -(-length // self.codec.hop_length)]
+    def _seconds(
+        self, seconds: float | None, notes: Notes | Sequence[Notes] | None, like: Audio | None
+    ) -> float:
+        if seconds is not None:
+            return seconds
+        if notes is not None:
+            return max((melody.seconds for melody in _each(notes, 1)), default=0.0)
+        if like is not None:
+            return like.duration
+        raise WavegenError("say how long the audio is to be, for example seconds=3")
 
     def _labels(self, labels: Mapping[str, str] | None, count: int) -> Array | None:
-        fields = self.config.model.global_fields
-        unknown = [field for field in labels or {} if field not in fields]
-        if unknown:
-            raise WavegenError(
-                f"this model has no label field '{unknown[0]}'; it has {', '.join(fields) or 'none'}"
-            )
-        if not fields:
-            return None
-        row = []
-        for field in fields:
-            values = self.labels[field]
-            value = str((labels or {}).get(field, ""))
-            if value and value not in values:
-                raise WavegenError(
-                    f"label {field}={value} was not in the training data; it had {', '.join(values)}"
-                )
-            row.append(values.index(value) if value else -1)
-        return jnp.tile(jnp.asarray(row, jnp.int32)[None], (count, 1))
+        return to_labels(self.model.global_fields, self.labels, labels, count)
 
-    def _features(self, notes: Notes | Sequence[Notes] | None, samples: int, count: int) -> Array | None:
-        local = self.config.model.local
-        takes = local is not None and local.kind == "notes"
-        if notes is not None and not takes:
+    def _features(
+        self, notes: Notes | Sequence[Notes] | None, like: Audio | None, samples: int, count: int
+    ) -> Array | None:
+        local = self.model.local
+        if notes is not None and not isinstance(local, NoteConditionConfig):
             raise WavegenError("this model is not conditioned on notes; leave them out")
         if local is None:
             return None
-        if not takes:
+        if isinstance(local, FeatureConditionConfig):
             raise WavegenError(
                 "this model is conditioned on features of its own; drive it by wavegen.samplers.autoregressive"
             )
-        if notes is None:
-            raise WavegenError("this model plays notes: give some, for example --notes melody.txt")
-        melodies = _each(notes, count)
-        if len(melodies) != count:
-            raise WavegenError(f"give one melody for all {count} clips, or one for each; got {len(melodies)}")
-        rows = [melody.frames(self.sample_rate, local.hop_length, samples) for melody in melodies]
-        return jnp.asarray(np.stack(rows))
+        if isinstance(local, NoteConditionConfig):
+            if notes is None:
+                raise WavegenError("this model plays notes: give some, for example --notes melody.txt")
+            melodies = _each(notes, count)
+            if len(melodies) != count:
+                raise WavegenError(
+                    f"give one melody for all {count} clips, or one for each; got {len(melodies)}"
+                )
+            rows = [melody.frames(self.sample_rate, local.hop_length, samples) for melody in melodies]
+            return jnp.asarray(np.stack(rows))
+        if like is None:
+            raise WavegenError(
+                "this model is a vocoder: give a recording to speak like, for example --like a.wav"
+            )
+        waveform = jnp.asarray(to_waveform(like, self.sample_rate))
+        features = own_features(waveform, local, self.condition, self.sample_rate)
+        return jnp.repeat(pad_frames(features, -(-samples // local.hop_length)), count, axis=0)
 
 
 def _each(notes: Notes | Sequence[Notes], count: int) -> Sequence[Notes]:
     return [notes] * count if isinstance(notes, Notes) else notes
 
 
-def _outline(params: PyTree) -> list[tuple[str, tuple[int, ...]]]:
-    return [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree.leaves_with_path(params)]
-
-
-@partial(jax.jit, static_argnames="codec")
-def _encode(codec: Codec, waveform: Array) -> Array:
-    return codec.encode(waveform)
-
-
-def load(path: str | Path | None = None, *, precision: Precision = "float32") -> Generator:
-    """Loads a trained model.
-
-    Args:
-        path: a run folder (its newest sound checkpoint, averaged weights), a ``.safetensors`` file, or None for the
-            instrument that comes with the package.
-        precision: of the weights; bfloat16 halves what is read for a sample, which a long network's speed depends
-            on (``benchmarks/bfloat16.py`` measures what it costs in likelihood).
-
-    Raises:
-        WavegenError: there is no such run or file, it is damaged, or of a newer version.
-    """
-    path = SHIPPED if path is None else Path(path)
-    if not path.exists():
-        raise WavegenError(
-            f"no run folder or .safetensors file at {path}; train one with: python train.py configs/..."
-        )
-    arrays, card = read_run(path) if path.is_dir() else read_weights(path)
-    return build(resolve(card["config"]), card["labels"], arrays, precision)
-
-
-def build(
-    config: Config, labels: Mapping[str, Any], params: PyTree, precision: Precision = "float32"
-) -> Generator:
-    """Puts a generator together from its parts; ``params`` may be arrays of numpy or of JAX."""
-    codec = make_codec(config.codec)
-    graph, fresh = parameters(make_model(config, codec, labels))
-    if _outline(fresh) != _outline(params):
-        raise WavegenError("the weights do not fit the configuration they came with; the file is damaged")
-    arrays = jax.tree.map(lambda x: jnp.asarray(x, precision), params)
-    return Generator(config, {k: tuple(v) for k, v in labels.items()}, graph, arrays, codec)
+def build(trained: Trained, precision: Precision = "float32") -> Generator:
+    """Puts a generator together from its parts."""
+    graph, fresh = parameters(make_model(trained.config, trained.codecs, trained.labels))
+    params = jax.tree.map(lambda x: x.astype(precision), fitting(trained.params, fresh))
+    labels = {field: tuple(values) for field, values in trained.labels.items()}
+    tokens, condition = trained.codecs
+    assert tokens is not None
+    return Generator(trained.config, labels, graph, params, tokens, condition)

@@ -74,11 +74,11 @@ def find_net(name: str) -> Net:
 
 def shipped_net() -> Net:
     """Return the sizes of the network that `wavegen.load()` gives; its excitation is left out."""
-    from wavegen.generator import load
+    from wavegen.loading import load_generator
     from wavegen.models.base import with_parameters
     from wavegen.models.wavenet import WaveNet
 
-    generator = load()
+    generator = load_generator()
     model = with_parameters(generator.graph, generator.params)
     if not isinstance(model, WaveNet):
         raise WavegenError("the shipped instrument is not a WaveNet")

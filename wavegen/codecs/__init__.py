@@ -1,14 +1,17 @@
 """Audio or notes to integer tokens and back."""
 
-from wavegen.codecs.base import Codec
+from wavegen.codecs.base import Codec, Codecs
 from wavegen.codecs.mulaw import Linear, MuLaw, Sashimi
-from wavegen.config.codecs import CodecConfig, LinearConfig, MuLawConfig, SashimiConfig
+from wavegen.config.codecs import FixedCodecConfig, LinearConfig, MuLawConfig
 
 
-def make_codec(config: CodecConfig) -> Codec:
-    """The codec that a configuration describes."""
+def make_codec(config: FixedCodecConfig) -> Codec:
+    """The codec that a configuration describes, without weights (``wavegen.training.restore`` opens the others)."""
     if isinstance(config, MuLawConfig):
         return MuLaw(config.levels)
     if isinstance(config, LinearConfig):
         return Linear(config.levels)
     return Sashimi(config.quantization)
+
+
+__all__ = ["Codec", "Codecs", "Linear", "MuLaw", "Sashimi", "make_codec"]

@@ -1,6 +1,7 @@
 """The codec contract: audio to integer tokens and back."""
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 from wavegen.types import Tokens, Waveform
 
@@ -9,7 +10,8 @@ class Codec(ABC):
     """Audio in, integer tokens out, and back.
 
     A codec cuts a waveform into frames of `hop_length` samples and writes each frame as `codebooks` integers.
-    Members are immutable; both methods are pure and can be traced by `jax.jit`.
+    Members are immutable pytrees, arithmetic alone or frozen weights, and go into `jax.jit` as arguments; both methods
+    are pure.
 
     Laws, tested for every member:
 
@@ -67,3 +69,15 @@ class Codec(ABC):
         Returns:
             `[B, N * hop_length]` float32 in [-1, 1].
         """
+
+
+class Codecs(NamedTuple):
+    """What the model of an experiment reads through.
+
+    Attributes:
+        tokens: between audio and the model's tokens; None for a model that is a codec itself.
+        condition: whose tokens a vocoder is conditioned on, if it is.
+    """
+
+    tokens: Codec | None
+    condition: Codec | None = None

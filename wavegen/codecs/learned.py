@@ -1,9 +1,12 @@
 """A codec whose networks were learned, frozen: what a token model reads and writes through."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, ClassVar
 
 import jax
+import numpy as np
 from flax import nnx
 from jaxtyping import PyTree
 
@@ -16,7 +19,7 @@ from wavegen.types import Tokens, Waveform
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["params"],
-    meta_fields=["graph", "vocab_size", "codebooks", "hop_length", "sample_rate", "card"],
+    meta_fields=["graph", "sizes", "sample_rate", "card"],
 )
 @dataclass(frozen=True, eq=False)
 class LearnedCodec(Codec):
@@ -25,30 +28,42 @@ class LearnedCodec(Codec):
     Attributes:
         params: weights, as plain dicts.
         graph: structure of the networks, which have `encode` and `decode`.
-        vocab_size: see `Codec`.
-        codebooks: how many are used: the first ones.
-        hop_length: see `Codec`.
+        sizes: `vocab_size`, `codebooks` (how many are used: the first ones) and `hop_length`.
         sample_rate: Hz, of the audio that it reads and writes.
-        card: JSON, from which the networks can be built again.
+        card: JSON from which the networks can be built again; empty for a codec that stays in files of its own.
     """
 
     params: PyTree
     graph: nnx.GraphDef
-    vocab_size: int
-    codebooks: int
-    hop_length: int
+    sizes: tuple[int, int, int]
     sample_rate: int
     card: str
 
-    mu = 0
-    start_token = 0
+    mu: ClassVar[int] = 0
+    start_token: ClassVar[int] = 0
 
-    @classmethod
-    def freeze(cls, network: nnx.Module, *, sample_rate: int, card: str) -> "LearnedCodec":
-        """Freeze networks with the attributes and methods of a codec."""
-        graph, params = parameters(network)
-        sizes = (network.vocab_size, network.codebooks, network.hop_length)
-        return cls(params, graph, *sizes, sample_rate, card)
+    @property
+    def vocab_size(self) -> int:
+        """See `Codec`."""
+        return self.sizes[0]
+
+    @property
+    def codebooks(self) -> int:
+        """See `Codec`."""
+        return self.sizes[1]
+
+    @property
+    def hop_length(self) -> int:
+        """See `Codec`."""
+        return self.sizes[2]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the weights: two codecs with the same one write the same tokens."""
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(self.params):
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+        return digest.hexdigest()
 
     def with_levels(self, levels: int) -> "LearnedCodec":
         """The same codec at a lower bit rate: only the first codebooks.
@@ -57,13 +72,29 @@ class LearnedCodec(Codec):
             WavegenError: there are not so many.
         """
         if not 1 <= levels <= self.codebooks:
-            raise WavegenError(f"this codec has {self.codebooks} codebooks, {levels} were asked for; ask for fewer")
-        return replace(self, codebooks=levels)
+            raise WavegenError(
+                f"this codec has {self.codebooks} codebooks, {levels} were asked for; ask for fewer"
+            )
+        return replace(self, sizes=(self.vocab_size, levels, self.hop_length))
 
     def encode(self, audio: Waveform) -> Tokens:
         """See `Codec.encode`."""
-        return with_parameters(self.graph, self.params).encode(audio, levels=self.codebooks)
+        # Codes of fewer levels are a prefix of the codes of more.
+        return with_parameters(self.graph, self.params).encode(audio)[..., : self.codebooks]
 
     def decode(self, tokens: Tokens) -> Waveform:
         """See `Codec.decode`."""
         return with_parameters(self.graph, self.params).decode(tokens)
+
+
+def freeze(network: Any, *, sample_rate: int, card: str = "") -> LearnedCodec:
+    """Freeze networks with the attributes and methods of a codec.
+
+    Args:
+        network: its parameters are kept as they are.
+        sample_rate: Hz.
+        card: see `LearnedCodec`.
+    """
+    graph, params = parameters(network)
+    sizes = (network.vocab_size, network.codebooks, network.hop_length)
+    return LearnedCodec(params, graph, sizes, sample_rate, card)

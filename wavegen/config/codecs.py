@@ -51,16 +51,14 @@ class SpectrogramCodecConfig(Section):
     codebook: str = Field(..., description="a .safetensors file")
 
 
+FixedCodecConfig = MuLawConfig | LinearConfig | SashimiConfig
+"""Codecs that are arithmetic alone."""
+
 LearnedCodecConfig = Annotated[
     TrainedCodecConfig | PretrainedCodecConfig | SpectrogramCodecConfig, Field(discriminator="kind")
 ]
 
 CodecConfig = Annotated[
-    MuLawConfig
-    | LinearConfig
-    | SashimiConfig
-    | TrainedCodecConfig
-    | PretrainedCodecConfig
-    | SpectrogramCodecConfig,
+    FixedCodecConfig | TrainedCodecConfig | PretrainedCodecConfig | SpectrogramCodecConfig,
     Field(discriminator="kind"),
 ]

@@ -165,7 +165,6 @@ class WaveVQConfig(Section):
     )
     width: int = Field(32, ge=1, le=1024, description="channels of the encoder's first layer")
     decoder_width: int = Field(512, ge=1, le=8192, description="channels of the decoder's first layer")
-    latent_width: int = Field(128, ge=1, le=8192)
     causal: bool = Field(False, description="look at no later samples, so that codes can stream")
     quantizer: QuantizerConfig = ResidualVQConfig()
     quantizer_dropout: float = Field(0.5, ge=0, le=1, description="share of clips coded with fewer codebooks")

@@ -69,7 +69,7 @@ class _Source:
             "labels": self._labels[file],
         }
         if hop is not None:
-            batch["features"] = np.zeros((len(file), span // hop, self.dataset.feature_width), np.float32)
+            features = np.zeros((len(file), span // hop, self.dataset.feature_width), np.float32)
         for row in range(len(file)):
             if file[row] < 0:
                 continue
@@ -77,9 +77,11 @@ class _Source:
             pcm[row, :count] = self.dataset.read(self.files, index, begin, begin + count)[:, 0]
             if hop is not None:
                 first, frames = begin // hop, -(-count // hop)
-                batch["features"][row, :frames] = self.dataset.read_features(
-                    self.files, index, first, first + frames
-                )
+                features[row, :frames] = self.dataset.read_features(self.files, index, first, first + frames)
+        if self.dataset.codec:
+            batch["tokens"] = features.astype(np.int32)
+        elif hop is not None:
+            batch["features"] = features
         return batch
 
 
@@ -132,7 +134,8 @@ class BatchSource(_Source):
             start: int64 [B], where the crop begins in its file, in samples.
             file: int32 [B], row in the split's table.
             labels: int32 [B, fields].
-            features: float32 [B, crop / feature_hop, D], only if the dataset has them.
+            features: float32 [B, crop / feature_hop, D], only if the dataset has them; of a dataset that
+                `wavegen tokenize` wrote they are int32 [B, N, K], and named tokens.
         """
         random = np.random.Generator(np.random.Philox(key=[self.seed, step]))
         file = np.searchsorted(

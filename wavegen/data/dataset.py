@@ -58,6 +58,7 @@ class Dataset:
         self.labels = manifest.labels
         self.feature_hop = manifest.format.feature_hop
         self.feature_width = manifest.feature_width
+        self.codec = manifest.format.codec
         self._readers: dict[int, ShardReader] = {}
         self._features: dict[int, np.ndarray] = {}
 

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
 from wavegen.codecs.base import Codec
-from wavegen.types import Pcm, Tokens, Waveform
+from wavegen.config.models import CodeConditionConfig, MelConditionConfig
+from wavegen.spectral import log_mel, mel_spectrogram
+from wavegen.types import Features, Pcm, Tokens, Waveform
 
 
 def to_waveform(pcm: Pcm) -> Waveform:
@@ -60,9 +62,38 @@ def frame_mask(
     return (begin >= context[:, None]) & (begin < length[:, None])
 
 
+def own_features(
+    waveform: Waveform, local: MelConditionConfig | CodeConditionConfig, codec: Codec | None, sample_rate: int
+) -> Features:
+    """The condition of a vocoder, made from the clip itself: frame f belongs to samples [f hop, (f + 1) hop).
+
+    Args:
+        waveform: [B, T].
+        local: which condition.
+        codec: whose tokens are the condition, if they are it.
+        sample_rate: Hz.
+
+    Returns:
+        The common logarithm of mel magnitudes, or tokens as numbers; `ceil(T / hop_length)` frames.
+    """
+    frames = -(-waveform.shape[1] // local.hop_length)
+    if isinstance(local, MelConditionConfig):
+        mel = mel_spectrogram(
+            waveform,
+            sample_rate=sample_rate,
+            n_fft=local.n_fft,
+            hop_length=local.hop_length,
+            n_mels=local.bands,
+            squared=False,
+        )
+        return log_mel(mel)[:, :frames]
+    assert codec is not None
+    return codec.encode(waveform).astype(jnp.float32)
+
+
 def make_example(
     batch: Mapping[str, Array],
-    codec: Codec,
+    codec: Codec | None,
     key: Key[Array, ""] | None = None,
     *,
     gain_db: tuple[float, float] = (0.0, 0.0),
@@ -73,7 +104,7 @@ def make_example(
 
     Args:
         batch: of `BatchSource` or `EvaluationSource`.
-        codec: waveform to tokens.
+        codec: waveform to tokens; None, as for a model that is a codec itself, makes none.
         key: PRNG key of this step; None, as for evaluation, leaves the waveforms as they are.
         gain_db: see `augment`.
         polarity: see `augment`.
@@ -81,27 +112,25 @@ def make_example(
 
     Returns:
         waveform: float32 [B, T] in [-1, 1].
-        targets: int [B, N, K], the codec's tokens.
+        targets: int [B, N, K], the codec's tokens, or those of the batch; it and the next two only with a codec.
         inputs: int [B, N, K], the same one frame later, behind the codec's start token.
         mask: bool [B, N], the frames that count in a loss or a likelihood.
         labels: int32 [B, fields].
+        length: int32 [B], samples of the clip; what comes after is padding.
         features: float32 [B, F, D], if the batch has them.
     """
     waveform = to_waveform(batch["pcm"])
     if key is not None:
         waveform = augment(waveform, key, gain_db, polarity)
-    targets = codec.encode(waveform)
-    inputs = shift(targets, codec.start_token)
-    if key is not None and input_noise > 0:
-        noise = input_noise * jax.random.normal(jax.random.fold_in(key, 1), inputs.shape)
-        inputs = jnp.clip(inputs + jnp.round(noise).astype(inputs.dtype), 0, codec.vocab_size - 1)
-    example = {
-        "waveform": waveform,
-        "targets": targets,
-        "inputs": inputs,
-        "mask": frame_mask(batch["context"], batch["length"], targets.shape[1], codec.hop_length),
-        "labels": batch["labels"],
-    }
+    example = {"waveform": waveform, "labels": batch["labels"], "length": batch["length"]}
+    if codec is not None:
+        targets = batch["tokens"][..., : codec.codebooks] if "tokens" in batch else codec.encode(waveform)
+        inputs = shift(targets, codec.start_token)
+        if key is not None and input_noise > 0:
+            noise = input_noise * jax.random.normal(jax.random.fold_in(key, 1), inputs.shape)
+            inputs = jnp.clip(inputs + jnp.round(noise).astype(inputs.dtype), 0, codec.vocab_size - 1)
+        mask = frame_mask(batch["context"], batch["length"], targets.shape[1], codec.hop_length)
+        example |= {"targets": targets, "inputs": inputs, "mask": mask}
     if "features" in batch:
         example["features"] = batch["features"]
     return example

@@ -28,6 +28,8 @@ class Format(_Row):
     backend: Backend = "memmap"
     feature_hop: int | None = None
     """Samples per feature frame; None without features."""
+    codec: str = ""
+    """Fingerprint of the codec whose tokens the features are; empty for other features."""
 
 
 class FileRow(_Row):

@@ -31,6 +31,7 @@ def write_dataset(
     channels: int = 1,
     backend: Backend = "memmap",
     shard_samples: int = 2**26,
+    codec: str = "",
 ) -> Manifest:
     """Write a dataset from clips made on the spot.
 
@@ -42,6 +43,7 @@ def write_dataset(
         channels: C of every clip.
         backend: "memmap" or "array_record".
         shard_samples: close a shard when it reaches this length.
+        codec: fingerprint of the codec whose tokens the features are.
 
     Returns:
         The manifest, as written.
@@ -51,7 +53,9 @@ def write_dataset(
     """
     out = Path(out)
     forget_other_manifest(out, inputs=None)
-    format = Format(sample_rate=sample_rate, channels=channels, backend=backend, feature_hop=feature_hop)
+    format = Format(
+        sample_rate=sample_rate, channels=channels, backend=backend, feature_hop=feature_hop, codec=codec
+    )
     rows: list[ShardRow] = []
     remaining = iter(clips)
     while (first := next(remaining, None)) is not None:

@@ -3,8 +3,10 @@
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from wavegen.types import Features, Labels, Logits, Tokens
 
@@ -58,10 +60,9 @@ class TokenModel(nnx.Module):
     def log_prob(self, logits: Logits, targets: Tokens, inputs: Tokens) -> Float[Array, "B N K"]:
         """Ln p(targets), in nats, under the distributions that ``self(inputs)`` returned as ``logits``."""
 
-    @property
     @abstractmethod
-    def flops_per_frame(self) -> int:
-        """Floating-point operations of the forward pass for one frame (a multiply-add is two)."""
+    def flops_per_frame(self, frames: int) -> int:
+        """Floating-point operations of the forward pass for one frame of a clip of so many (a multiply-add is two)."""
 
 
 class CausalModel(TokenModel):
@@ -111,7 +112,62 @@ class CausalModel(TokenModel):
         """
 
 
-def parameters(model: TokenModel) -> tuple[nnx.GraphDef, PyTree]:
+class MaskedModel(TokenModel):
+    """A token model that sees both sides: from the tokens that are known it predicts the others.
+
+    A token that is not known is written as ``vocab_size``, one past the last value: masked models read tokens in
+    ``[0, vocab_size]``. The output at frame n belongs to the tokens of frame n, and is a softmax's logits.
+
+    Law, tested for every member: frames that are not valid reach no valid one, whatever stands in them, so that a
+    clip in a padded batch gives what it gives alone.
+
+    Attributes:
+        vocab_size: values that a token can take, V; and the mask.
+        codebooks: tokens per frame, K.
+    """
+
+    vocab_size: int
+    codebooks: int
+
+    @abstractmethod
+    def __call__(
+        self,
+        tokens: Tokens,
+        labels: Labels | None = None,
+        features: Features | None = None,
+        *,
+        dropout_key: Array | None = None,
+        valid: Bool[Array, "B N"] | None = None,
+    ) -> Logits:
+        """See ``TokenModel``; here tokens may be masked, and label -1 is the null of classifier-free guidance.
+
+        Args:
+            tokens: values in ``[0, vocab_size]``.
+            labels: one integer per global field; -1 is unknown.
+            features: local conditions at frame rate.
+            dropout_key: turns dropout on.
+            valid: frames that belong to the clip; what comes out at the others means nothing. None is all.
+        """
+
+    @abstractmethod
+    def level_logits(
+        self,
+        tokens: Tokens,
+        level: Int[Array, "B"],
+        labels: Labels | None = None,
+        *,
+        dropout_key: Array | None = None,
+        valid: Bool[Array, "B N"] | None = None,
+    ) -> Float[Array, "B N V"]:
+        """The logits of one codebook of each row: ``self(...)[:, :, level]`` without the cost of the others."""
+
+    def log_prob(self, logits: Logits, targets: Tokens, inputs: Tokens) -> Float[Array, "B N K"]:
+        """See ``TokenModel``."""
+        del inputs
+        return jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)[..., 0]
+
+
+def parameters(model: nnx.Module) -> tuple[nnx.GraphDef, PyTree]:
     """Splits a model into its structure and its parameters, a tree of plain dicts."""
     graph, state = nnx.split(model)
     return graph, nnx.to_pure_dict(state)

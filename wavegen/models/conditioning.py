@@ -81,6 +81,38 @@ class FeatureCondition(nnx.Module):
         return frames
 
 
+class CodeCondition(nnx.Module):
+    """Local conditioning on the tokens of a codec: the sum of one learned vector per codebook, then as features.
+
+    Args:
+        codebooks: tokens per frame.
+        vocab_size: values that a token can take.
+        channels: width C of the output.
+        hop_length: samples per frame of tokens.
+        upsample: see ``FeatureCondition``.
+        random: draws the initial weights.
+    """
+
+    def __init__(
+        self,
+        codebooks: int,
+        vocab_size: int,
+        channels: int,
+        hop_length: int,
+        upsample: tuple[int, ...],
+        *,
+        random: np.random.Generator,
+    ) -> None:
+        self.tables = normal(random, codebooks, vocab_size, channels, scale=codebooks**-0.5)
+        self.frames = FeatureCondition(channels, channels, hop_length, upsample, random=random)
+        self.hop_length = self.frames.hop_length
+
+    def __call__(self, features: Features) -> Float[Array, "B finer C"]:
+        """Returns frames of ``self.hop_length`` samples; the features are tokens, as numbers."""
+        codebooks = jnp.arange(self.tables.shape[0])[None, None]
+        return self.frames(jnp.sum(self.tables[...][codebooks, features.astype(jnp.int32)], axis=2))
+
+
 class NoteCondition(nnx.Module):
     """Conditioning on one melody, with a sine excitation at its pitch.
 

@@ -12,8 +12,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from wavegen.codecs.base import Codec
 from wavegen.config.models import (
-    FeatureConditionConfig,
+    CodeConditionConfig,
+    LocalConditionConfig,
+    MelConditionConfig,
     MixtureHeadConfig,
     NoteConditionConfig,
     WaveNetConfig,
@@ -24,7 +27,7 @@ from wavegen.kernels.wavenet.forward import wavenet_forward
 from wavegen.kernels.wavenet.head import log_prob
 from wavegen.kernels.wavenet.shapes import WaveNetShape
 from wavegen.models.base import CausalModel, Choice, State
-from wavegen.models.conditioning import FeatureCondition, LabelCondition, NoteCondition
+from wavegen.models.conditioning import CodeCondition, FeatureCondition, LabelCondition, NoteCondition
 from wavegen.models.initial import normal, zeros
 from wavegen.types import Features, Labels, Logits, Tokens
 
@@ -41,6 +44,7 @@ class WaveNet(CausalModel):
         mu: companding of the codec's code space, 0 for linear codes.
         label_sizes: values of each field in ``config.global_fields``.
         sample_rate: Hz; used by the excitation of note conditioning.
+        condition: the codec whose tokens are the local condition, where ``config.local`` says so.
         random: draws the initial weights.
     """
 
@@ -52,6 +56,7 @@ class WaveNet(CausalModel):
         mu: int,
         label_sizes: tuple[int, ...] = (),
         sample_rate: int,
+        condition: Codec | None = None,
         random: np.random.Generator,
     ) -> None:
         c = config
@@ -91,16 +96,9 @@ class WaveNet(CausalModel):
             if c.global_fields
             else nnx.data(None)
         )
-        self.local: FeatureCondition | NoteCondition | None = nnx.data(None)
+        self.local = _local_condition(c.local, sample_rate, condition, random) or nnx.data(None)
         channels = c.global_channels if c.global_fields else 0
-        if isinstance(c.local, FeatureConditionConfig):
-            self.local = FeatureCondition(
-                c.local.width, c.local.channels, c.local.hop_length, c.local.upsample, random=random
-            )
-        elif isinstance(c.local, NoteConditionConfig):
-            self.local = NoteCondition(
-                c.local.channels, c.local.hop_length, c.local.harmonics, sample_rate, random=random
-            )
+        if isinstance(c.local, NoteConditionConfig):
             width = 2 * c.local.harmonics
             self.excitation = weight(width, residual, fan_in=max(width, 1))
         if c.local is not None:
@@ -114,9 +112,9 @@ class WaveNet(CausalModel):
         network = self.shape.receptive_field(self.kernel_size, self.input_kernel_size)
         return max(network, self.shape.linear_prediction)
 
-    @property
-    def flops_per_frame(self) -> int:
-        """Multiply-adds of the matrices, times two; biases and gates are not counted."""
+    def flops_per_frame(self, frames: int) -> int:
+        """Multiply-adds of the matrices, times two, in clips of any length; biases and gates are not counted."""
+        del frames
         layers, taps, residual, gates = self.dilated.shape
         skip, hidden = self.hidden.shape
         per_layer = taps * residual * gates + gates // 2 * (residual + skip)
@@ -280,6 +278,22 @@ class WaveNet(CausalModel):
             **self._window(state, frames),
         )
         return tokens[..., None], {**state, "network": network}
+
+
+def _local_condition(
+    config: LocalConditionConfig | None, sample_rate: int, codec: Codec | None, random: np.random.Generator
+) -> FeatureCondition | CodeCondition | NoteCondition | None:
+    if config is None:
+        return None
+    if isinstance(config, NoteConditionConfig):
+        return NoteCondition(config.channels, config.hop_length, config.harmonics, sample_rate, random=random)
+    upsampling = (config.channels, config.hop_length, config.upsample)
+    if isinstance(config, CodeConditionConfig):
+        if codec is None:
+            raise WavegenError("expected a codec for the condition, got none; open it with open_codecs")
+        return CodeCondition(codec.codebooks, codec.vocab_size, *upsampling, random=random)
+    width = config.bands if isinstance(config, MelConditionConfig) else config.width
+    return FeatureCondition(width, *upsampling, random=random)
 
 
 def _smooth_embedding(

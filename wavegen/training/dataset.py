@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+from wavegen.codecs import Codecs
+from wavegen.codecs.learned import LearnedCodec
 from wavegen.config import Config
+from wavegen.config.models import FeatureConditionConfig, NoteConditionConfig
 from wavegen.data.dataset import Dataset
 from wavegen.data.prepare import prepared
 from wavegen.errors import WavegenError
@@ -21,7 +24,7 @@ def open_dataset(config: Config) -> Dataset:
     """
     data, local = config.data, config.model.local
     if data.path is None:
-        hop = local.hop_length if local is not None else 80
+        hop = local.hop_length if isinstance(local, NoteConditionConfig) else 80
         path = cached_corpus(
             data.cache, sample_rate=data.sample_rate, minutes=data.corpus_minutes, seed=config.seed, hop=hop
         )
@@ -41,8 +44,8 @@ def open_dataset(config: Config) -> Dataset:
             f"{path} was prepared at {dataset.sample_rate} Hz, data.sample_rate is {data.sample_rate}; "
             "make them equal, or give the folder of recordings"
         )
-    if local is not None:
-        wanted = (local.width if local.kind == "features" else FEATURES, local.hop_length)
+    if isinstance(local, FeatureConditionConfig | NoteConditionConfig):
+        wanted = (local.width if isinstance(local, FeatureConditionConfig) else FEATURES, local.hop_length)
         there = (dataset.feature_width, dataset.feature_hop)
         if there != wanted:
             has = f"{there[0]} every {there[1]} samples" if dataset.feature_hop else "none"
@@ -51,3 +54,21 @@ def open_dataset(config: Config) -> Dataset:
                 "change model.local, or leave it out"
             )
     return dataset
+
+
+def expect_same_codec(dataset: Dataset, config: Config, codecs: Codecs) -> None:
+    """Checks that tokens which were written beforehand are those that the model would be given.
+
+    Raises:
+        WavegenError: they are of another codec, or augmentation is asked for, which they cannot follow.
+    """
+    if not dataset.codec:
+        return
+    if not isinstance(codecs.tokens, LearnedCodec) or codecs.tokens.fingerprint != dataset.codec:
+        raise WavegenError(
+            f"{dataset.path} holds tokens of another codec than codec says; tokenize its recordings again"
+        )
+    if config.data.augment.gain_db or config.data.augment.polarity:
+        raise WavegenError(
+            f"{dataset.path} holds tokens, which cannot be augmented; leave data.augment out, or give the recordings"
+        )

@@ -1,61 +1,86 @@
-"""Exact likelihood of a split, during training and after it."""
+"""What a model is worth on a split, during training and after it: likelihood, or the parts of a codec's loss."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
-from wavegen.codecs import make_codec
+from wavegen.codecs import Codecs
+from wavegen.codecs.quantizers import code_usage
 from wavegen.config import Config
 from wavegen.data.batches import Batch, EvaluationSource
 from wavegen.data.dataset import Dataset
 from wavegen.models.base import CausalModel
-from wavegen.training.dataset import open_dataset
+from wavegen.training.dataset import expect_same_codec, open_dataset
 from wavegen.training.mesh import make_mesh, shard_batch
-from wavegen.training.step import make_evaluation_step
-
-EvaluationStep = Callable[[PyTree, dict[str, Array]], tuple[Array, Array]]
+from wavegen.training.objectives import metric_of
+from wavegen.training.step import EvaluationStep, make_evaluation_step
 
 
 @dataclass(frozen=True)
-class Likelihood:
-    """Bits per token, how many tokens they are a mean of, and from how many recordings."""
+class Evaluation:
+    """Figures of a split.
 
-    bits: float
-    tokens: int
-    files: int
+    Attributes:
+        figures: by name; the one that ``metric_of`` names, and the parts of a codec's loss and the use of its
+            codebooks. NaN if anything was not finite.
+        count: scored tokens, or clips of a codec.
+    """
+
+    figures: dict[str, float]
+    count: int
 
 
-def evaluation_source(config: Config, dataset: Dataset, split: str, model: CausalModel) -> EvaluationSource:
+def evaluation_source(config: Config, dataset: Dataset, split: str, model: Any) -> EvaluationSource:
     """The windows of a split with enough context for the model, this process's share of them."""
-    hop = dataset.feature_hop or 1
+    local = config.model.local
+    hop = math.lcm(dataset.feature_hop or 1, 1 if local is None else local.hop_length)
+    # Models that read a clip as a whole see it as they do in training: cut into crops.
+    context = model.receptive_field if isinstance(model, CausalModel) else 0
     return EvaluationSource(
         dataset,
         split,
         batch_size=config.data.batch_size,
         window=config.data.crop,
-        context=-(-model.receptive_field // hop) * hop,
+        context=-(-context // hop) * hop,
         fields=config.model.global_fields,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
 
 
-def bits_per_token(
-    step: EvaluationStep, weights: PyTree, source: EvaluationSource, batches: int, mesh: Mesh
-) -> tuple[float, int]:
-    """Bits per scored token of the first batches, and how many tokens were scored; NaN if any was not finite."""
-    nats, count = 0.0, 0
-    for number in range(min(batches, len(source))):
-        a, b = step(weights, to_devices(source.batch(number), mesh))
-        nats, count = nats + float(a), count + int(b)
-    return (nats / max(count, 1) / math.log(2) if np.isfinite(nats) else math.nan), count
+def evaluate(
+    config: Config,
+    step: EvaluationStep,
+    weights: PyTree,
+    codecs: Codecs,
+    source: EvaluationSource,
+    batches: int,
+    mesh: Mesh,
+) -> Evaluation:
+    """The figures of the first batches of a source."""
+    outcomes = [
+        jax.device_get(step(weights, to_devices(source.batch(number), mesh), codecs))
+        for number in range(min(batches, len(source)))
+    ]
+    sums = jax.tree.map(lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *outcomes)
+    name, unit = metric_of(config)
+    count = max(int(sums.scored), 1)
+    totals = {name: sums.total * unit, **sums.figures}
+    figures = {k: float(v) / count if np.isfinite(v) else math.nan for k, v in totals.items()}
+    if "counts" in sums.statistics:
+        usage = code_usage(jnp.asarray(sums.statistics["counts"], jnp.int32))
+        figures["perplexity"] = float(usage.perplexity.mean())
+        figures["used"] = float(usage.used.mean())
+        figures["efficiency"] = float(usage.efficiency)
+    return Evaluation(figures, int(sums.scored))
 
 
 def to_devices(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
@@ -64,16 +89,25 @@ def to_devices(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def evaluate_split(
-    config: Config, graph: nnx.GraphDef, params: PyTree, split: str, data: str | Path | None = None
-) -> Likelihood:
-    """The likelihood of every sample of a split, each predicted from the whole receptive field before it.
+    config: Config,
+    graph: nnx.GraphDef,
+    params: PyTree,
+    codecs: Codecs,
+    split: str,
+    data: str | Path | None = None,
+) -> tuple[Evaluation, int]:
+    """The figures of a whole split; for a causal model every sample is predicted from all of its receptive field.
 
     Args:
         config: of the experiment that trained the model.
         graph: structure of the model.
         params: its weights.
+        codecs: that it reads through.
         split: for instance "test".
         data: a folder of recordings or a prepared dataset; None is the experiment's own.
+
+    Returns:
+        The figures, and of how many files they are.
 
     Raises:
         WavegenError: there is no such data, or the split is empty.
@@ -81,7 +115,8 @@ def evaluate_split(
     if data is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"path": str(data)})})
     dataset = open_dataset(config)
+    expect_same_codec(dataset, config, codecs)
     source = evaluation_source(config, dataset, split, nnx.merge(graph, params))
-    step = jax.jit(make_evaluation_step(config, graph, make_codec(config.codec)))
-    bits, count = bits_per_token(step, params, source, len(source), make_mesh())
-    return Likelihood(bits, count, len(source.files))
+    step = jax.jit(make_evaluation_step(config, graph))
+    result = evaluate(config, step, params, codecs, source, len(source), make_mesh())
+    return result, len(source.files)

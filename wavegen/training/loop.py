@@ -20,17 +20,18 @@ import jax
 from flax import nnx
 
 from wavegen.atomic import atomic_write
-from wavegen.codecs import make_codec
 from wavegen.config import Config, dump_config, load_config
 from wavegen.data.batches import BatchSource, iterator
 from wavegen.data.dataset import Dataset
 from wavegen.errors import WavegenError
-from wavegen.models.base import CausalModel
 from wavegen.training.checkpoints import Checkpoints
-from wavegen.training.dataset import open_dataset
-from wavegen.training.evaluate import bits_per_token, evaluation_source, to_devices
+from wavegen.training.dataset import expect_same_codec, open_dataset
+from wavegen.training.evaluate import evaluate, evaluation_source, to_devices
 from wavegen.training.log import RunLog
 from wavegen.training.mesh import initialize_distributed, make_mesh, shard_state
+from wavegen.training.objectives import metric_of
+from wavegen.training.quantizer_start import start_quantizer
+from wavegen.training.restore import keep_codecs, open_codecs
 from wavegen.training.samples import write_samples
 from wavegen.training.signals import StopRequest
 from wavegen.training.state import TrainState, abstract_state, count_parameters
@@ -56,16 +57,18 @@ def train(config: Config, folder: str | Path) -> Path:
     _claim(folder, config)
 
     dataset = open_dataset(config)
-    codec = make_codec(config.codec)
-    model, state = first_state(config, dataset.labels)
+    codecs = open_codecs(config, folder)
+    if jax.process_index() == 0:
+        keep_codecs(folder, codecs)
+    expect_same_codec(dataset, config, codecs)
+    model, state = first_state(config, dataset.labels, codecs)
     graph, t = nnx.split(model)[0], config.training
     mesh = make_mesh(t.mesh.data, t.mesh.fsdp)
-    state = shard_state(state, mesh)
+    state, codecs = shard_state(state, mesh), shard_state(codecs, mesh)
     layout = jax.tree.map(lambda x: x.sharding, state)
-    train_step = jax.jit(
-        make_train_step(config, graph, codec), donate_argnums=0, out_shardings=(layout, None)
-    )
-    evaluation_step = jax.jit(make_evaluation_step(config, graph, codec))
+    train_step = jax.jit(make_train_step(config, graph), donate_argnums=0, out_shardings=(layout, None))
+    evaluation_step = jax.jit(make_evaluation_step(config, graph))
+    judged_by, _ = metric_of(config)
 
     source = BatchSource(
         dataset,
@@ -88,8 +91,11 @@ def train(config: Config, folder: str | Path) -> Path:
         start = 0
         if checkpoints.latest_step() is not None:
             state, start, _ = checkpoints.restore(abstract_state(state))
+        else:
+            state = shard_state(start_quantizer(config, graph, state, dataset), mesh)
         seconds = config.data.batch_size * config.data.crop / config.data.sample_rate
-        flops = 3 * model.flops_per_frame * config.data.batch_size * config.data.crop // codec.hop_length
+        frames = -(-config.data.crop // (model if codecs.tokens is None else codecs.tokens).hop_length)
+        flops = 3 * model.flops_per_frame(frames) * config.data.batch_size * frames
         with (
             RunLog(
                 folder,
@@ -107,7 +113,7 @@ def train(config: Config, folder: str | Path) -> Path:
             unread: tuple[int, dict[str, Any]] | None = None
             batches = iterator(source, start, t.steps, prefetch=config.data.prefetch)
             for done, batch in enumerate(batches, start=start + 1):
-                state, metrics = train_step(state, to_devices(batch, mesh))
+                state, metrics = train_step(state, to_devices(batch, mesh), codecs)
                 # The step before is read only now, while the device works on this one.
                 if unread is not None:
                     _report(log, *unread, config)
@@ -123,13 +129,16 @@ def train(config: Config, folder: str | Path) -> Path:
                 with log.paused():
                     weights = state["ema"] or state["params"]
                     if evaluating:
-                        metric, _ = bits_per_token(evaluation_step, weights, valid, t.evaluate_batches, mesh)
-                        log.evaluation(done, {"valid/bits_per_sample": metric})
+                        result = evaluate(
+                            config, evaluation_step, weights, codecs, valid, t.evaluate_batches, mesh
+                        )
+                        metric = result.figures[judged_by]
+                        log.evaluation(done, {f"valid/{name}": x for name, x in result.figures.items()})
                     if saving:
                         log.flush()
                         checkpoints.save(done, state, card, metric if evaluating else None)
                     if last or (t.sample_every and done % t.sample_every == 0):
-                        write_samples(folder, log, done, config, codec, graph, weights, dataset)
+                        write_samples(folder, log, done, config, codecs, graph, weights, dataset)
                 if stopping and not last:
                     checkpoints.wait()
                     log.say(f"stopped at step {done}; the same command goes on from here")
@@ -175,16 +184,16 @@ def _differences(there: Any, asked: Any, prefix: str = "") -> list[str]:
     return [f"{prefix} is {there} there, {asked} asked for"] if there != asked and prefix not in _FREE else []
 
 
-def _describe(config: Config, dataset: Dataset, model: CausalModel, state: TrainState) -> str:
+def _describe(config: Config, dataset: Dataset, model: Any, state: TrainState) -> str:
     minutes = {
         split: dataset.split(split).length.sum() / dataset.sample_rate / 60 for split in dataset.splits
     }
-    field = model.receptive_field
-    return (
-        f"{config.name}: {count_parameters(state['params']):,} parameters, receptive field {field:,} samples "
-        f"({1000 * field / config.data.sample_rate:.0f} ms); audio "
-        + ", ".join(f"{split} {length:.1f} min" for split, length in minutes.items())
-    )
+    size = f"{count_parameters(state['params']):,} parameters"
+    field = getattr(model, "receptive_field", None)
+    if field is not None:
+        size += f", receptive field {field:,} samples ({1000 * field / config.data.sample_rate:.0f} ms)"
+    lengths = ", ".join(f"{split} {length:.1f} min" for split, length in minutes.items())
+    return f"{config.name}: {size}; audio {lengths}"
 
 
 def _report(log: RunLog, step: int, metrics: dict[str, Any], config: Config) -> None:

@@ -1,29 +1,162 @@
 """What a step minimises: functions of a model and one device batch."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from wavegen.models.base import TokenModel
+from wavegen.codecs.quantizers import draw_levels
+from wavegen.codecs.wave_vq import WaveVQ
+from wavegen.config import Config
+from wavegen.config.codecs import FixedCodecConfig
+from wavegen.config.models import BertConfig, CodecLossConfig, WaveVQConfig
+from wavegen.models.base import MaskedModel, TokenModel
+from wavegen.models.masks import level_of
+from wavegen.spectral import si_sdr
+from wavegen.training.codec_loss import audio_losses
+from wavegen.training.masking import Masked, drop_labels, mask_classic, mask_levels
 
 
-def next_token(
-    model: TokenModel, examples: Mapping[str, Array], dropout_key: Array | None
-) -> tuple[Float[Array, ""], Int[Array, ""]]:
-    """The exact negative log-likelihood of an autoregressive model.
+class Outcome(NamedTuple):
+    """What an objective made of a batch; outcomes of several batches add up.
+
+    Attributes:
+        total: the loss, summed, to be minimised.
+        scored: how many tokens or clips it is a sum over; `total / scored` does not depend on the size of a batch.
+        figures: parts of the loss and whatever else is worth a curve, summed likewise.
+        statistics: integer histograms and sums from which a quantizer learns; free of gradients.
+    """
+
+    total: Float[Array, ""]
+    scored: Int[Array, ""]
+    figures: dict[str, Array]
+    statistics: dict[str, Array]
+
+
+Objective = Callable[[Any, Mapping[str, Array], Array | None], Outcome]
+"""`(model, examples, key) -> outcome`; without a key, as in evaluation, nothing is random and nothing dropped."""
+
+
+def next_token(model: TokenModel, examples: Mapping[str, Array], key: Array | None) -> Outcome:
+    """The exact negative log-likelihood of an autoregressive model, in nats, over the scored tokens.
 
     Args:
         model: predicts ``targets`` from ``inputs``, which are the targets shifted by one.
         examples: what ``wavegen.data.device`` made of a batch.
-        dropout_key: turns dropout on.
-
-    Returns:
-        Sum over the scored tokens, in nats, and how many were scored.
+        key: turns dropout on.
     """
-    logits = model(
-        examples["inputs"], examples.get("labels"), examples.get("features"), dropout_key=dropout_key
-    )
+    logits = model(examples["inputs"], examples.get("labels"), examples.get("features"), dropout_key=key)
     log_prob = model.log_prob(logits, examples["targets"], examples["inputs"])
     scored = examples["mask"][..., None]
-    return -jnp.sum(jnp.where(scored, log_prob, 0.0)), jnp.sum(scored)
+    return Outcome(-jnp.sum(jnp.where(scored, log_prob, 0.0)), jnp.sum(scored), {}, {})
+
+
+def masked_token(
+    model: MaskedModel,
+    examples: Mapping[str, Array],
+    key: Array | None,
+    *,
+    masking: Callable[..., Masked] = mask_levels,
+    label_smoothing: float = 0.1,
+    label_dropout: float = 0.1,
+) -> Outcome:
+    """The negative log-likelihood of masked tokens given the others, in nats, over the masked tokens.
+
+    Args:
+        model: predicts the masked tokens.
+        examples: "targets", "mask" (frames that belong to the clips) and, for a model with labels, "labels".
+        key: draws the masks and turns on dropout, label smoothing and label dropout. None is for evaluation: masks
+            depend on the targets alone, and nothing is added.
+        masking: draws the masks; ``mask_levels`` or ``mask_classic``.
+        label_smoothing: share of each target that is spread evenly over the vocabulary (Szegedy et al. 2016).
+        label_dropout: share of rows whose labels are unknown.
+    """
+    targets, valid, labels = examples["targets"], examples["mask"], examples.get("labels")
+    # From a constant key XLA would draw the masks while it compiles, which takes it longer.
+    fixed = jax.random.fold_in(jax.random.key(0), jnp.sum(targets))
+    mask_key, label_key, dropout_key = jax.random.split(fixed if key is None else key, 3)
+    if key is not None and labels is not None:
+        labels = drop_labels(label_key, labels, label_dropout)
+    conditions = {"dropout_key": None if key is None else dropout_key, "valid": valid}
+    inputs, scored, level = masking(mask_key, targets, valid, model.vocab_size)
+    if level is None:
+        logits = model(inputs, labels, **conditions)
+    else:
+        logits = model.level_logits(inputs, level, labels, **conditions)
+        targets, scored = level_of(targets, level), level_of(scored, level)
+    log_p = jax.nn.log_softmax(logits)
+    nats = -jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
+    if key is not None:
+        nats = (1 - label_smoothing) * nats - label_smoothing * jnp.mean(log_p, axis=-1)
+    return Outcome(jnp.sum(jnp.where(scored, nats, 0.0)), jnp.sum(scored), {}, {})
+
+
+def reconstruction(
+    model: WaveVQ,
+    examples: Mapping[str, Array],
+    key: Array | None,
+    *,
+    sample_rate: int,
+    weights: CodecLossConfig,
+    quantizer_dropout: float,
+) -> Outcome:
+    """How far a codec's audio is from what it was given, and its latents from their codes.
+
+    Args:
+        model: the codec.
+        examples: "waveform", and "length": rows without samples, which fill up a batch, do not count.
+        key: draws with how many codebooks each clip is coded; None codes with all.
+        sample_rate: Hz.
+        weights: of the parts.
+        quantizer_dropout: see ``draw_levels``.
+
+    Returns:
+        Sums over clips: the weighted loss, its parts, and the scale-invariant signal-to-distortion ratio in dB.
+    """
+    audio, counted = examples["waveform"], examples["length"] > 0
+    levels = None if key is None else draw_levels(key, len(audio), model.codebooks, quantizer_dropout)
+    result = model.reconstruct(audio, levels=levels)
+    # Row by row: some losses are ratios over what they are given.
+    parts = jax.vmap(lambda ours, theirs: audio_losses(ours[None], theirs[None], sample_rate))(
+        result.audio, audio
+    )
+    parts |= {name: jnp.broadcast_to(loss, counted.shape) for name, loss in result.losses.items()}
+    figures = {name: jnp.sum(jnp.where(counted, loss, 0.0)) for name, loss in parts.items()}
+    total = sum(getattr(weights, name) * figure for name, figure in figures.items())
+    figures["si_sdr"] = jnp.sum(jnp.where(counted, si_sdr(result.audio, audio), 0.0))
+    return Outcome(jnp.asarray(total), jnp.sum(counted), figures, result.statistics)
+
+
+def objective_of(config: Config) -> Objective:
+    """What the model of a configuration minimises."""
+    model = config.model
+    if isinstance(model, WaveVQConfig):
+        return partial(
+            reconstruction,
+            sample_rate=config.data.sample_rate,
+            weights=model.loss,
+            quantizer_dropout=model.quantizer_dropout,
+        )
+    if isinstance(model, BertConfig):
+        masking = model.masking
+        return partial(
+            masked_token,
+            masking=mask_classic
+            if masking.scheme == "classic"
+            else partial(mask_levels, spans=masking.spans, prompts=masking.prompts),
+            label_smoothing=model.label_smoothing,
+            label_dropout=model.condition_dropout,
+        )
+    return next_token
+
+
+def metric_of(config: Config) -> tuple[str, float]:
+    """The figure that a run is judged by, lower is better: its name, and what ``total / scored`` is multiplied by."""
+    if isinstance(config.model, WaveVQConfig):
+        return "loss", 1.0
+    token = "sample" if isinstance(config.codec, FixedCodecConfig) else "token"
+    return f"bits_per_{token}", 1 / math.log(2)

@@ -1,35 +1,41 @@
-"""The jitted training step and evaluation step: pure functions of a state and a batch."""
+"""The jitted training step and evaluation step: pure functions of a state, a batch and frozen codecs."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
-from wavegen.codecs import Codec, make_codec
+from wavegen.codecs import Codecs
+from wavegen.codecs.quantizers import Average
+from wavegen.codecs.quantizers.usage import code_usage
 from wavegen.config import Config
-from wavegen.data.device import make_example
-from wavegen.models import make_model
-from wavegen.models.base import CausalModel, parameters, with_parameters
-from wavegen.training.objectives import next_token
+from wavegen.data.device import make_example, own_features
+from wavegen.models.base import parameters, with_parameters
+from wavegen.models.make import make_model
+from wavegen.training.objectives import Outcome, metric_of, objective_of
 from wavegen.training.optimizer import make_optimizer, make_schedule, skipped_updates
 from wavegen.training.state import TrainState, init_state, update_ema
 
-OBJECTIVES = {"next_token": next_token}
+TrainStep = Callable[[TrainState, dict[str, Array], Codecs], tuple[TrainState, dict[str, Array]]]
+EvaluationStep = Callable[[PyTree, dict[str, Array], Codecs], Outcome]
 
 
-def first_state(config: Config, labels: Mapping[str, Sequence[str]]) -> tuple[CausalModel, TrainState]:
+def first_state(
+    config: Config, labels: Mapping[str, Sequence[str]], codecs: Codecs
+) -> tuple[Any, TrainState]:
     """The model of a configuration, and the state before its first step.
 
     Args:
         config: the experiment.
         labels: the values of each label field of its data.
+        codecs: that the model reads through.
     """
-    model = make_model(config, make_codec(config.codec), labels)
+    model = make_model(config, codecs, labels)
     # Under one jit: XLA would compile the zeros of every shape on their own.
     start = jax.jit(partial(init_state, optimizer=optimizer_of(config), ema=config.optimizer.ema_decay > 0))
     return model, start(parameters(model)[1])
@@ -47,12 +53,12 @@ def optimizer_of(config: Config) -> optax.GradientTransformation:
     return make_optimizer(schedule, weight_decay=o.weight_decay, clip_norm=o.clip_norm, b1=o.b1, b2=o.b2)
 
 
-def _examples(config: Config, codec: Codec, batch: dict[str, Array], key: Array | None) -> dict[str, Array]:
+def _examples(config: Config, codecs: Codecs, batch: dict[str, Array], key: Array | None) -> dict[str, Array]:
     """The device half of the pipeline, with the conditions that this model takes and no others."""
-    augment = config.data.augment
+    augment, local = config.data.augment, config.model.local
     examples = make_example(
         batch,
-        codec,
+        codecs.tokens,
         key,
         gain_db=(-augment.gain_db, 0.0),
         polarity=augment.polarity,
@@ -60,38 +66,48 @@ def _examples(config: Config, codec: Codec, batch: dict[str, Array], key: Array 
     )
     if not config.model.global_fields:
         del examples["labels"]
-    if config.model.local is None:
+    if local is None:
         examples.pop("features", None)
+    elif local.kind in ("mel", "codes"):
+        examples["features"] = own_features(
+            examples["waveform"], local, codecs.condition, config.data.sample_rate
+        )
     return examples
 
 
-def make_train_step(
-    config: Config, graph: nnx.GraphDef, codec: Codec
-) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
-    """The function ``(state, batch) -> (state, metrics)`` of one update, to be jitted with the state donated.
+def make_train_step(config: Config, graph: nnx.GraphDef) -> TrainStep:
+    """The function ``(state, batch, codecs) -> (state, metrics)`` of one update, to be jitted with the state donated.
 
     The random key is a function of the seed and of the state's step, so a resumed run draws what an uninterrupted
     one draws. With accumulation, gradients of summed losses are added up and divided once by the count of scored
     tokens: the result does not depend on how the batch is cut.
     """
-    objective, optimizer = OBJECTIVES[config.training.objective], optimizer_of(config)
+    objective, optimizer = objective_of(config), optimizer_of(config)
+    name, unit = metric_of(config)
     compute = jnp.dtype(config.training.precision)
 
-    def summed_loss(params: PyTree, batch: dict[str, Array], key: Array) -> tuple[Float[Array, ""], Array]:
-        data_key, dropout_key = jax.random.split(key)
-        examples = _examples(config, codec, batch, data_key)
+    def summed_loss(
+        params: PyTree, batch: dict[str, Array], key: Array, codecs: Codecs
+    ) -> tuple[Array, Outcome]:
+        data_key, model_key = jax.random.split(key)
+        examples = _examples(config, codecs, batch, data_key)
         cast = jax.tree.map(lambda p: p.astype(compute), params)
-        return objective(with_parameters(graph, cast), examples, dropout_key)
+        outcome = objective(with_parameters(graph, cast), examples, model_key)
+        return outcome.total, outcome
 
-    def gradients(params: PyTree, batch: dict[str, Array], key: Array) -> tuple[Array, Array, PyTree]:
-        (loss, count), grads = jax.value_and_grad(summed_loss, has_aux=True)(params, batch, key)
-        return loss, count, grads
+    def gradients(
+        params: PyTree, batch: dict[str, Array], key: Array, codecs: Codecs
+    ) -> tuple[Outcome, PyTree]:
+        grads, outcome = jax.grad(summed_loss, has_aux=True)(params, batch, key, codecs)
+        return outcome, grads
 
-    def train_step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
+    def train_step(
+        state: TrainState, batch: dict[str, Array], codecs: Codecs
+    ) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
         params, pieces = state["params"], config.optimizer.accumulate
         if pieces == 1:
-            loss, count, grads = gradients(params, batch, key)
+            outcome, grads = gradients(params, batch, key, codecs)
         else:
             # Strided, so that every piece takes rows of every device.
             cut = jax.tree.map(
@@ -100,37 +116,53 @@ def make_train_step(
 
             def add(total: PyTree, piece: tuple[dict[str, Array], Array]) -> tuple[PyTree, None]:
                 rows, index = piece
-                return jax.tree.map(
-                    jnp.add, total, gradients(params, rows, jax.random.fold_in(key, index))
-                ), None
+                more = gradients(params, rows, jax.random.fold_in(key, index), codecs)
+                return jax.tree.map(jnp.add, total, more), None
 
-            shapes = jax.eval_shape(gradients, params, jax.tree.map(lambda x: x[0], cut), key)
+            shapes = jax.eval_shape(gradients, params, jax.tree.map(lambda x: x[0], cut), key, codecs)
             zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-            (loss, count, grads), _ = jax.lax.scan(add, zero, (cut, jnp.arange(pieces)))
-        count = jnp.maximum(count, 1)
+            (outcome, grads), _ = jax.lax.scan(add, zero, (cut, jnp.arange(pieces)))
+        count = jnp.maximum(outcome.scored, 1)
         grads = jax.tree.map(lambda g: g / count, grads)
         updates, optimizer_state = optimizer.update(grads, state["optimizer"], params)
-        params = optax.apply_updates(params, updates)
-        ema = update_ema(state["ema"], params, decay=config.optimizer.ema_decay, step=state["step"])
+        updated = optax.apply_updates(params, updates)
+        skipped = skipped_updates(optimizer_state)["in_a_row"]
+        if outcome.statistics:
+            updated = _learn_averages(graph, params, updated, outcome.statistics, skipped > 0)
+        ema = update_ema(state["ema"], updated, decay=config.optimizer.ema_decay, step=state["step"])
         metrics = {
-            "bits_per_sample": loss / count / math.log(2),
+            name: outcome.total / count * unit,
+            **{figure: value / count for figure, value in outcome.figures.items()},
             "gradient_norm": optax.tree.norm(grads),
-            "skipped_in_a_row": skipped_updates(optimizer_state)["in_a_row"],
+            "skipped_in_a_row": skipped,
         }
-        new = {"params": params, "ema": ema, "optimizer": optimizer_state, "step": state["step"] + 1}
+        if "counts" in outcome.statistics:
+            metrics["perplexity"] = jnp.mean(code_usage(outcome.statistics["counts"]).perplexity)
+        new = {"params": updated, "ema": ema, "optimizer": optimizer_state, "step": state["step"] + 1}
         return new, metrics
 
     return train_step
 
 
-def make_evaluation_step(
-    config: Config, graph: nnx.GraphDef, codec: Codec
-) -> Callable[[PyTree, dict[str, Array]], tuple[Array, Array]]:
-    """The function ``(params, batch) -> (nats, scored tokens)`` without augmentation or dropout, to be jitted."""
-    objective = OBJECTIVES[config.training.objective]
+def _learn_averages(
+    graph: nnx.GraphDef, before: PyTree, after: PyTree, statistics: dict[str, Array], skipped: Array
+) -> PyTree:
+    """What no gradient reaches follows the batch's statistics instead, unless the step was skipped."""
+    model = with_parameters(graph, after)
+    # The optimizer has moved these too, by weight decay.
+    kept = nnx.state(with_parameters(graph, before), Average)
+    nnx.update(model, kept)
+    model.quantizer.update(statistics)
+    learned = parameters(model)[1]
+    nnx.update(model, kept)
+    return jax.tree.map(lambda old, new: jnp.where(skipped, old, new), parameters(model)[1], learned)
 
-    def evaluation_step(params: PyTree, batch: dict[str, Array]) -> tuple[Array, Array]:
-        examples = _examples(config, codec, batch, None)
-        return objective(with_parameters(graph, params), examples, None)
+
+def make_evaluation_step(config: Config, graph: nnx.GraphDef) -> EvaluationStep:
+    """The function ``(params, batch, codecs) -> outcome`` without augmentation or dropout, to be jitted."""
+    objective = objective_of(config)
+
+    def evaluation_step(params: PyTree, batch: dict[str, Array], codecs: Codecs) -> Outcome:
+        return objective(with_parameters(graph, params), _examples(config, codecs, batch, None), None)
 
     return evaluation_step

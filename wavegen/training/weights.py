@@ -1,50 +1,49 @@
-"""Trained weights on their own: one safetensors file, or the newest sound checkpoint of a run."""
+"""Trained weights on their own: one safetensors file with a card."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from flax import traverse_util
 from jaxtyping import PyTree
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from wavegen.config import resolve
 from wavegen.errors import WavegenError
-from wavegen.training.checkpoints import Checkpoints
-from wavegen.training.step import first_state
 
 
-def write_weights(path: str | Path, params: PyTree, card: dict[str, Any]) -> Path:
-    """Writes parameters, as float16, and their card.
-
-    float16 keeps 11 bits of each weight: half the size at no loss that can be heard or measured here.
+def write_weights(
+    path: str | Path, params: PyTree, card: dict[str, Any], exact: PyTree | None = None
+) -> Path:
+    """Writes parameters and their card.
 
     Args:
         path: ending in ``.safetensors``.
-        params: nested dictionaries of arrays.
-        card: JSON values; the configuration and label vocabularies.
+        params: nested dictionaries of arrays, written as float16: it keeps 11 bits of each weight, half the size at no
+            loss that can be heard or measured here.
+        card: JSON values that say what the weights are of.
+        exact: more of them, written as float32: those of a codec, whose codes are to stay what they were.
 
     Returns:
         The path.
 
     Raises:
-        WavegenError: another ending, a weight too large for float16, or a place that cannot be written.
+        WavegenError: another ending, a weight too large for its type, or a place that cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise WavegenError(f"weights are written as NAME.safetensors, got {path.name}")
     with np.errstate(over="ignore"):
         flat = {
-            ".".join(map(str, key)): np.asarray(value, np.float16)
-            for key, value in traverse_util.flatten_dict(params).items()
+            ".".join(map(str, key)): np.asarray(value, dtype)
+            for tree, dtype in ((params, np.float16), (exact or {}, np.float32))
+            for key, value in traverse_util.flatten_dict(tree).items()
         }
     large = [name for name, value in flat.items() if not np.isfinite(value).all()]
     if large:
         raise WavegenError(
-            f"the weight {large[0]} is not finite in float16; train with a lower learning rate"
+            f"the weight {large[0]} is not finite in {flat[large[0]].dtype}; train with a lower learning rate"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,34 +67,11 @@ def read_weights(path: Path) -> tuple[PyTree, dict[str, Any]]:
         raise WavegenError(f"{path} is not a readable safetensors file ({error}); export it again") from None
     if "wavegen" not in metadata:
         raise WavegenError(f"{path} holds tensors but no wavegen card; use a file that Generator.save wrote")
-    card = _card(path, metadata["wavegen"])
+    try:
+        card = dict(json.loads(metadata["wavegen"]))
+    except (ValueError, TypeError) as error:
+        raise WavegenError(f"{path} holds a damaged wavegen card ({error}); export it again") from None
     named = {
         tuple(int(p) if p.isdigit() else p for p in name.split(".")): value for name, value in flat.items()
     }
     return traverse_util.unflatten_dict(named), card
-
-
-def _card(path: Path, text: str) -> dict[str, Any]:
-    try:
-        card = json.loads(text)
-        return {"config": dict(card["config"]), "labels": dict(card["labels"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise WavegenError(f"{path} holds a damaged wavegen card ({error}); export it again") from None
-
-
-def read_run(folder: Path) -> tuple[PyTree, dict[str, Any]]:
-    """Reads the averaged weights (or, without an average, the last ones) of a run's newest sound checkpoint.
-
-    Raises:
-        WavegenError: the folder is no run, or has no sound checkpoint.
-    """
-    if not (folder / "checkpoints").is_dir():
-        raise WavegenError(
-            f"{folder} is not a run folder (it has no checkpoints); give the folder that train.py named"
-        )
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        card = checkpoints.config()
-        config = resolve(card["config"])
-        state = jax.eval_shape(lambda: first_state(config, card["labels"])[1])
-        state, _, card = checkpoints.restore(state)
-    return jax.tree.map(np.asarray, state["ema"] or state["params"]), card

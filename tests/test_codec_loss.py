@@ -1,0 +1,55 @@
+"""The losses of a codec: their names and weights, by hand, in stereo, and at every preset's sample rate."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wavegen.codecs.wave_vq import PRESETS
+from wavegen.spectral import mel_filterbank
+from wavegen.training.codec_loss import audio_losses, mel_scales, stft_resolutions
+
+RATE = 2000
+
+
+def noise(seed: int, *shape: int) -> jax.Array:
+    return 0.3 * jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+losses = jax.jit(lambda estimate, target: audio_losses(estimate, target, RATE))
+
+
+def test_losses_by_hand() -> None:
+    audio = noise(0, 2, 500)
+    best = losses(audio, audio)
+    assert set(best) == {"mel", "stft", "waveform"}
+    for name in best:
+        np.testing.assert_allclose(best[name], 0, atol=1e-5)
+    louder = losses(10 * audio, audio)
+    np.testing.assert_allclose(louder["mel"], len(mel_scales(RATE)), rtol=1e-3)
+    np.testing.assert_allclose(louder["stft"], 9 + np.log(10), rtol=1e-3)
+    np.testing.assert_allclose(louder["waveform"], 9 * jnp.mean(jnp.abs(audio)), rtol=1e-5)
+
+
+def test_stereo_is_compared_channel_by_channel() -> None:
+    estimate, target = noise(1, 4, 500), noise(2, 4, 500)
+    stereo = [x.reshape(2, 2, 500).swapaxes(1, 2) for x in (estimate, target)]
+    apart, together = losses(estimate, target), losses(*stereo)
+    for name, value in apart.items():
+        np.testing.assert_allclose(together[name], value, rtol=1e-5)
+
+
+def test_half_precision_audio_is_compared_in_float32() -> None:
+    audio = noise(3, 1, 500).astype(jnp.bfloat16)
+    assert all(loss.dtype == jnp.float32 for loss in jax.eval_shape(losses, -audio, audio).values())
+
+
+@pytest.mark.parametrize("sample_rate", PRESETS)
+def test_scales_are_of_like_seconds_at_every_rate_and_no_band_is_empty(sample_rate: int) -> None:
+    scales = mel_scales(sample_rate)
+    assert 1 / 30 < scales[-1][0] / sample_rate < 1 / 15
+    for n_fft, n_mels in scales:
+        assert mel_filterbank(sample_rate=sample_rate, n_fft=n_fft, n_mels=n_mels).any(axis=0).all()
+    for n_fft, hop_length, window_length in stft_resolutions(sample_rate):
+        assert 4 * hop_length < window_length <= n_fft < 2 * window_length + 1
+    assert stft_resolutions(24000)[:2] == ((1024, 120, 600), (2048, 240, 1200))

@@ -1,0 +1,238 @@
+"""The laws of codecs for the waveform codec: mono and stereo, causal and not, with every quantizer."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from wavegen.codecs.quantizers import FSQ, EMAResidualVQ, ResidualVQ
+from wavegen.codecs.wave_vq import PRESETS, WaveVQ
+from wavegen.errors import WavegenError
+
+HOP, WIDTH = 6, 8
+RANDOM = np.random.default_rng(0)
+QUANTIZERS = {
+    "residual VQ": partial(ResidualVQ, WIDTH, codebooks=3, codebook_size=16, codebook_width=4),
+    "residual FSQ": partial(FSQ, WIDTH, sizes=(4, 3, 5), codebooks=3),
+    "EMA": partial(EMAResidualVQ, WIDTH, codebooks=3, codebook_size=16),
+}
+every_quantizer = pytest.mark.parametrize("name", QUANTIZERS)
+every_form = pytest.mark.parametrize("causal", [False, True])
+
+
+@jax.jit
+def code(codec, audio):
+    """Tokens, and the audio that they stand for: one compilation for both."""
+    tokens = codec.encode(audio)
+    return tokens, codec.decode(tokens)
+
+
+@jax.jit
+def code_chunk(codec, audio, states):
+    tokens, state_in = codec.encode_chunk(audio, states[0])
+    decoded, state_out = codec.decode_chunk(tokens, states[1])
+    return tokens, decoded, (state_in, state_out)
+
+
+@cache
+def make(quantizer: str = "residual VQ", *, causal: bool = False, channels: int = 1) -> WaveVQ:
+    random = np.random.default_rng(0)
+    return WaveVQ(
+        strides=(2, 3),
+        width=4,
+        decoder_width=16,
+        audio_channels=channels,
+        causal=causal,
+        dilations=(2,),
+        quantizer=QUANTIZERS[quantizer](random=random),
+        random=random,
+    )
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(("causal", "channels"), [(False, 1), (True, 2)])
+def test_any_length_is_kept_up_to_the_next_hop(causal: bool, channels: int) -> None:
+    codec, stereo = make(causal=causal, channels=channels), (2,) if channels == 2 else ()
+    for length in range(1, 3 * HOP + 2):
+        frames = -(-length // HOP)
+        audio = jax.ShapeDtypeStruct((2, length, *stereo), jnp.float32)
+        tokens = jax.eval_shape(codec.encode, audio)
+        assert tokens.shape == (2, frames, 3)
+        assert tokens.dtype == jnp.int32
+        if length % HOP == 1:
+            decoded = jax.eval_shape(codec.decode, tokens)
+            assert decoded.shape == (2, frames * HOP, *stereo)
+            assert decoded.dtype == jnp.float32
+            assert jax.eval_shape(codec.reconstruct, audio).audio.shape == audio.shape
+
+
+@every_quantizer
+def test_tokens_are_in_range_and_each_row_is_coded_as_alone(name: str) -> None:
+    codec, audio = make(name), noise(0, 2, 10 * HOP - 1)
+    assert (codec.hop_length, codec.codebooks, codec.mu) == (HOP, 3, 0)
+    tokens, decoded = map(np.asarray, code(codec, audio))
+    assert tokens.min() >= 0
+    assert tokens.max() < codec.vocab_size
+    assert len(np.unique(tokens)) > 5
+    assert np.abs(decoded).max() <= 1
+    alone, decoded_alone = code(codec, audio[1:])
+    np.testing.assert_array_equal(alone, tokens[1:])
+    np.testing.assert_allclose(decoded_alone, decoded[1:], atol=1e-6)
+
+
+def test_the_last_frame_is_filled_up_with_silence_and_codes_of_fewer_levels_are_a_prefix() -> None:
+    codec, audio = make(), noise(0, 2, 10 * HOP - 1)
+    whole = jax.jit(partial(codec.encode, levels=2))(np.pad(audio, ((0, 0), (0, 1))))
+    np.testing.assert_array_equal(whole, code(codec, audio)[0][..., :2])
+
+
+def test_channels_are_told_apart() -> None:
+    codec, audio = make(causal=True, channels=2), noise(3, 2, 11 * HOP, 2)
+    assert (code(codec, audio)[0] != code(codec, audio[..., ::-1])[0]).any()
+
+
+def test_causal_pieces_equal_the_whole() -> None:
+    """Pieces shorter and longer than what layers remember."""
+    codec = make(causal=True, channels=2)
+    audio = noise(3, 2, 11 * HOP, 2)
+    tokens, whole = code(codec, audio)
+    states, coded, decoded = (codec.encoder_state(2), codec.decoder_state(2)), [], []
+    for first, last in ((0, 4), (4, 5), (5, 6), (6, 10), (10, 11)):
+        codes, samples, states = code_chunk(codec, audio[:, first * HOP : last * HOP], states)
+        coded.append(codes)
+        decoded.append(samples)
+    np.testing.assert_array_equal(np.concatenate(coded, axis=1), tokens)
+    np.testing.assert_allclose(np.concatenate(decoded, axis=1), whole, atol=1e-5)
+
+
+@every_form
+def test_a_frame_depends_on_its_receptive_field_alone(causal: bool) -> None:
+    codec, frame = make(causal=causal), 20
+
+    def latent(audio):
+        latents, _ = codec.encoder(audio[..., None], codec.encoder.start(1))
+        return jnp.sum(latents[:, frame])
+
+    gradient = jax.jit(jax.grad(latent))(noise(4, 1, 40 * HOP))
+    touched = np.flatnonzero(gradient[0])
+    assert touched[-1] - touched[0] + 1 == codec.receptive_field
+    if causal:
+        assert touched[-1] == (frame + 1) * HOP - 1
+
+
+@every_form
+def test_a_sample_depends_on_no_later_frame_if_causal(causal: bool) -> None:
+    codec, frame = make(causal=causal), 20
+
+    def samples(latents):
+        audio, _ = codec.decoder(latents, codec.decoder.start(1))
+        return jnp.sum(audio[:, frame * HOP : (frame + 1) * HOP])
+
+    gradient = jax.jit(jax.grad(samples))(noise(5, 1, 40, WIDTH))
+    touched = np.flatnonzero(np.abs(gradient[0]).max(axis=-1))
+    assert touched[0] < frame
+    assert (touched[-1] == frame) == causal
+
+
+@every_quantizer
+def test_gradients_pass_the_quantizer_and_a_codec_learns(name: str) -> None:
+    random, levels = np.random.default_rng(0), jnp.asarray([3, 1])
+    codec = WaveVQ(
+        strides=(2,),
+        width=4,
+        decoder_width=8,
+        dilations=(1,),
+        quantizer=QUANTIZERS[name](random=random),
+        random=random,
+    )
+    audio = 0.7 * jnp.sin(jnp.arange(100.0)[None] / jnp.asarray([[3.0], [5.0]]))
+    graph, params, rest = nnx.split(codec, nnx.Param, ...)
+    optimizer = optax.adam(1e-2)
+
+    def loss(params):
+        reconstruction = nnx.merge(graph, params, rest).reconstruct(audio, levels=levels)
+        error = jnp.mean((reconstruction.audio - audio) ** 2)
+        return error + sum(reconstruction.losses.values()), (error, reconstruction.statistics["counts"])
+
+    @jax.jit
+    def step(params, state):
+        (_, (error, counts)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(params, updates), state, error, counts, gradient
+
+    state = optimizer.init(params)
+    params, state, before, counts, gradient = step(params, state)
+    assert counts.sum() == 50 * (3 + 1)
+    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradient))
+    assert jnp.abs(gradient["encoder"]["layers"][0]["kernel"][...]).max() > 0
+    for _ in range(60):
+        params, state, error, _, _ = step(params, state)
+    assert error < 0.5 * before
+
+
+def test_half_precision_parameters_give_float32_audio_and_losses() -> None:
+    graph, state = nnx.split(make())
+    half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), state)
+    got = jax.eval_shape(
+        lambda audio: nnx.merge(graph, half).reconstruct(audio), jnp.asarray(noise(7, 1, 30))
+    )
+    assert got.audio.dtype == jnp.float32
+    assert all(loss.dtype == jnp.float32 for loss in got.losses.values())
+
+
+def test_operations_by_hand() -> None:
+    random = np.random.default_rng(0)
+    codec = WaveVQ(
+        strides=(2,),
+        width=4,
+        decoder_width=8,
+        dilations=(1,),
+        quantizer=QUANTIZERS["EMA"](random=random),
+        random=random,
+    )
+    # A frame is two samples: 7 taps 1 -> 4, unit of 7 + 1 taps 4 -> 4, 4 taps 4 -> 8 of one frame, 3 taps 8 -> 8.
+    assert codec.encode_flops_per_frame == 2 * (2 * (7 * 4 + 8 * 16) + 4 * 32 + 3 * 64)
+    # 7 taps 8 -> 8 of one frame; 4 taps 8 -> 4, each frame in; the unit and 7 taps 4 -> 1 of two samples.
+    assert codec.decode_flops_per_frame == 2 * (7 * 64 + 4 * 32 + 2 * (8 * 16 + 7 * 4))
+
+
+def test_presets_have_frames_of_10_to_20_milliseconds() -> None:
+    for sample_rate, strides in PRESETS.items():
+        assert 50 <= sample_rate / np.prod(strides) < 90
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: make().encode(jnp.zeros((1, 9, 2))), r"takes mono, \[B, T\] .* got \[1, 9, 2\]"),
+        (lambda: make(channels=2).encode(jnp.zeros((1, 9))), r"takes stereo, \[B, T, 2\] .* got \[1, 9\]"),
+        (lambda: make().encode(jnp.zeros((1, 0))), r"at least one sample, got \[1, 0\]"),
+        (
+            lambda: jax.eval_shape(partial(make().encode, levels=4), jnp.zeros((1, 9))),
+            "expected 1 to 3 levels, got 4",
+        ),
+        (lambda: make().decode(jnp.zeros((1, 9, 4), jnp.int32)), "codes of 1 to 3 levels"),
+        (lambda: make().encoder_state(1), "not causal has no state"),
+        (lambda: make().decoder_state(1), "not causal has no state"),
+        (lambda: WaveVQ(strides=(), quantizer=make().quantizer, random=RANDOM), r"strides=\(\)"),
+        (lambda: WaveVQ(strides=(2, 0), quantizer=make().quantizer, random=RANDOM), r"strides=\(2, 0\)"),
+        (
+            lambda: WaveVQ(strides=(2,), audio_channels=3, quantizer=make().quantizer, random=RANDOM),
+            "audio_channels=3",
+        ),
+        (
+            lambda: WaveVQ(strides=(2, 2), decoder_width=6, quantizer=make().quantizer, random=RANDOM),
+            "multiple of 4, got 6",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(call, message: str) -> None:
+    with pytest.raises(WavegenError, match=message):
+        call()

@@ -1,0 +1,73 @@
+"""Write the tokens of a learned codec beside the recordings that they are of, so that training need not."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wavegen.codecs.learned import LearnedCodec
+from wavegen.data.dataset import Dataset
+from wavegen.data.manifest import Manifest
+from wavegen.data.shards import Clip
+from wavegen.data.write import write_dataset
+from wavegen.errors import WavegenError
+
+_SHAPES = 8
+"""Lengths are padded to one of so many a doubling: encoding is compiled for each."""
+
+_encode = jax.jit(lambda codec, waveform: codec.encode(waveform))
+
+
+def tokenize(
+    dataset: Dataset, codec: LearnedCodec, out: str | Path, progress: Callable[[int, int], None] | None = None
+) -> Manifest:
+    """Write a dataset of the same recordings with their tokens.
+
+    Each recording is coded as a whole; in training on the recordings themselves crops are, whose ends differ a little.
+
+    Args:
+        dataset: mono, of the codec's sample rate.
+        codec: all of its codebooks are written.
+        out: folder of the new dataset; one that is there is replaced.
+        progress: told of every recording: how many are done, and how many there are.
+
+    Raises:
+        WavegenError: the dataset has another sample rate or is not mono, or the place cannot be written.
+    """
+    if dataset.sample_rate != codec.sample_rate or dataset.channels != 1:
+        raise WavegenError(
+            f"expected a mono dataset of {codec.sample_rate} Hz, got {dataset.channels} channel(s) of "
+            f"{dataset.sample_rate} Hz; prepare one with --sample-rate {codec.sample_rate}"
+        )
+    if Path(out).resolve() == dataset.path.resolve():
+        raise WavegenError(f"{out} is the dataset itself; write its tokens to another folder")
+    clips = _clips(dataset, codec, progress)
+    return write_dataset(
+        out, clips, dataset.sample_rate, codec.hop_length, codec=codec.fingerprint, backend="memmap"
+    )
+
+
+def _clips(
+    dataset: Dataset, codec: LearnedCodec, progress: Callable[[int, int], None] | None
+) -> Iterator[Clip]:
+    total, done = sum(1 for _ in dataset.manifest.files), 0
+    for split in dataset.splits:
+        files = dataset.split(split)
+        for row in range(len(files)):
+            pcm = dataset.read(files, row, 0, int(files.length[row]))[:, 0]
+            values = zip(dataset.labels.items(), files.labels[row], strict=True)
+            labels = {field: known[number] for (field, known), number in values}
+            yield Clip(files.names[row], pcm, labels, split, _tokens(codec, pcm))
+            done += 1
+            if progress is not None:
+                progress(done, total)
+
+
+def _tokens(codec: LearnedCodec, pcm: np.ndarray) -> np.ndarray:
+    frames = -(-len(pcm) // codec.hop_length)
+    step = max(1 << (frames.bit_length() - 1), _SHAPES) // _SHAPES
+    samples = -(-frames // step) * step * codec.hop_length
+    waveform = np.pad(pcm.astype(np.float32) / 32768, (0, samples - len(pcm)))
+    return np.asarray(_encode(codec, jnp.asarray(waveform)[None]))[0, :frames].astype(np.float32)

@@ -1,0 +1,30 @@
+"""How close a reconstruction is to its recording."""
+
+import jax.numpy as jnp
+
+from wavegen.audio import Audio
+from wavegen.spectral import si_sdr
+from wavegen.training.codec_loss import audio_losses
+
+
+def compare(estimate: Audio, target: Audio) -> dict[str, float]:
+    """The figures that codecs are judged by.
+
+    Args:
+        estimate: the reconstruction, mono.
+        target: the recording, mono, of the same rate; what is longer is cut.
+
+    Returns:
+        si_sdr: scale-invariant signal-to-distortion ratio, in dB; higher is better. Codecs that keep no phases, as
+            those of spectrograms, have none worth the name.
+        mel: multi-scale log-mel distance; lower is better.
+        stft: multi-resolution STFT loss; lower is better.
+    """
+    length = min(len(estimate.samples), len(target.samples))
+    ours, theirs = (jnp.asarray(audio.samples[:length, 0])[None] for audio in (estimate, target))
+    losses = audio_losses(ours, theirs, target.sample_rate)
+    return {
+        "si_sdr": float(si_sdr(ours, theirs)[0]),
+        "mel": float(losses["mel"]),
+        "stft": float(losses["stft"]),
+    }

@@ -1,0 +1,58 @@
+"""From a run folder or a file to what a person can ask things of."""
+
+from pathlib import Path
+
+from wavegen.config.models import BertConfig, WaveVQConfig
+from wavegen.errors import WavegenError
+from wavegen.generator import Generator, Precision, build
+from wavegen.masked_generator import MaskedGenerator
+from wavegen.models.base import parameters
+from wavegen.models.make import make_model
+from wavegen.reconstructor import Reconstructor
+from wavegen.training.restore import fitting, open_trained
+
+SHIPPED = Path(__file__).parent / "assets" / "piano-wavenet.safetensors"
+"""The instrument that comes with the package."""
+
+
+def load_generator(path: str | Path | None = None, *, precision: Precision = "float32") -> Generator:
+    """As ``load``, for a WaveNet alone.
+
+    Raises:
+        WavegenError: the model is another; see ``load``.
+    """
+    model = load(path, precision=precision)
+    if not isinstance(model, Generator):
+        raise WavegenError(
+            f"expected the run of a WaveNet, {path} is one of model.kind={model.config.model.kind}"
+        )
+    return model
+
+
+def load(
+    path: str | Path | None = None, *, precision: Precision = "float32"
+) -> Generator | MaskedGenerator | Reconstructor:
+    """Loads a trained model.
+
+    Args:
+        path: a run folder (its newest sound checkpoint, averaged weights), a ``.safetensors`` file, or None for the
+            instrument that comes with the package.
+        precision: of a WaveNet's weights; bfloat16 halves what is read for a sample, which a long network's speed
+            depends on (``benchmarks/bfloat16.py`` measures what it costs in likelihood).
+
+    Returns:
+        A ``Generator`` for a WaveNet, a ``MaskedGenerator`` for a masked model, a ``Reconstructor`` for a codec.
+
+    Raises:
+        WavegenError: there is no such run or file, it is damaged, or of a newer version.
+    """
+    trained = open_trained(SHIPPED if path is None else path)
+    if isinstance(trained.config.model, WaveVQConfig):
+        return Reconstructor.open(trained)
+    if isinstance(trained.config.model, BertConfig):
+        graph, fresh = parameters(make_model(trained.config, trained.codecs, trained.labels))
+        labels = {field: tuple(values) for field, values in trained.labels.items()}
+        assert trained.codecs.tokens is not None
+        params = fitting(trained.params, fresh)
+        return MaskedGenerator(trained.config, labels, graph, params, trained.codecs.tokens)
+    return build(trained, precision)

@@ -1,0 +1,91 @@
+"""From a configuration to a network with fresh weights."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from flax import nnx
+
+from wavegen.codecs.base import Codecs
+from wavegen.codecs.quantizers import FSQ, EMAResidualVQ, Quantizer, ResidualVQ
+from wavegen.codecs.wave_vq import PRESETS, WaveVQ
+from wavegen.config import Config
+from wavegen.config.models import BertConfig, EMAConfig, FSQConfig, WaveVQConfig
+from wavegen.errors import WavegenError
+from wavegen.models.bert import Bert
+from wavegen.models.wavenet import WaveNet
+
+
+def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str]]) -> nnx.Module:
+    """The model that a configuration describes, with fresh weights drawn from its seed.
+
+    Args:
+        config: the experiment.
+        codecs: whose tokens the model reads.
+        labels: the values of each label field of the dataset, in the order of their numbers.
+
+    Raises:
+        WavegenError: the model is conditioned on a field that the dataset does not have.
+    """
+    model, random = config.model, np.random.Generator(np.random.Philox(config.seed))
+    if isinstance(model, WaveVQConfig):
+        return make_wave_vq(model, sample_rate=config.data.sample_rate, random=random)
+    for field in model.global_fields:
+        if field not in labels:
+            there = ", ".join(labels) or "none; set data.label_pattern"
+            raise WavegenError(f"model.global_fields names '{field}', the dataset has label fields: {there}")
+    label_sizes = tuple(len(labels[field]) for field in model.global_fields)
+    codec = codecs.tokens
+    if codec is None:
+        raise WavegenError("expected a codec for the model's tokens, got none; open it with open_codecs")
+    if isinstance(model, BertConfig):
+        return Bert(
+            vocab_size=codec.vocab_size,
+            codebooks=codec.codebooks,
+            width=model.width,
+            layers=model.layers,
+            heads=model.heads,
+            dropout=model.dropout,
+            label_sizes=label_sizes,
+            random=random,
+        )
+    return WaveNet(
+        model,
+        vocab_size=codec.vocab_size,
+        mu=codec.mu,
+        label_sizes=label_sizes,
+        sample_rate=config.data.sample_rate,
+        condition=codecs.condition,
+        random=random,
+    )
+
+
+def make_wave_vq(config: WaveVQConfig, *, sample_rate: int, random: np.random.Generator) -> WaveVQ:
+    """The waveform codec that a configuration describes, with fresh weights.
+
+    Raises:
+        WavegenError: no strides are given, and there is no preset for the sample rate.
+    """
+    strides = config.strides or PRESETS.get(sample_rate)
+    if strides is None:
+        raise WavegenError(
+            f"there are no usual strides for {sample_rate} Hz; say model.strides, for example "
+            f"{list(PRESETS[16000])}, or take one of {', '.join(map(str, PRESETS))} Hz"
+        )
+    return WaveVQ(
+        strides=strides,
+        width=config.width,
+        decoder_width=config.decoder_width,
+        causal=config.causal,
+        quantizer=_make_quantizer(config, config.width * 2 ** len(strides), random),
+        random=random,
+    )
+
+
+def _make_quantizer(config: WaveVQConfig, width: int, random: np.random.Generator) -> Quantizer:
+    q = config.quantizer
+    if isinstance(q, FSQConfig):
+        return FSQ(width, sizes=q.sizes, codebooks=q.codebooks, random=random)
+    sizes = {"codebooks": q.codebooks, "codebook_size": q.codebook_size}
+    if isinstance(q, EMAConfig):
+        return EMAResidualVQ(width, **sizes, decay=q.decay, restart=q.restart, random=random)
+    return ResidualVQ(width, **sizes, codebook_width=q.codebook_width, random=random)

@@ -1,0 +1,149 @@
+"""The block of a transformer: attention, then a gated layer, each added to what it read in normalised form.
+
+    x <- x + Attention(RMSNorm(x)),    x <- x + W_down (silu(W_gate h) * (W_up h)),  h = RMSNorm(x)
+
+Queries and keys are normalised (Henry et al. 2020, arXiv:2010.04245), which keeps the logits of attention bounded, and
+then rotated by their positions (Su et al. 2021, arXiv:2104.09864), so that attention sees distances alone.
+Other sources: Vaswani et al. 2017; Zhang and Sennrich 2019 (RMSNorm); Shazeer 2020, arXiv:2002.05202 (SwiGLU);
+Xiong et al. 2020 (normalising first). There are no biases.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from wavegen.models.initial import normal, zeros
+
+
+class RMSNorm(nnx.Module):
+    """Vectors scaled to a root mean square of 1, then by a gain for each dimension.
+
+    Arithmetic is float32; the result has the dtype of the input.
+
+    Args:
+        width: of the vectors.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.gain = zeros(width)  # minus 1
+
+    def __call__(self, x: Float[Array, "*axes D"]) -> Float[Array, "*axes D"]:
+        """Normalises the last axis."""
+        wide = x.astype(jnp.float32)
+        size = lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + 1e-6)
+        gain = 1 + self.gain[...].astype(jnp.float32)
+        return (wide * size * jnp.expand_dims(gain, range(x.ndim - 1))).astype(x.dtype)
+
+
+def rotate(x: Float[Array, "B N heads D"], positions: Int[Array, "N"]) -> Float[Array, "B N heads D"]:
+    """Turns dimensions d and d + D/2 by the angle ``position 10000^(-2 d / D)``.
+
+    Args:
+        x: queries or keys; D is even.
+        positions: of the frames.
+    """
+    half = x.shape[-1] // 2
+    frequency = 10000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = positions.astype(jnp.float32)[None, :, None, None] * frequency[None, None, None, :]
+    cosine, sine = jnp.cos(angle), jnp.sin(angle)
+    a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
+    return jnp.concatenate([a * cosine - b * sine, b * cosine + a * sine], -1).astype(x.dtype)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention.
+
+    Args:
+        width: of the frames; a multiple of ``heads``, each of which has an even number of dimensions.
+        heads: attend side by side.
+        scale: of the initial output weights.
+        random: draws the initial weights.
+    """
+
+    def __init__(self, width: int, heads: int, *, scale: float, random: np.random.Generator) -> None:
+        head = width // heads
+        self.project = normal(random, width, 3, heads, head, scale=width**-0.5)
+        self.query_norm, self.key_norm = RMSNorm(head), RMSNorm(head)
+        self.output = normal(random, heads, head, width, scale=scale * width**-0.5)
+
+    def queries_keys_values(
+        self, x: Float[Array, "B N width"], positions: Int[Array, "N"]
+    ) -> tuple[Float[Array, "B N heads D"], Float[Array, "B N heads D"], Float[Array, "B N heads D"]]:
+        """What each frame asks, answers to, and says; a decoder remembers the last two."""
+        projected = jnp.einsum("bnw,wchd->bnchd", x, self.project[...])
+        queries, keys, values = projected[:, :, 0], projected[:, :, 1], projected[:, :, 2]
+        return rotate(self.query_norm(queries), positions), rotate(self.key_norm(keys), positions), values
+
+    def __call__(
+        self,
+        x: Float[Array, "B N width"],
+        positions: Int[Array, "N"],
+        mask: Bool[Array, "B 1 #N N"] | None,
+    ) -> Float[Array, "B N width"]:
+        """Every frame reads all frames where the mask (rows, heads, queries, keys) is true; None is everywhere."""
+        queries, keys, values = self.queries_keys_values(x, positions)
+        read = jax.nn.dot_product_attention(queries, keys, values, mask=mask)
+        return jnp.einsum("bnhd,hdw->bnw", read, self.output[...])
+
+
+class SwiGLU(nnx.Module):
+    """The gated layer.
+
+    Args:
+        width: of the frames.
+        hidden: units.
+        scale: of the initial output weights.
+        random: draws the initial weights.
+    """
+
+    def __init__(self, width: int, hidden: int, *, scale: float, random: np.random.Generator) -> None:
+        self.gate_up = normal(random, width, 2, hidden, scale=width**-0.5)
+        self.down = normal(random, hidden, width, scale=scale * hidden**-0.5)
+
+    def __call__(self, x: Float[Array, "B N width"]) -> Float[Array, "B N width"]:
+        """Each frame on its own."""
+        gate_up = jnp.einsum("bnw,wch->bnch", x, self.gate_up[...])
+        return (nnx.silu(gate_up[:, :, 0]) * gate_up[:, :, 1]) @ self.down[...]
+
+
+class Block(nnx.Module):
+    """Attention and a gated layer, with dropout on what each adds.
+
+    Args:
+        width: of the frames; see ``Attention``.
+        heads: of attention.
+        hidden: units of the gated layer.
+        scale: of what the block adds to its input at first; ``(2 layers) ** -0.5`` keeps the sum of all near 1.
+        random: draws the initial weights.
+    """
+
+    def __init__(
+        self, width: int, heads: int, hidden: int, *, scale: float, random: np.random.Generator
+    ) -> None:
+        self.attention_norm, self.gated_norm = RMSNorm(width), RMSNorm(width)
+        self.attention = Attention(width, heads, scale=scale, random=random)
+        self.gated = SwiGLU(width, hidden, scale=scale, random=random)
+
+    def __call__(
+        self,
+        x: Float[Array, "B N width"],
+        positions: Int[Array, "N"],
+        mask: Bool[Array, "B 1 #N N"] | None = None,
+        *,
+        dropout: float = 0.0,
+        dropout_key: Array | None = None,
+    ) -> Float[Array, "B N width"]:
+        """See ``Attention`` for positions and mask; ``dropout`` is the share dropped where a key is given."""
+        first, second = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        x = x + drop(self.attention(self.attention_norm(x), positions, mask), dropout, first)
+        return x + drop(self.gated(self.gated_norm(x)), dropout, second)
+
+
+def drop(x: Float[Array, "*axes"], rate: float, key: Array | None) -> Float[Array, "*axes"]:
+    """Zeroes a share of the values and scales the others up; without a key or a rate it does nothing."""
+    if key is None or rate == 0:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)

@@ -1,0 +1,153 @@
+"""What a person gives, checked and turned into what models read: recordings, labels, times."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from wavegen.audio import Audio
+from wavegen.codecs import Codec
+from wavegen.errors import WavegenError
+from wavegen.types import Labels, Tokens
+
+_encode = jax.jit(lambda codec, waveform: codec.encode(waveform))
+
+_PIECE = 8192
+"""Codecs of single samples see clips padded to a multiple of this: all lengths share few shapes, and compilations."""
+
+
+def to_waveform(audio: Audio, sample_rate: int) -> Float[np.ndarray, "1 T"]:
+    """A recording as one mono row at this rate.
+
+    Raises:
+        WavegenError: it holds no samples.
+    """
+    mono = audio.mono().resample(sample_rate)
+    if not len(mono.samples):
+        raise WavegenError("the recording holds no samples; give one that does")
+    return mono.samples[:, 0][None]
+
+
+def to_tokens(codec: Codec, audio: Audio, sample_rate: int) -> Tokens:
+    """A recording as tokens, ``[1, ceil(T / hop_length), K]``.
+
+    Raises:
+        WavegenError: it holds no samples.
+    """
+    waveform = to_waveform(audio, sample_rate)
+    length = waveform.shape[1]
+    if codec.hop_length == 1:
+        # Repeating the last sample moves no extremes, on which some codecs depend.
+        waveform = np.pad(waveform, ((0, 0), (0, -length % _PIECE)), mode="edge")
+    return _encode(codec, jnp.asarray(waveform))[:, : -(-length // codec.hop_length)]
+
+
+def to_labels(
+    fields: Sequence[str],
+    vocabulary: Mapping[str, Sequence[str]],
+    labels: Mapping[str, str] | None,
+    count: int,
+) -> Labels | None:
+    """The same labels for ``count`` clips; a field that is not given is unknown.
+
+    Args:
+        fields: that the model takes.
+        vocabulary: the values of each field, in the order of their numbers.
+        labels: the values that are asked for.
+        count: rows.
+
+    Returns:
+        Numbers, -1 for unknown ones; None for a model without fields.
+
+    Raises:
+        WavegenError: a field or a value that the model does not know.
+    """
+    unknown = [field for field in labels or {} if field not in fields]
+    if unknown:
+        raise WavegenError(
+            f"this model has no label field '{unknown[0]}'; it has {', '.join(fields) or 'none'}"
+        )
+    if not fields:
+        return None
+    row = []
+    for field in fields:
+        values = vocabulary[field]
+        value = str((labels or {}).get(field, ""))
+        if value and value not in values:
+            raise WavegenError(
+                f"label {field}={value} was not in the training data; it had {', '.join(values)}"
+            )
+        row.append(values.index(value) if value else -1)
+    return jnp.tile(jnp.asarray(row, jnp.int32)[None], (count, 1))
+
+
+def to_samples(seconds: float, sample_rate: int) -> int:
+    """A length in samples.
+
+    Raises:
+        WavegenError: under one sample, or not a number.
+    """
+    if not (math.isfinite(seconds) and seconds * sample_rate >= 1):
+        raise WavegenError(f"seconds must be at least one sample, got {seconds}")
+    return round(seconds * sample_rate)
+
+
+def require_least(**values: tuple[float, float]) -> None:
+    """Check numbers against their lowest values: ``name=(value, lowest)``.
+
+    Raises:
+        WavegenError: one is lower, or not finite.
+    """
+    for name, (value, lowest) in values.items():
+        if not (math.isfinite(value) and value >= lowest):
+            raise WavegenError(f"{name} must be at least {lowest}, got {value}")
+
+
+def require_share(name: str, value: float) -> None:
+    """Check a share of probability.
+
+    Raises:
+        WavegenError: it does not lie in (0, 1].
+    """
+    if not 0 < value <= 1:
+        raise WavegenError(f"{name} must lie in (0, 1], got {value}; 1 draws among all tokens")
+
+
+def to_spans(spans: Sequence[tuple[float, float]], sample_rate: int, length: int) -> list[tuple[int, int]]:
+    """Spans of seconds as spans of samples, in order.
+
+    Args:
+        spans: first and last second of each.
+        sample_rate: Hz.
+        length: of the recording, in samples.
+
+    Raises:
+        WavegenError: no spans, one that is empty or outside the recording, or two that overlap.
+    """
+    if not spans:
+        raise WavegenError(
+            "expected at least one span to fill, got none; give first and last second, as in 2.0:3.5"
+        )
+    inside: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        begin, end = (
+            round(second * sample_rate) if math.isfinite(second) else -1 for second in (first, last)
+        )
+        if not 0 <= begin < end <= length:
+            raise WavegenError(
+                f"expected spans inside the recording of {length / sample_rate:.3f} s, got {first}:{last}; "
+                "give first < last, in seconds"
+            )
+        if inside and begin < inside[-1][1]:
+            raise WavegenError(f"the span {first}:{last} overlaps the one before it; join them")
+        inside.append((begin, end))
+    return inside
+
+
+def pad_frames(array: Array, frames: int) -> Array:
+    """The first ``frames`` of [B, F, D], the last one repeated where there are fewer."""
+    missing = max(frames - array.shape[1], 0)
+    return jnp.pad(array[:, :frames], ((0, 0), (0, missing), (0, 0)), mode="edge")
