@@ -90,6 +90,7 @@ def test_odd_sizes_follow_the_reference_with_any_number_of_rows(name):
 def test_instruction_sets_and_threads_agree(name, dtype, monkeypatch):
     net, weights = case(name)
     weights = cast(weights, dtype)
+    monkeypatch.setenv("WAVEGEN_INSTRUCTION_SET", SETS[-1])
     tokens, _, expected = generate(net, weights, 5, 50)
     for instruction_set in SETS:
         for threads in ("1", "2"):
