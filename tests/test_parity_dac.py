@@ -120,7 +120,7 @@ def drop(folder: Path, name: str) -> None:
             lambda f: change(f, upsampling_ratios=[2, 4]),
             r"expected upsampling_ratios \[4, 2\] .* got \[2, 4\]",
         ),
-        (lambda f: change(f, codebook_size=32), r"codebook.weight of shape \[32, 4\] .* got \[64, 4\]"),
+        (lambda f: change(f, codebook_size=32), r"codebook.weight of shape \[32, 4\], got \[64, 4\]"),
         (
             lambda f: change(f, n_codebooks=2),
             "no tensor quantizer.quantizers.2.codebook.weight .one of 5 ",
