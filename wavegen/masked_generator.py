@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +28,7 @@ from wavegen.requests import (
     to_waveform,
 )
 from wavegen.samplers import prompts
-from wavegen.samplers.masked import Filling, generate_long
+from wavegen.samplers.masked import Filling, filling_of, generate_long, passes_of
 from wavegen.training.order_agnostic import order_agnostic_bound
 from wavegen.training.restore import Trained, save_trained
 from wavegen.types import Tokens
@@ -44,7 +44,7 @@ class Drawing:
     """How a masked model draws tokens; None is the experiment's own.
 
     Attributes:
-        passes: of each codebook, or one number for all.
+        passes: of each codebook, the last number for all further ones; or one number for all.
         temperature: below 1 calmer, above 1 wilder.
         top_p: draw among the likeliest tokens that together have this probability; 1 is all.
         typical: draw among the most typical tokens that together have this probability; 1 is all.
@@ -166,7 +166,7 @@ class MaskedGenerator:
             prompts.inpaint(tokens, [(begin // hop, -(-end // hop))], self.codec.vocab_size)
             for begin, end in samples
         ]
-        tokens = partial(jax.tree.reduce, jnp.maximum)(masked)
+        tokens = reduce(jnp.maximum, masked)
         clips = self._render(tokens, length, seed, labels, drawing, None)
         share = _inside(samples, length, round(FADE_SECONDS * self.sample_rate))
         return [
@@ -263,23 +263,21 @@ class MaskedGenerator:
         return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count))
 
     def _filling(self, drawing: Drawing) -> Filling:
-        own, levels = self.config.sampling.masked, self.codec.codebooks
-        passes = own.passes if drawing.passes is None else drawing.passes
-        if not isinstance(passes, int):
-            passes = (*passes, *[passes[-1]] * levels)[:levels]
-        temperature = self.config.sampling.temperature if drawing.temperature is None else drawing.temperature
-        require_least(temperature=(temperature, 0))
-        require_share("top_p", drawing.top_p)
-        guidance = own.guidance if drawing.guidance is None else drawing.guidance
-        if guidance != 1 and not self.config.model.global_fields:
+        own, given = filling_of(self.config.sampling, self.codec.codebooks), drawing
+        require_share("top_p", given.top_p)
+        temperature = own.choice.temperature if given.temperature is None else given.temperature
+        require_least(temperature=(float(temperature), 0))
+        guidance = own.guidance if given.guidance is None else (given.guidance, 1.0)
+        if guidance != (1.0, 1.0) and not self.config.model.global_fields:
             raise WavegenError("guidance needs a model with labels, this one has none; leave guidance out")
-        return Filling(
-            passes=passes,
-            schedule=drawing.schedule or own.schedule,
-            choice=Choice(temperature, 0, drawing.top_p),
-            typical=drawing.typical,
-            noise=own.noise if drawing.noise is None else drawing.noise,
-            guidance=(guidance, 1.0),
+        passes = own.passes if given.passes is None else given.passes
+        return own._replace(
+            passes=passes_of(passes, self.codec.codebooks) if isinstance(passes, tuple) else passes,
+            schedule=given.schedule or own.schedule,
+            choice=Choice(temperature, 0, given.top_p),
+            typical=given.typical,
+            noise=own.noise if given.noise is None else given.noise,
+            guidance=guidance,
         )
 
     def _labels(self, labels: Mapping[str, str] | None, count: int) -> Array | None:

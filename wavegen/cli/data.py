@@ -114,7 +114,7 @@ def fit_codebook(
     """
     from rich.progress import Progress
 
-    from wavegen.codecs.fit_codebook import fit_codebook as run
+    from wavegen.training.fit_codebook import fit_codebook as run
 
     with Progress() as bar:
         task = bar.add_task("fitting", total=batches)

@@ -56,8 +56,8 @@ def sample(
         top_k: draw among the k likeliest tokens; 0 is all. For causal models.
         top_p: draw among the likeliest tokens that together have this probability.
         prompt: a recording to continue; with --inpaint or --vary, to change.
-        inpaint: seconds of the prompt to fill in anew, written 2.0:3.5. For masked models, as all up to vary.
-        vary: share of the prompt to draw anew, 0 to 1.
+        inpaint: seconds of the prompt to fill in anew, written 2.0:3.5. For masked models.
+        vary: share of the prompt to draw anew, 0 to 1. For masked models.
         notes: a melody as text (see wavegen.notes.score) for note-conditioned models; none: one is composed from the
             seed.
         like: a recording that a vocoder turns into its tokens or spectrogram and back.

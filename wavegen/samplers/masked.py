@@ -19,6 +19,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from wavegen.config.training import SamplingConfig
 from wavegen.errors import WavegenError
 from wavegen.kernels.wavenet.draw import choose_token
 from wavegen.models.base import Choice, MaskedModel, with_parameters
@@ -60,6 +61,23 @@ class Filling(NamedTuple):
 
 
 _USUAL = Filling()
+
+
+def filling_of(config: SamplingConfig, codebooks: int) -> Filling:
+    """How an experiment says that tokens of so many codebooks are filled."""
+    own = config.masked
+    return Filling(
+        passes=passes_of(own.passes, codebooks),
+        schedule=own.schedule,
+        choice=Choice(config.temperature),
+        noise=own.noise,
+        guidance=(own.guidance, 1.0),
+    )
+
+
+def passes_of(passes: tuple[int, ...], codebooks: int) -> tuple[int, ...]:
+    """As many numbers as codebooks: the last one serves all further ones."""
+    return (*passes, *[passes[-1]] * codebooks)[:codebooks]
 
 
 class Plan(NamedTuple):

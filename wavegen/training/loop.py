@@ -54,11 +54,12 @@ def train(config: Config, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     initialize_distributed()
-    _claim(folder, config)
+    begun = _claim(folder, config)
 
     dataset = open_dataset(config)
-    codecs = open_codecs(config, folder)
-    if jax.process_index() == 0:
+    # A copy that a start without checkpoints left behind may be of another codec than is asked for now.
+    codecs = open_codecs(config, folder if begun else None)
+    if not begun and jax.process_index() == 0:
         keep_codecs(folder, codecs)
     expect_same_codec(dataset, config, codecs)
     model, state = first_state(config, dataset.labels, codecs)
@@ -146,8 +147,12 @@ def train(config: Config, folder: str | Path) -> Path:
     return folder
 
 
-def _claim(folder: Path, config: Config) -> None:
-    """Writes the resolved configuration, unless the folder holds checkpoints of another experiment."""
+def _claim(folder: Path, config: Config) -> bool:
+    """Writes the resolved configuration, unless the folder holds checkpoints of another experiment.
+
+    Returns:
+        Whether there are checkpoints already.
+    """
     path = folder / "config.yaml"
     # Without a checkpoint there is nothing to lose: what failed at its start can be mended and run again.
     begun = any(step.name.isdigit() for step in (folder / "checkpoints").glob("*"))
@@ -161,6 +166,7 @@ def _claim(folder: Path, config: Config) -> None:
     if jax.process_index() == 0:
         with atomic_write(path) as file:
             file.write(dump_config(config).encode())
+    return begun
 
 
 # What may change between the parts of one run: none of it moves the weights, but by rounding on other devices.

@@ -22,7 +22,7 @@ from wavegen.training.masking import Masked, drop_labels, mask_classic, mask_lev
 
 
 class Outcome(NamedTuple):
-    """What an objective made of a batch; outcomes of several batches add up.
+    """What an objective made of a batch; see ``add_outcomes``.
 
     Attributes:
         total: the loss, summed, to be minimised.
@@ -35,6 +35,17 @@ class Outcome(NamedTuple):
     scored: Int[Array, ""]
     figures: dict[str, Array]
     statistics: dict[str, Array]
+
+
+def add_outcomes(one: Outcome, other: Outcome) -> Outcome:
+    """The outcome of two parts of a batch together.
+
+    Everything adds up but vectors to which an unused entry may move: those are the ones of the second part.
+    """
+    both: Outcome = jax.tree.map(jnp.add, one, other)
+    if "candidates" in both.statistics:
+        return both._replace(statistics=both.statistics | {"candidates": other.statistics["candidates"]})
+    return both
 
 
 Objective = Callable[[Any, Mapping[str, Array], Array | None], Outcome]

@@ -107,7 +107,7 @@ def open_codecs(config: Config, folder: Path | None = None) -> Codecs:
 def keep_codecs(folder: Path, codecs: Codecs) -> None:
     """Copies learned codecs into a run folder, so that the run does not depend on where they came from."""
     for name, codec in codecs._asdict().items():
-        if isinstance(codec, LearnedCodec) and codec.card and not (folder / CODEC_FILES[name]).exists():
+        if isinstance(codec, LearnedCodec) and codec.card:
             write_weights(folder / CODEC_FILES[name], {}, json.loads(codec.card), codec.params)
 
 

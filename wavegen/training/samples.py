@@ -24,7 +24,7 @@ from wavegen.data.device import own_features, to_waveform
 from wavegen.evaluation.pictures import read_picture, spectrograms
 from wavegen.models.base import Choice, with_parameters
 from wavegen.samplers.autoregressive import stream
-from wavegen.samplers.masked import Filling, generate_long
+from wavegen.samplers.masked import filling_of, generate_long
 from wavegen.training.log import RunLog
 from wavegen.types import Features, Labels, Pcm, Waveform
 
@@ -128,16 +128,10 @@ def _wavenet(
 def _bert(
     config: Config, codecs: Codecs, graph: nnx.GraphDef, params: PyTree, length: int, labels: Labels | None
 ) -> Waveform:
-    codec, sampling = codecs.tokens, config.sampling
+    codec = codecs.tokens
     assert codec is not None
     count, hop = config.training.sample_count, codec.hop_length
-    passes = sampling.masked.passes
-    filling = Filling(
-        passes=(*passes, *[passes[-1]] * codec.codebooks)[: codec.codebooks],
-        schedule=sampling.masked.schedule,
-        choice=Choice(sampling.temperature),
-        noise=sampling.masked.noise,
-    )
+    filling = filling_of(config.sampling, codec.codebooks)
     tokens = jnp.full((count, -(-length // hop), codec.codebooks), codec.vocab_size, jnp.int32)
     keys = jax.random.split(jax.random.key(config.seed), count)
     window = max(-(-config.data.crop // hop), 2)

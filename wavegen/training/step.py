@@ -17,7 +17,7 @@ from wavegen.config import Config
 from wavegen.data.device import make_example, own_features
 from wavegen.models.base import parameters, with_parameters
 from wavegen.models.make import make_model
-from wavegen.training.objectives import Outcome, metric_of, objective_of
+from wavegen.training.objectives import Outcome, add_outcomes, metric_of, objective_of
 from wavegen.training.optimizer import make_optimizer, make_schedule, skipped_updates
 from wavegen.training.state import TrainState, init_state, update_ema
 
@@ -116,8 +116,8 @@ def make_train_step(config: Config, graph: nnx.GraphDef) -> TrainStep:
 
             def add(total: PyTree, piece: tuple[dict[str, Array], Array]) -> tuple[PyTree, None]:
                 rows, index = piece
-                more = gradients(params, rows, jax.random.fold_in(key, index), codecs)
-                return jax.tree.map(jnp.add, total, more), None
+                more, grads = gradients(params, rows, jax.random.fold_in(key, index), codecs)
+                return (add_outcomes(total[0], more), jax.tree.map(jnp.add, total[1], grads)), None
 
             shapes = jax.eval_shape(gradients, params, jax.tree.map(lambda x: x[0], cut), key, codecs)
             zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

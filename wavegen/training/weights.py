@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from wavegen.atomic import atomic_path
 from wavegen.errors import WavegenError
 
 
@@ -45,11 +46,8 @@ def write_weights(
         raise WavegenError(
             f"the weight {large[0]} is not finite in {flat[large[0]].dtype}; train with a lower learning rate"
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(flat, path, metadata={"wavegen": json.dumps(card)})
-    except OSError as error:
-        raise WavegenError(f"{path} cannot be written ({error.strerror}); choose another place") from None
+    with atomic_path(path) as part:
+        save_file(flat, part, metadata={"wavegen": json.dumps(card)})
     return path
 
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from wavegen.codecs.codebook_files import read_codebook, write_codebook
-from wavegen.codecs.dataset_frames import FrameBatches
 from wavegen.codecs.mel_frames import MelFrames
 from wavegen.codecs.mini_batch_kmeans import Fit, Progress, fit_batches
 from wavegen.codecs.spectrogram_vq import SpectrogramVQ
 from wavegen.data.dataset import Dataset
+from wavegen.data.mel_batches import FrameBatches
 from wavegen.errors import WavegenError
 
 SAVE_EVERY = 20
