@@ -91,6 +91,9 @@ def folder(tmp_path_factory) -> Path:
     write_dataset(here / "data", clips, RATE)
     loop.train(experiment(here / "data", CODEC), here / "codec")
     trained = {"run": str(here / "codec")}
+    (here / "bert").mkdir()
+    # What a start that failed may leave behind, of whatever codec it was for.
+    (here / "bert" / "codec.safetensors").write_bytes(b"stale")
     loop.train(experiment(here / "data", BERT, codec=trained), here / "bert")
     spoken = {"kind": "codes", "codec": trained, "hop_length": HOP, "channels": 4, "upsample": [2]}
     loop.train(experiment(here / "data", VOCODER | {"local": spoken}), here / "vocoder")

@@ -289,3 +289,9 @@ def test_the_library_can_be_named(monkeypatch, tmp_path):
         native.find()
     built.touch()
     assert native.find() == built
+
+
+def test_native_library_answers_through_xla():
+    assert native.settings().threads >= 1
+    assert native.INSTRUCTION_SETS[native.best_instruction_set()] in native.status()
+    assert str(native.load()) in native.status()

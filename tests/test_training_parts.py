@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from wavegen.errors import WavegenError
 from wavegen.training.mesh import initialize_distributed, make_mesh, shard_batch, shard_state, state_sharding
+from wavegen.training.objectives import Outcome, add_outcomes
 from wavegen.training.optimizer import make_optimizer, make_schedule, skipped_updates
 from wavegen.training.signals import StopRequest
 from wavegen.training.state import abstract_state, count_parameters, init_state, state_hash, update_ema
@@ -25,6 +26,20 @@ from wavegen.training.state import abstract_state, count_parameters, init_state,
 
 def make_params():
     return {"kernel": jnp.arange(12.0).reshape(3, 4) / 10, "bias": jnp.ones(4)}
+
+
+# --- objectives --------------------------------------------------------------------------------------------
+
+
+def test_parts_of_a_batch_add_up_but_candidates_are_of_one():
+    def outcome(x):
+        statistics = {"counts": jnp.full(2, x), "candidates": jnp.full((2, 3), x)}
+        return Outcome(jnp.float32(x), jnp.int32(x), {"mel": jnp.float32(x)}, statistics)
+
+    both = add_outcomes(outcome(1), outcome(2))
+    assert (both.total, both.scored, both.figures["mel"]) == (3, 3, 3)
+    np.testing.assert_array_equal(both.statistics["counts"], 3)
+    np.testing.assert_array_equal(both.statistics["candidates"], 2)
 
 
 # --- state -------------------------------------------------------------------------------------------------
