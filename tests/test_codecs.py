@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wavegen.codecs.base import Codec
+from wavegen.codecs.base import AudioCodec
 from wavegen.codecs.mulaw import Linear, MuLaw, Sashimi
 from wavegen.errors import WavegenError
 
@@ -24,7 +24,7 @@ def noise(seed: int, *shape: int) -> np.ndarray:
     return (pcm / 32768).astype(np.float32)
 
 
-def all_tokens(codec: Codec) -> jax.Array:
+def all_tokens(codec: AudioCodec) -> jax.Array:
     return jnp.arange(codec.vocab_size)[None, :, None]
 
 
@@ -36,7 +36,7 @@ few = settings(max_examples=4, deadline=None, derandomize=True)
 @pytest.mark.parametrize("codec", CODECS, ids=repr)
 @few
 @given(length=st.integers(1, 70))
-def test_contract_at_any_length(codec: Codec, length: int) -> None:
+def test_contract_at_any_length(codec: AudioCodec, length: int) -> None:
     audio = noise(length, 3, length)
     tokens = np.asarray(encode(codec, audio))
     frames = -(-length // codec.hop_length)
@@ -58,7 +58,7 @@ def test_contract_at_any_length(codec: Codec, length: int) -> None:
 @pytest.mark.parametrize("codec", FIXED_RANGE, ids=repr)
 @few
 @given(cut=st.integers(1, 66))
-def test_chunks_equal_the_whole(codec: Codec, cut: int) -> None:
+def test_chunks_equal_the_whole(codec: AudioCodec, cut: int) -> None:
     audio = noise(cut, 1, 67 * codec.hop_length)
     cut *= codec.hop_length
     pieces = [encode(codec, audio[:, :cut]), encode(codec, audio[:, cut:])]
@@ -66,31 +66,31 @@ def test_chunks_equal_the_whole(codec: Codec, cut: int) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=repr)
-def test_codec_is_static_under_jit(codec: Codec) -> None:
+def test_codec_is_static_under_jit(codec: AudioCodec) -> None:
     assert hash(replace(codec)) == hash(codec)  # type: ignore[type-var]
     audio = jnp.asarray(noise(0, 2, 1000))
     np.testing.assert_array_equal(encode(codec, audio), codec.encode(audio))
 
 
 @pytest.mark.parametrize("codec", FIXED_RANGE, ids=repr)
-def test_tokens_survive_decoding(codec: Codec) -> None:
+def test_tokens_survive_decoding(codec: AudioCodec) -> None:
     np.testing.assert_array_equal(codec.encode(codec.decode(all_tokens(codec))), all_tokens(codec))
 
 
 @pytest.mark.parametrize("codec", FIXED_RANGE, ids=repr)
-def test_codes_increase_with_amplitude(codec: Codec) -> None:
+def test_codes_increase_with_amplitude(codec: AudioCodec) -> None:
     tokens = codec.encode(jnp.asarray(INT16 / 32768, jnp.float32)[None])[0, :, 0]
     assert (jnp.diff(tokens) >= 0).all()
     assert (jnp.diff(codec.decode(all_tokens(codec))[0]) > 0).all()
 
 
 @pytest.mark.parametrize("codec", FIXED_RANGE, ids=repr)
-def test_silence_is_the_start_token(codec: Codec) -> None:
+def test_silence_is_the_start_token(codec: AudioCodec) -> None:
     assert codec.encode(jnp.zeros((1, 1)))[0, 0, 0] == codec.start_token == codec.vocab_size // 2
 
 
 @pytest.mark.parametrize("codec", FIXED_RANGE, ids=repr)
-def test_amplitudes_out_of_range_are_clipped(codec: Codec) -> None:
+def test_amplitudes_out_of_range_are_clipped(codec: AudioCodec) -> None:
     tokens = codec.encode(jnp.asarray([[-7.0, -1.0, 1.0, 7.0]]))[0, :, 0]
     np.testing.assert_array_equal(tokens, [0, 0, codec.vocab_size - 1, codec.vocab_size - 1])
 

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from wavegen.audio import Audio
-from wavegen.codecs import Codec, Codecs
+from wavegen.codecs import AudioCodec, Codecs
 from wavegen.config import Config
 from wavegen.config.models import (
     CodeConditionConfig,
@@ -63,8 +63,8 @@ class Generator:
     labels: Mapping[str, tuple[str, ...]]
     graph: nnx.GraphDef
     params: PyTree
-    codec: Codec
-    condition: Codec | None = None
+    codec: AudioCodec
+    condition: AudioCodec | None = None
 
     @property
     def sample_rate(self) -> int:

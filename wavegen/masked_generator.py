@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from wavegen.audio import Audio
-from wavegen.codecs import Codec, Codecs
+from wavegen.codecs import AudioCodec, Codecs
 from wavegen.config import Config
 from wavegen.errors import WavegenError
 from wavegen.generator import Generator
@@ -81,7 +81,7 @@ class MaskedGenerator:
     labels: Mapping[str, tuple[str, ...]]
     graph: nnx.GraphDef
     params: PyTree
-    codec: Codec
+    codec: AudioCodec
 
     @property
     def sample_rate(self) -> int:

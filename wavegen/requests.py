@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from wavegen.audio import Audio
-from wavegen.codecs import Codec
+from wavegen.codecs import AudioCodec
 from wavegen.errors import WavegenError
 from wavegen.types import Labels, Tokens
 
@@ -31,7 +31,7 @@ def to_waveform(audio: Audio, sample_rate: int) -> Float[np.ndarray, "1 T"]:
     return mono.samples[:, 0][None]
 
 
-def to_tokens(codec: Codec, audio: Audio, sample_rate: int) -> Tokens:
+def to_tokens(codec: AudioCodec, audio: Audio, sample_rate: int) -> Tokens:
     """A recording as tokens, ``[1, ceil(T / hop_length), K]``.
 
     Raises:

@@ -1,11 +1,11 @@
 """Audio or notes to integer tokens and back."""
 
-from wavegen.codecs.base import Codec, Codecs
+from wavegen.codecs.base import AudioCodec, Codec, Codecs
 from wavegen.codecs.mulaw import Linear, MuLaw, Sashimi
 from wavegen.config.codecs import FixedCodecConfig, LinearConfig, MuLawConfig
 
 
-def make_codec(config: FixedCodecConfig) -> Codec:
+def make_codec(config: FixedCodecConfig) -> AudioCodec:
     """The codec that a configuration describes, without weights (``wavegen.training.restore`` opens the others)."""
     if isinstance(config, MuLawConfig):
         return MuLaw(config.levels)
@@ -14,4 +14,4 @@ def make_codec(config: FixedCodecConfig) -> Codec:
     return Sashimi(config.quantization)
 
 
-__all__ = ["Codec", "Codecs", "Linear", "MuLaw", "Sashimi", "make_codec"]
+__all__ = ["AudioCodec", "Codec", "Codecs", "Linear", "MuLaw", "Sashimi", "make_codec"]

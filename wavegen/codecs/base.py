@@ -1,4 +1,4 @@
-"""The codec contract: audio to integer tokens and back."""
+"""The codec contracts: what a token is, and audio to tokens and back."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -7,19 +7,10 @@ from wavegen.types import Tokens, Waveform
 
 
 class Codec(ABC):
-    """Audio in, integer tokens out, and back.
+    """What a token model needs to know of its tokens: integers in frames of `codebooks` each.
 
-    A codec cuts a waveform into frames of `hop_length` samples and writes each frame as `codebooks` integers.
-    Members are immutable pytrees, arithmetic alone or frozen weights, and go into `jax.jit` as arguments; both methods
-    are pure.
-
-    Laws, tested for every member:
-
-    - tokens lie in `[0, vocab_size)`, and `T` samples give `N = ceil(T / hop_length)` frames;
-    - `decode(encode(x))[:, :T]` has the shape of `x`;
-    - row `i` of a batch is coded exactly as the same clip alone;
-    - pieces cut at multiples of `hop_length` and coded one by one give the codes of the whole, unless the
-      member says that it looks at the whole window.
+    Members are immutable pytrees, arithmetic alone or frozen weights, and go into `jax.jit` as arguments. What they
+    are codes of says `AudioCodec` or `NoteCodec`.
     """
 
     @property
@@ -35,17 +26,33 @@ class Codec(ABC):
     @property
     @abstractmethod
     def hop_length(self) -> int:
-        """Samples per frame."""
-
-    @property
-    @abstractmethod
-    def mu(self) -> int:
-        """Companding of code space, for models that predict amplitudes; 0 where codes are even in amplitude."""
+        """Steps of a dataset's time axis per frame: samples of audio; 1 where frames are stored as they are."""
 
     @property
     @abstractmethod
     def start_token(self) -> int:
         """The token that stands before the first frame of every clip."""
+
+
+class AudioCodec(Codec):
+    """Audio in, integer tokens out, and back.
+
+    A codec cuts a waveform into frames of `hop_length` samples and writes each frame as `codebooks` integers. Both
+    methods are pure.
+
+    Laws, tested for every member:
+
+    - tokens lie in `[0, vocab_size)`, and `T` samples give `N = ceil(T / hop_length)` frames;
+    - `decode(encode(x))[:, :T]` has the shape of `x`;
+    - row `i` of a batch is coded exactly as the same clip alone;
+    - pieces cut at multiples of `hop_length` and coded one by one give the codes of the whole, unless the
+      member says that it looks at the whole window.
+    """
+
+    @property
+    @abstractmethod
+    def mu(self) -> int:
+        """Companding of code space, for models that predict amplitudes; 0 where codes are even in amplitude."""
 
     @abstractmethod
     def encode(self, audio: Waveform) -> Tokens:
@@ -75,9 +82,9 @@ class Codecs(NamedTuple):
     """What the model of an experiment reads through.
 
     Attributes:
-        tokens: between audio and the model's tokens; None for a model that is a codec itself.
+        tokens: between audio, or notes, and the model's tokens; None for a model that is a codec itself.
         condition: whose tokens a vocoder is conditioned on, if it is.
     """
 
     tokens: Codec | None
-    condition: Codec | None = None
+    condition: AudioCodec | None = None

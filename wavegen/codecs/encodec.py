@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
-from wavegen.codecs.base import Codec
+from wavegen.codecs.base import AudioCodec
 from wavegen.codecs.hugging_face import Tensors, expect_no_more, read_hugging_face, take_tensor
 from wavegen.codecs.quantizers import EMAResidualVQ
 from wavegen.codecs.seanet import SEANetConfig, decoder, encoder
@@ -52,7 +52,7 @@ class EnCodecConfig(SEANetConfig):
         return int(1000 * self.target_bandwidths[-1] // (frame_rate * bits))
 
 
-class EnCodec(Codec, nnx.Module):
+class EnCodec(AudioCodec, nnx.Module):
     """Convolutions, an LSTM, and residual codebooks of nearest entries; for use, not for training.
 
     Unlike other codecs it fills the last frame by reflection, not by zeros. A frame depends on all samples before it
@@ -103,7 +103,7 @@ class EnCodec(Codec, nnx.Module):
         return 0
 
     def encode(self, audio: Waveform, *, levels: int | None = None) -> Tokens:
-        """See `Codec.encode`.
+        """See `AudioCodec.encode`.
 
         Args:
             audio: `[B, T]`, at `sample_rate`; it is not clipped.
@@ -121,7 +121,7 @@ class EnCodec(Codec, nnx.Module):
         return self.quantizer.quantize(latents, levels=levels).codes
 
     def decode(self, tokens: Tokens) -> Waveform:
-        """See `Codec.decode`; clipped to [-1, 1].
+        """See `AudioCodec.decode`; clipped to [-1, 1].
 
         Args:
             tokens: of the first codebooks, or of all.

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import PyTree
 
-from wavegen.codecs.base import Codec
+from wavegen.codecs.base import AudioCodec
 from wavegen.errors import WavegenError
 from wavegen.models.base import parameters, with_parameters
 from wavegen.types import Tokens, Waveform
@@ -22,7 +22,7 @@ from wavegen.types import Tokens, Waveform
     meta_fields=["graph", "sizes", "sample_rate", "card"],
 )
 @dataclass(frozen=True, eq=False)
-class LearnedCodec(Codec):
+class LearnedCodec(AudioCodec):
     """Networks as pure parameters, so that `jax.jit` takes the codec as an argument instead of baking it in.
 
     Attributes:
@@ -78,12 +78,12 @@ class LearnedCodec(Codec):
         return replace(self, sizes=(self.vocab_size, levels, self.hop_length))
 
     def encode(self, audio: Waveform) -> Tokens:
-        """See `Codec.encode`."""
+        """See `AudioCodec.encode`."""
         # Codes of fewer levels are a prefix of the codes of more.
         return with_parameters(self.graph, self.params).encode(audio)[..., : self.codebooks]
 
     def decode(self, tokens: Tokens) -> Waveform:
-        """See `Codec.decode`."""
+        """See `AudioCodec.decode`."""
         return with_parameters(self.graph, self.params).decode(tokens)
 
 

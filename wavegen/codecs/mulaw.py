@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from wavegen.codecs.base import Codec
+from wavegen.codecs.base import AudioCodec
 from wavegen.errors import WavegenError
 from wavegen.types import Tokens, Waveform
 
@@ -37,7 +37,7 @@ def expand(u: Float[np.ndarray, "V"], mu: float) -> Float[np.ndarray, "V"]:
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class MuLaw(Codec):
+class MuLaw(AudioCodec):
     """Mu-law companding with `mu = levels - 1`.
 
     Encoding rounds to the nearest of `levels` points that include both ends, halves upwards:
@@ -76,19 +76,19 @@ class MuLaw(Codec):
         return self.levels - 1
 
     def encode(self, audio: Waveform) -> Tokens:
-        """See `Codec.encode`; amplitudes outside [-1, 1] are clipped."""
+        """See `AudioCodec.encode`; amplitudes outside [-1, 1] are clipped."""
         u = compress(jnp.clip(audio.astype(jnp.float32), -1, 1), self.mu)
         return jnp.floor((u + 1) / 2 * self.mu + 0.5).astype(jnp.int32)[..., None]
 
     def decode(self, tokens: Tokens) -> Waveform:
-        """See `Codec.decode`."""
+        """See `AudioCodec.decode`."""
         points = expand(2 * np.arange(self.levels) / self.mu - 1, self.mu)
         return jnp.asarray(points)[tokens[..., 0]]
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class Linear(Codec):
+class Linear(AudioCodec):
     """Uniform steps: `q = round(x levels / 2) + levels / 2`, `x = (q - levels / 2) / (levels / 2)`.
 
     Rounds to the nearest, halves to even. As in two's complement there is a token for -1 and for 0 but none
@@ -124,20 +124,20 @@ class Linear(Codec):
         return self.levels // 2
 
     def encode(self, audio: Waveform) -> Tokens:
-        """See `Codec.encode`; amplitudes outside [-1, 1] are clipped."""
+        """See `AudioCodec.encode`; amplitudes outside [-1, 1] are clipped."""
         half = self.levels // 2
         q = jnp.round(audio.astype(jnp.float32) * half) + half
         return jnp.clip(q, 0, self.levels - 1).astype(jnp.int32)[..., None]
 
     def decode(self, tokens: Tokens) -> Waveform:
-        """See `Codec.decode`."""
+        """See `AudioCodec.decode`."""
         half = self.levels // 2
         return (tokens[..., 0].astype(jnp.float32) - half) / half
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class Sashimi(Codec):
+class Sashimi(AudioCodec):
     """The 8-bit coding of Goel et al. 2022, "It's Raw! Audio Generation with State-Space Models".
 
     Every window is first stretched to the full range, which makes the coding depend on the whole window and
@@ -176,7 +176,7 @@ class Sashimi(Codec):
         return 255 if self.quantization == "mulaw" else 0
 
     def encode(self, audio: Waveform) -> Tokens:
-        """See `Codec.encode`; each row is one window."""
+        """See `AudioCodec.encode`; each row is one window."""
         x = audio.astype(jnp.float32)
         low, high = x.min(axis=1, keepdims=True), x.max(axis=1, keepdims=True)
         if self.mu:
@@ -188,7 +188,7 @@ class Sashimi(Codec):
         return jnp.floor(u * (256 - 0.01) + 0.005).astype(jnp.int32)[..., None]
 
     def decode(self, tokens: Tokens) -> Waveform:
-        """See `Codec.decode`."""
+        """See `AudioCodec.decode`."""
         u = np.arange(256) / 128 - 1
         points = expand(u, self.mu) if self.mu else u.astype(np.float32)
         return jnp.asarray(points)[tokens[..., 0]]

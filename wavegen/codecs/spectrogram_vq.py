@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wavegen.codecs.base import Codec
+from wavegen.codecs.base import AudioCodec
 from wavegen.codecs.codebook_files import (
     read_codebook,
     read_codebook_csv,
@@ -27,7 +27,7 @@ LOUDEST = 300.0
 """dB. No audio comes near; energies beyond it leave the range of float32."""
 
 
-class SpectrogramVQ(nnx.Module, Codec):
+class SpectrogramVQ(nnx.Module, AudioCodec):
     """A frame is the row of a codebook that is nearest to its log-mel spectrum; phases are not kept.
 
     Windows overlap: a piece cut out of a clip has the codes of the whole but for frames whose window, `n_fft / 2`
@@ -145,13 +145,13 @@ class SpectrogramVQ(nnx.Module, Codec):
         return self._silence
 
     def encode(self, audio: Waveform) -> Tokens:
-        """See `Codec.encode`."""
+        """See `AudioCodec.encode`."""
         rows = self.frames.from_audio(audio)
         codes = nearest_code(rows.reshape(-1, self.frames.bands), self.codebook[...])
         return codes.reshape(*rows.shape[:2], 1)
 
     def decode(self, tokens: Tokens) -> Waveform:
-        """See `Codec.decode`."""
+        """See `AudioCodec.decode`."""
         return self.frames.to_audio(self.rows(tokens), iterations=self.iterations)
 
     def rows(self, tokens: Tokens) -> Float[Array, "B N D"]:

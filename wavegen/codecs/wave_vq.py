@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from wavegen.codecs.base import Codec
+from wavegen.codecs.base import AudioCodec
 from wavegen.codecs.convolution import (
     Convolution,
     Layer,
@@ -53,7 +53,7 @@ class Reconstruction(NamedTuple):
     statistics: dict[str, Array]
 
 
-class WaveVQ(nnx.Module, Codec):
+class WaveVQ(nnx.Module, AudioCodec):
     """DAC's network around any quantizer.
 
     The encoder: a convolution of 7 taps; for each stride s three residual units (Snake, 7 dilated taps, Snake, 1 tap),
@@ -161,7 +161,7 @@ class WaveVQ(nnx.Module, Codec):
         return self.encoder(frames, self.encoder.start(len(frames)))[0].astype(jnp.float32)
 
     def encode(self, audio: Float[Array, "B T *C"], levels: int | None = None) -> Tokens:
-        """See `Codec.encode`.
+        """See `AudioCodec.encode`.
 
         Args:
             audio: mono or stereo, whichever the codec is made for; at least one sample.
@@ -173,7 +173,7 @@ class WaveVQ(nnx.Module, Codec):
         return self.quantizer.quantize(self.latents(audio), levels=levels).codes
 
     def decode(self, tokens: Tokens) -> Float[Array, "B T *C"]:
-        """See `Codec.decode`.
+        """See `AudioCodec.decode`.
 
         Args:
             tokens: of the first K codebooks, as `encode` writes them.

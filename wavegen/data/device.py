@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
-from wavegen.codecs.base import Codec
+from wavegen.codecs.base import AudioCodec, Codec
 from wavegen.config.models import CodeConditionConfig, MelConditionConfig
 from wavegen.spectral import log_mel, mel_spectrogram
 from wavegen.types import Features, Pcm, Tokens, Waveform
@@ -63,7 +63,7 @@ def frame_mask(
 
 
 def own_features(
-    waveform: Waveform, local: MelConditionConfig | CodeConditionConfig, codec: Codec | None, sample_rate: int
+    waveform: Waveform, local: MelConditionConfig | CodeConditionConfig, codec: AudioCodec | None, sample_rate: int
 ) -> Features:
     """The condition of a vocoder, made from the clip itself: frame f belongs to samples [f hop, (f + 1) hop).
 

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from wavegen.codecs.base import Codec
+from wavegen.codecs.base import AudioCodec
 from wavegen.config.models import (
     CodeConditionConfig,
     LocalConditionConfig,
@@ -56,7 +56,7 @@ class WaveNet(CausalModel):
         mu: int,
         label_sizes: tuple[int, ...] = (),
         sample_rate: int,
-        condition: Codec | None = None,
+        condition: AudioCodec | None = None,
         random: np.random.Generator,
     ) -> None:
         c = config
@@ -281,7 +281,7 @@ class WaveNet(CausalModel):
 
 
 def _local_condition(
-    config: LocalConditionConfig | None, sample_rate: int, codec: Codec | None, random: np.random.Generator
+    config: LocalConditionConfig | None, sample_rate: int, codec: AudioCodec | None, random: np.random.Generator
 ) -> FeatureCondition | CodeCondition | NoteCondition | None:
     if config is None:
         return None
