@@ -1,1 +1,1 @@
-"""Melodies: notes as arrays and text, composed ones, and the piano that plays them."""
+"""Notes: in seconds and as text, in ticks and as MIDI, composed ones, and the piano that plays them."""

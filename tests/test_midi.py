@@ -1,0 +1,318 @@
+"""Notes in ticks, their tempo map, and MIDI files: exact both ways, and never broken by a broken file."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wavegen.errors import WavegenError
+from wavegen.notes.events import COLUMNS, END_OF_TIME, TICKS, Notes, Track, concatenate, together
+from wavegen.notes.midi import midi_bytes, parse_midi, read_midi, write_midi
+
+
+def notes_of(*rows: tuple[int, int, int, int, int], **options) -> Notes:
+    """Rows of pitch, onset, duration, velocity, track."""
+    columns = np.array(rows, int).reshape(-1, 5).T
+    return Notes(*columns, **options)
+
+
+@st.composite
+def scores(draw: st.DrawFn) -> dict:
+    """Arguments of any `Notes` that a MIDI file can say: none within another of the same track and pitch."""
+    tracks = draw(
+        st.lists(
+            st.builds(Track, st.text("aé\x00音", max_size=3), st.integers(0, 127), st.booleans()),
+            min_size=1,
+            max_size=20,
+        )
+    )
+    rows, free = [], {}
+    for pitch, wait, duration, velocity, track in draw(
+        st.lists(
+            st.tuples(
+                st.integers(0, 127),
+                st.integers(0, 100_000),
+                st.integers(1, 100_000),
+                st.integers(1, 127),
+                st.integers(0, len(tracks) - 1),
+            ),
+            max_size=12,
+        )
+    ):
+        onset = free.get((pitch, track), 0) + wait
+        free[pitch, track] = onset + duration
+        rows.append((pitch, onset, duration, velocity, track))
+    tick = st.integers(0, 10_000)
+    tempos = draw(st.lists(st.tuples(tick, st.integers(1, (1 << 24) - 1)), max_size=4))
+    metres = draw(
+        st.lists(st.tuples(tick, st.integers(1, 255), st.sampled_from([1, 2, 4, 8, 128])), max_size=3)
+    )
+    columns = np.array(rows, int).reshape(-1, 5).T
+    return dict(zip(COLUMNS, columns, strict=True)) | {
+        "tracks": tuple(tracks),
+        "ticks_per_quarter": draw(st.integers(1, 32767)),
+        "tempos": np.array(tempos, int).reshape(-1, 2),
+        "metres": np.array(metres, int).reshape(-1, 3),
+    }
+
+
+@given(scores())
+@settings(deadline=None, max_examples=60)
+def test_a_midi_file_gives_its_notes_again(score: dict) -> None:
+    notes = Notes(**score)
+    assert parse_midi(midi_bytes(notes)) == notes
+
+
+def test_files_are_written_whole_and_read_again(tmp_path) -> None:
+    notes = notes_of((60, 0, 480, 90, 0), (38, 240, 1, 127, 1), tracks=(Track("piano"), Track("", 0, True)))
+    write_midi(tmp_path / "new" / "a.mid", notes)
+    assert read_midi(tmp_path / "new" / "a.mid") == notes
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.mid"]
+    with pytest.raises(WavegenError, match=r"cannot write .*a\.mid/b\.mid"):
+        write_midi(tmp_path / "new" / "a.mid" / "b.mid", notes)
+
+
+def test_other_readers_find_the_same_notes() -> None:
+    symusic = pytest.importorskip("symusic")
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        notes = fuzz_midi().piece(rng)
+        theirs = symusic.Score.from_midi(midi_bytes(notes))
+        rows = sorted(
+            (note.time, note.pitch, note.duration, note.velocity, track.name, track.program, track.is_drum)
+            for track in theirs.tracks
+            for note in track.notes
+        )
+        ours = parse_midi(midi_bytes(notes))
+        tracks = [ours.tracks[number] for number in ours.track]
+        columns = (ours.onset.tolist(), ours.pitch.tolist(), ours.duration.tolist(), ours.velocity.tolist())
+        assert rows == sorted((*row, *track) for *row, track in zip(*columns, tracks, strict=True))
+        assert theirs.tpq == notes.ticks_per_quarter
+        tempos = {tempo.time: tempo.mspq for tempo in theirs.tempos}
+        assert tempos == dict(notes.tempos.tolist())
+
+
+def chunk(events: bytes) -> bytes:
+    return b"MTrk" + len(events).to_bytes(4) + events
+
+
+def header(kind: int = 1, tracks: int = 1, division: int = 96) -> bytes:
+    return b"MThd\0\0\0\6" + b"".join(number.to_bytes(2) for number in (kind, tracks, division))
+
+
+def test_what_other_writers_write_is_read() -> None:
+    events = bytes.fromhex(
+        "00 ff 03 04 66 c3 bc 72"  # name "für", in UTF-8
+        "00 c1 28"  # channel 1: violin
+        "00 91 3c 40  00 40 50"  # running status
+        "8100 3c 00"  # 128 ticks later the first ends, by velocity 0
+        "00 f0 03 7e 7f f7"  # system exclusive
+        "10 ff 7f 02 00 00"  # a meta event for one sequencer
+        "00 81 40 7f"
+        "00 d1 05  00 07  00 b1 40 7f  00 e1 00 40"  # pressure twice, pedal, bend
+        "00 99 24 64  08 89 24 00"  # a drum
+        "00 c1 49  00 91 48 01  20 91 48 00"  # the same channel takes the flute
+        "00 91 30 7f  01 91 30 7e  01 81 30 00  02 81 30 00"  # two of one pitch: the first ends first
+        "00 91 31 7d  00 81 31 00"  # no length
+        "00 91 32 7c"  # never ended
+        "05 ff 2f 00"
+    )
+    notes = parse_midi(header(kind=0) + b"junk\0\0\0\2??" + chunk(events) + b"trailing")
+    assert notes.tracks == (Track("für", 40), Track("für", 0, True), Track("für", 73))
+    rows = zip(notes.pitch, notes.onset, notes.duration, notes.velocity, notes.track, strict=True)
+    assert sorted(tuple(map(int, row)) for row in rows) == sorted(
+        [
+            (0x3C, 0, 128, 0x40, 0),
+            (0x40, 0, 144, 0x50, 0),
+            (0x24, 144, 8, 0x64, 1),
+            (0x48, 152, 32, 1, 2),
+            (0x30, 184, 2, 0x7F, 2),
+            (0x30, 185, 3, 0x7E, 2),
+            (0x31, 188, 1, 0x7D, 2),
+            (0x32, 188, 5, 0x7C, 2),
+        ]
+    )
+
+
+def test_names_that_are_no_utf8_are_read_as_latin1() -> None:
+    assert parse_midi(header() + chunk(b"\x00\xff\x03\x01\xe9\x00\x90\x3c\x40")).tracks == (Track("é"),)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "expected a MIDI file, which begins with 'MThd', got b''"),
+        (b"RIFF....", "begins with 'MThd', got b'RIFF'"),
+        (b"MThd\0\0\0\6\0", "cut short: a chunk of 6 bytes, 1 of them here"),
+        (b"MThd\0\0\0\2\0\1", "expected a MIDI header of 6 bytes, got 2"),
+        (header(kind=2), "expected MIDI format 0 or 1, got 2"),
+        (header(division=0xE728), "expected ticks of a quarter note, got division 0xe728"),
+        (header(division=0), "got division 0x0000"),
+        (header(tracks=2) + chunk(b""), "the header promises 2 tracks, the file holds 1"),
+        (header() + chunk(b"\x00\x90\x3c\x40")[:-1], "cut short: a chunk of 4 bytes, 3 of them here"),
+        (header() + chunk(b"\x00\x90\x3c"), "track 0: the last event is cut short"),
+        (header() + chunk(b"\x00\xff\x03\x09abc"), "track 0: the last event is cut short"),
+        (header() + chunk(b"\x00\x3c\x40"), "track 0: expected an event before byte 1, got 0x00"),
+        (header() + chunk(b"\x00\xf8\x40"), "track 0: expected an event before byte 2, got 0xf8"),
+        (
+            header() + chunk(b"\x00\x9f\xc8\x40"),
+            "track 0: expected values under 128 before byte 4, got 200, 64",
+        ),
+        (header() + chunk(b"\xff" * 9), "track 0: expected a number of at most 4 bytes at byte 0"),
+        (
+            header() + chunk(b"\x00\xff\x51\x03\0\0\0"),
+            "track 0: expected a tempo of 3 bytes above 0, got 000000",
+        ),
+        (
+            header() + chunk(b"\x00\xff\x58\x04\x03\x20\0\0"),
+            "track 0: expected a metre such as 3/4, got .* 03200000",
+        ),
+        (
+            header() + chunk(b"\xff\xff\xff\x7f\x90\x3c\x40" * 2),
+            "track 0: expected a piece of under 268435456 ticks",
+        ),
+    ],
+)
+def test_damaged_files_are_refused_in_one_line(data: bytes, message: str, tmp_path) -> None:
+    (tmp_path / "bad.mid").write_bytes(data)
+    with pytest.raises(WavegenError, match=rf"cannot read .*bad\.mid: .*{message}") as caught:
+        read_midi(tmp_path / "bad.mid")
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_missing_or_huge_are_refused(tmp_path) -> None:
+    with pytest.raises(WavegenError, match=r"cannot read .*absent\.mid: No such file"):
+        read_midi(tmp_path / "absent.mid")
+    with open(tmp_path / "huge.mid", "wb") as file:
+        file.truncate(1 << 40)  # a terabyte of nothing
+    with pytest.raises(
+        WavegenError, match="expected at most 8388608 bytes, got 1099511627776: split the piece"
+    ):
+        read_midi(tmp_path / "huge.mid")
+
+
+def fuzz_midi():
+    path = Path(__file__).parents[1] / "benchmarks" / "fuzz_midi.py"
+    spec = importlib.util.spec_from_file_location("fuzz_midi", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_sixty_damaged_files_are_parsed_or_refused(tmp_path) -> None:
+    rows = fuzz_midi().fuzz(60, 1, tmp_path, seconds=20)
+    assert len(rows) == 15
+    assert sum(sum(row.outcomes.values()) for row in rows.values()) == 60
+    assert {"parsed", "refused"} == set().union(*(row.outcomes for row in rows.values()))
+
+
+def test_notes_are_equal_in_any_order_and_cannot_be_changed() -> None:
+    rows = [(60, 0, 1, 1, 0), (60, 0, 2, 1, 0), (59, 0, 9, 9, 1), (50, 3, 1, 1, 0)]
+    tracks = (Track("a"), Track("b"))
+    notes = notes_of(*rows, tracks=tracks)
+    assert notes == notes_of(*rows[::-1], tracks=tracks)
+    assert notes.pitch.tolist() == [60, 60, 59, 50]
+    assert notes != notes_of(*rows[:3], tracks=tracks)
+    assert notes != replace(notes, tracks=(Track("a"), Track("c")))
+    assert notes != replace(notes, tempos=np.array([[0, 1]]))
+    assert notes != 3
+    with pytest.raises(ValueError, match="read-only"):
+        notes.pitch[0] = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pitch": np.array([128])}, r"expected pitch of a note in 0\.\.127, got 128 \(number 0\)"),
+        ({"onset": np.array([-1])}, "expected onset of a note in 0"),
+        ({"duration": np.array([0])}, "expected duration of a note in 1"),
+        ({"onset": np.array([END_OF_TIME - 2])}, "expected end of a note in 1"),
+        ({"velocity": np.array([0])}, r"expected velocity of a note in 1\.\.127, got 0"),
+        ({"track": np.array([1])}, r"expected track of a note in 0\.\.0, got 1"),
+        ({"tracks": (Track("", 128),)}, "expected program of a track in 0"),
+        ({"ticks_per_quarter": 0}, r"expected ticks of a quarter note in 1\.\.32767, got 0"),
+        ({"tempos": np.array([[0, 0]])}, "expected microseconds of a quarter note in 1"),
+        ({"metres": np.array([[0, 4, 3]])}, r"expected metres over 1, 2, 4, \.\.\. 128, got \[3\]"),
+        ({"tracks": (Track(),) * 65535}, r"expected count of tracks in 0\.\.65534, got 65535"),
+    ],
+)
+def test_values_out_of_range_are_named(change: dict, message: str) -> None:
+    with pytest.raises(WavegenError, match=message):
+        replace(notes_of((60, 0, 2, 90, 0)), **change)
+
+
+def test_seconds_follow_the_tempo_map() -> None:
+    tempos = np.array(
+        [[960, 1_000_000], [480, 250_000], [960, 2_000_000]]
+    )  # of two at a tick the last is in force
+    notes = notes_of((60, 0, 1440, 90, 0), tempos=tempos)
+    ticks = np.array([0, 240, 480, 720, 960, 1440])
+    np.testing.assert_allclose(notes.seconds(ticks), [0, 0.25, 0.5, 0.625, 0.75, 2.75], rtol=1e-15)
+    played = notes.performance()
+    assert (played.onset[0], played.duration[0], played.velocity[0]) == (0, 2.75, 90 / 127)
+    # a rate without end: 1 microsecond a quarter note, then 16.7 s
+    notes = notes_of(
+        (60, 0, 1, 1, 0), ticks_per_quarter=1, tempos=np.array([[0, 1], [1_000_000, (1 << 24) - 1]])
+    )
+    np.testing.assert_allclose(notes.seconds(np.array([1_000_000, 1_000_001])), [1, 17.777215])
+
+
+@given(scores(), st.integers(1, 100))
+@settings(deadline=None, max_examples=30)
+def test_a_finer_resolution_and_back_changes_nothing(score: dict, factor: int) -> None:
+    coarse = Notes(**score | {"ticks_per_quarter": min(score["ticks_per_quarter"], 32767 // factor)})
+    fine = coarse.at_resolution(coarse.ticks_per_quarter * factor)
+    np.testing.assert_array_equal(fine.onset, coarse.onset * factor)
+    np.testing.assert_allclose(fine.seconds(fine.onset), coarse.seconds(coarse.onset), rtol=1e-12)
+    assert fine.at_resolution(coarse.ticks_per_quarter) == coarse
+
+
+def test_a_coarser_resolution_rounds_to_the_nearest_tick() -> None:
+    notes = notes_of((60, 59, 1, 90, 0), (61, 60, 119, 90, 0), (62, 180, 500, 90, 0)).at_resolution(4)
+    assert notes.onset.tolist() == [0, 1, 2]  # 0.49, 0.5 and 1.5 steps
+    assert notes.duration.tolist() == [1, 1, 4]
+
+
+def test_parts_are_selected_cut_moved_and_joined() -> None:
+    tracks = (Track("drums", 0, True), Track("bass", 32), Track("flute", 73))
+    notes = notes_of((36, 0, 100, 90, 0), (40, 480, 480, 80, 1), (72, 960, 960, 70, 2), tracks=tracks)
+    notes = replace(notes, tempos=np.array([[0, 400_000], [960, 300_000]]), metres=np.array([[0, 3, 4]]))
+    pitched = notes.select(lambda track: not track.drum)
+    assert pitched.tracks == tracks[1:]
+    assert (pitched.pitch.tolist(), pitched.track.tolist(), pitched.program.tolist()) == (
+        [40, 72],
+        [0, 1],
+        [32, 73],
+    )
+    assert together([notes.select(lambda track: track.drum), pitched]) == notes
+    assert notes.transpose(2).pitch.tolist() == [36, 42, 74]
+    with pytest.raises(WavegenError, match=r"expected pitch of a note in 0\.\.127"):
+        notes.transpose(60)
+    first, second = notes.between(0, 960), notes.between(960, 1440)
+    assert second.duration.tolist() == [480]
+    assert second.tempos.tolist() == [[0, 300_000]]
+    assert second.metres.tolist() == [[0, 3, 4]]
+    whole = concatenate([first, second])
+    assert whole.end == 1440
+    np.testing.assert_array_equal(whole.seconds(whole.onset), notes.seconds(notes.onset))
+    assert concatenate([first, second], length=4800).onset.tolist() == [0, 480, 4800]
+    plain = replace(first, tempos=notes_of().tempos)
+    assert concatenate([first, plain]).tempos.tolist() == [[0, 400_000], [960, 500_000]]
+    for join in (together, concatenate):
+        with pytest.raises(WavegenError, match="expected parts of one resolution, got no parts"):
+            join([])
+        with pytest.raises(WavegenError, match=r"got \[4, 480\]: use \.at_resolution\(\)"):
+            join([notes, notes.at_resolution(4)])
+    with pytest.raises(WavegenError, match="expected parts with the same tracks"):
+        concatenate([notes, pitched])
+
+
+def test_no_notes_are_notes() -> None:
+    nothing = notes_of(ticks_per_quarter=TICKS)
+    assert (len(nothing), nothing.end, len(nothing.performance())) == (0, 0, 0)
+    assert parse_midi(midi_bytes(nothing)) == nothing
+    assert concatenate([nothing, nothing]) == nothing.between(0, 100) == nothing

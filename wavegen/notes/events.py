@@ -1,0 +1,297 @@
+"""Notes as a score has them: in ticks of a quarter note, on tracks, with a tempo map.
+
+Ticks are integers, so that nothing is lost between a file, a grid and a token. Seconds exist through the tempo map
+only; `Notes.performance` makes them for what plays and measures sound (`wavegen.notes.score`).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from wavegen.errors import WavegenError
+from wavegen.notes import score
+
+TICKS = 480  # of a quarter note, unless given
+TEMPO = 500_000  # microseconds of a quarter note before the first tempo, as in MIDI: 120 a minute
+END_OF_TIME = 1 << 28  # ticks; the longest wait that one MIDI event can say
+
+
+class Track(NamedTuple):
+    """Who plays: a name, a General MIDI program (0 to 127), and whether pitches are drums instead."""
+
+    name: str = ""
+    program: int = 0
+    drum: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Notes:
+    """Notes, sorted by onset, track, pitch, duration and velocity, whatever order they are given in.
+
+    Two are equal if they hold the same notes, tracks, resolution, tempos and metres.
+
+    Attributes:
+        pitch: MIDI numbers, 0 to 127; 60 is middle C.
+        onset: ticks from the start, at least 0.
+        duration: ticks, at least 1; notes end before tick 2**28.
+        velocity: strength of the stroke, 1 to 127.
+        track: which of `tracks` plays the note.
+        tracks: the players, at most 65534; some may have no notes.
+        ticks_per_quarter: resolution, 1 to 32767.
+        tempos: rows of tick and microseconds of a quarter note from there on, 1 to 2**24 - 1; before the first row
+            a quarter note takes half a second.
+        metres: rows of tick, numerator (1 to 255) and denominator (a power of two up to 128); before the first row
+            the metre is 4/4.
+
+    Raises:
+        WavegenError: arrays of unlike lengths, or a value out of range.
+
+    Example:
+        >>> one = np.ones(2, int)
+        >>> notes = Notes(np.array([60, 64]), np.array([480, 0]), 480 * one, 90 * one, 0 * one)
+        >>> notes.pitch.tolist(), notes.seconds(notes.onset).tolist()
+        ([64, 60], [0.0, 0.5])
+    """
+
+    pitch: Int[np.ndarray, " notes"]
+    onset: Int[np.ndarray, " notes"]
+    duration: Int[np.ndarray, " notes"]
+    velocity: Int[np.ndarray, " notes"]
+    track: Int[np.ndarray, " notes"]
+    tracks: tuple[Track, ...] = (Track(),)
+    ticks_per_quarter: int = TICKS
+    tempos: Int[np.ndarray, "tempos 2"] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    metres: Int[np.ndarray, "metres 3"] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
+
+    def __post_init__(self) -> None:
+        columns = [np.asarray(getattr(self, name), np.int64) for name in COLUMNS]
+        if len({len(column) for column in columns}) > 1:
+            raise WavegenError(
+                f"expected five arrays of one length, got {[len(column) for column in columns]}"
+            )
+        _in_range("ticks of a quarter note", np.array([self.ticks_per_quarter]), 1, 32767)
+        highest = (127, END_OF_TIME - 1, END_OF_TIME - 1, 127, len(self.tracks) - 1)
+        for name, column, low, high in zip(COLUMNS, columns, (0, 0, 1, 1, 0), highest, strict=True):
+            _in_range(f"{name} of a note", column, low, high)
+        _in_range("end of a note", columns[1] + columns[2], 1, END_OF_TIME - 1)
+        _in_range("count of tracks", np.array([len(self.tracks)]), 0, 65534)
+        _in_range("program of a track", np.array([track.program for track in self.tracks], int), 0, 127)
+        pitch, onset, duration, velocity, track = columns
+        order = np.lexsort((velocity, duration, pitch, track, onset))
+        for name, column in zip(COLUMNS, columns, strict=True):
+            object.__setattr__(self, name, _frozen(column[order]))
+        tempos, metres = _last_of_each_tick(self.tempos), _last_of_each_tick(self.metres)
+        _in_range("tick of a tempo", tempos[:, 0], 0, END_OF_TIME - 1)
+        _in_range("microseconds of a quarter note", tempos[:, 1], 1, (1 << 24) - 1)
+        _in_range("tick of a metre", metres[:, 0], 0, END_OF_TIME - 1)
+        _in_range("numerator of a metre", metres[:, 1], 1, 255)
+        if not np.isin(metres[:, 2], 1 << np.arange(8)).all():
+            raise WavegenError(f"expected metres over 1, 2, 4, ... 128, got {metres[:, 2].tolist()}")
+        object.__setattr__(self, "tempos", _frozen(tempos))
+        object.__setattr__(self, "metres", _frozen(metres))
+
+    def __len__(self) -> int:
+        return len(self.pitch)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Notes):
+            return NotImplemented
+        same = self.tracks == other.tracks and self.ticks_per_quarter == other.ticks_per_quarter
+        arrays = (*COLUMNS, "tempos", "metres")
+        return same and all(np.array_equal(getattr(self, name), getattr(other, name)) for name in arrays)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def end(self) -> int:
+        """The tick where the last note ends; 0 without notes."""
+        return int((self.onset + self.duration).max(initial=0))
+
+    @property
+    def program(self) -> Int[np.ndarray, " notes"]:
+        """The program of each note's track."""
+        return np.array([track.program for track in self.tracks], np.int64)[self.track]
+
+    @property
+    def drum(self) -> Bool[np.ndarray, " notes"]:
+        """Whether each note's track is one of drums."""
+        return np.array([track.drum for track in self.tracks], bool)[self.track]
+
+    def seconds(self, ticks: Int[np.ndarray, "*axes"]) -> Float[np.ndarray, "*axes"]:
+        """Seconds from the start at each of `ticks`, through the tempo map."""
+        start = np.concatenate([[0], self.tempos[:, 0]])
+        pace = np.concatenate([[TEMPO], self.tempos[:, 1]]) / (1e6 * self.ticks_per_quarter)
+        reached = np.concatenate([[0.0], np.cumsum(np.diff(start) * pace[:-1])])
+        # rows at tick 0 make the first stretch empty; the search takes the last row that has begun
+        row = np.searchsorted(start, ticks, side="right") - 1
+        return np.asarray(reached[row] + (ticks - start[row]) * pace[row])
+
+    def performance(self) -> score.Notes:
+        """The notes in seconds, as the piano and a note-conditioned model read them; velocity is divided by 127."""
+        onset, end = self.seconds(self.onset), self.seconds(self.onset + self.duration)
+        return score.Notes(self.pitch, onset, end - onset, self.velocity / 127)
+
+    def select(self, keep: Callable[[Track], bool]) -> "Notes":
+        """The tracks for which `keep` is true, and their notes.
+
+        Example:
+            >>> notes.select(lambda track: not track.drum)  # doctest: +SKIP
+        """
+        kept = np.array([bool(keep(track)) for track in self.tracks], bool)
+        number = np.cumsum(kept) - 1
+        tracks = tuple(track for track, stays in zip(self.tracks, kept, strict=True) if stays)
+        chosen = self._where(kept[self.track])
+        return replace(chosen, track=number[chosen.track], tracks=tracks)
+
+    def between(self, start: int, stop: int) -> "Notes":
+        """The notes that begin in [start, stop) ticks, ended by `stop`; time, tempo and metre start at `start`."""
+        inside = self._where((self.onset >= start) & (self.onset < stop))
+        return replace(
+            inside,
+            onset=inside.onset - start,
+            duration=np.minimum(inside.duration, stop - inside.onset),
+            tempos=_cut(self.tempos, start, stop),
+            metres=_cut(self.metres, start, stop),
+        )
+
+    def transpose(self, semitones: int) -> "Notes":
+        """Move the pitch of all but drums by `semitones`.
+
+        Raises:
+            WavegenError: a pitch leaves 0 to 127.
+        """
+        return replace(self, pitch=self.pitch + semitones * ~self.drum)
+
+    def at_resolution(self, ticks_per_quarter: int) -> "Notes":
+        """Round to another resolution: onsets and ends to the nearest tick, halves up, no note under a tick."""
+        old, new = self.ticks_per_quarter, ticks_per_quarter
+        if old == new:
+            return self
+
+        def moved(ticks: Int[np.ndarray, "*axes"]) -> Int[np.ndarray, "*axes"]:
+            return (2 * ticks * new + old) // (2 * old)
+
+        onset = moved(self.onset)
+        return replace(
+            self,
+            onset=onset,
+            duration=np.maximum(moved(self.onset + self.duration) - onset, 1),
+            ticks_per_quarter=new,
+            tempos=np.column_stack([moved(self.tempos[:, 0]), self.tempos[:, 1:]]),
+            metres=np.column_stack([moved(self.metres[:, 0]), self.metres[:, 1:]]),
+        )
+
+    def _where(self, kept: Bool[np.ndarray, " notes"]) -> "Notes":
+        pitch, onset, duration, velocity, track = (getattr(self, name)[kept] for name in COLUMNS)
+        return replace(self, pitch=pitch, onset=onset, duration=duration, velocity=velocity, track=track)
+
+
+COLUMNS = ("pitch", "onset", "duration", "velocity", "track")
+
+
+def together(parts: Iterable[Notes]) -> Notes:
+    """Parts that sound at the same time, with the tracks of all; tempos and metres are the first part's.
+
+    Raises:
+        WavegenError: no parts, or parts of different resolution.
+    """
+    parts = _alike(parts)
+    shift = np.cumsum([0, *(len(part.tracks) for part in parts)])
+    return _joined(parts, [0] * len(parts), [int(first) for first in shift[:-1]])
+
+
+def concatenate(parts: Iterable[Notes], length: int | None = None) -> Notes:
+    """Parts one after another; all have the same tracks, and each brings its tempos and metres.
+
+    Args:
+        parts: the pieces in order.
+        length: ticks from the beginning of one part to that of the next; by default each part's `end`, rounded up
+            to a quarter note.
+
+    Raises:
+        WavegenError: no parts, or parts of different tracks or resolution.
+    """
+    parts = _alike(parts)
+    if any(part.tracks != parts[0].tracks for part in parts):
+        raise WavegenError(
+            "expected parts with the same tracks, got different ones: use together(), or select()"
+        )
+    lengths = [-(-part.end // part.ticks_per_quarter) * part.ticks_per_quarter for part in parts]
+    starts = [int(start) for start in np.cumsum([0, *(length or own for own in lengths[:-1])])]
+    whole = _joined(parts, starts, [0] * len(parts))
+    return replace(
+        whole,
+        tracks=parts[0].tracks,
+        tempos=_in_turn([part.tempos for part in parts], starts, [0, TEMPO]),
+        metres=_in_turn([part.metres for part in parts], starts, [0, 4, 4]),
+    )
+
+
+def _alike(parts: Iterable[Notes]) -> list[Notes]:
+    parts = list(parts)
+    resolutions = {part.ticks_per_quarter for part in parts}
+    if len(resolutions) != 1:
+        raise WavegenError(
+            f"expected parts of one resolution, got {sorted(resolutions) or 'no parts'}: use .at_resolution()"
+        )
+    return parts
+
+
+def _joined(parts: Sequence[Notes], starts: Sequence[int], tracks: Sequence[int]) -> Notes:
+    """All notes, those of each part moved by its start in ticks and its first track."""
+    pitch, onset, duration, velocity, track = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS
+    )
+    count = [len(part) for part in parts]
+    return replace(
+        parts[0],
+        pitch=pitch,
+        onset=onset + np.repeat(starts, count),
+        duration=duration,
+        velocity=velocity,
+        track=track + np.repeat(tracks, count),
+        tracks=tuple(track for part in parts for track in part.tracks),
+    )
+
+
+def _in_turn(
+    maps: Sequence[Int[np.ndarray, "_ columns"]], starts: Sequence[int], default: list[int]
+) -> Int[np.ndarray, "rows columns"]:
+    """Tempo or metre maps one after another; a part that begins without a row begins with the default."""
+    if not any(len(rows) for rows in maps):
+        return maps[0]
+    # of two rows at one tick `Notes` keeps the later: the default gives way to the part's own
+    whole = [np.concatenate([[default], rows]) for rows in maps]
+    for rows, start in zip(whole, starts, strict=True):
+        rows[:, 0] += start
+    return np.concatenate(whole)
+
+
+def _cut(rows: Int[np.ndarray, "rows columns"], start: int, stop: int) -> Int[np.ndarray, "kept columns"]:
+    """The rows in force within [start, stop), counted from `start`; the one before `start` begins there."""
+    first = max(int(np.searchsorted(rows[:, 0], start, side="right")) - 1, 0)
+    rows = rows[first : np.searchsorted(rows[:, 0], stop)]
+    return np.column_stack([np.maximum(rows[:, 0] - start, 0), rows[:, 1:]])
+
+
+def _last_of_each_tick(rows: Int[np.ndarray, "rows columns"]) -> Int[np.ndarray, "kept columns"]:
+    rows = np.asarray(rows, np.int64)
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    return rows[np.diff(rows[:, 0], append=END_OF_TIME) > 0]
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+def _in_range(what: str, values: Int[np.ndarray, " values"], low: int, high: int) -> None:
+    wrong = (values < low) | (values > high)
+    if wrong.any():
+        where = int(np.argmax(wrong))
+        raise WavegenError(
+            f"expected {what} in {low}..{high}, got {values[where]} (number {where}): correct it"
+        )
