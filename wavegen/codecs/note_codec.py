@@ -1,5 +1,6 @@
 """The note codec contract: a score to integer tokens and back, on the host."""
 
+import hashlib
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,11 @@ class NoteCodec(Codec):
     - `encode(decode(tokens))` is `tokens`, for tokens that `encode` can write;
     - `decode(encode(notes))` is `notes`, for notes that lie on the codec's grid.
     """
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for codecs that write the same tokens."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
     @property
     def vocab_size(self) -> int:
@@ -109,7 +115,9 @@ class Interleaved(NoteCodec):
         """See `NoteCodec`; a last frame that is not whole is left out."""
         width = self.codec.codebooks
         if tokens.ndim != 2 or tokens.shape[1] != 1:
-            raise WavegenError(f"expected tokens [frames, 1], got {list(tokens.shape)}; give those of one clip")
+            raise WavegenError(
+                f"expected tokens [frames, 1], got {list(tokens.shape)}; give those of one clip"
+            )
         return self.codec.decode(tokens[: len(tokens) // width * width].reshape(-1, width))
 
     def transposed(self, tokens: Tokens, semitones: Int[Array, "B"]) -> Tokens:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wavegen.config.section import Section
 
@@ -51,6 +51,40 @@ class SpectrogramCodecConfig(Section):
     codebook: str = Field(..., description="a .safetensors file")
 
 
+class NoteGridConfig(Section):
+    """Notes on a grid in time, one pitch a voice, as chorales are."""
+
+    kind: Literal["note_grid"] = "note_grid"
+    voices: int = Field(4, ge=1, le=64)
+    low: int = Field(36, ge=0, le=127, description="lowest pitch, a MIDI number")
+    high: int = Field(84, ge=0, le=127, description="highest pitch")
+    steps_per_quarter: int = Field(4, ge=1, le=96, description="frames of a quarter note")
+    ties: bool = Field(
+        False, description="a token that holds the note before, so that repeated notes survive"
+    )
+    bar: int = Field(16, ge=1, le=4096, description="frames of a bar")
+    interleave: bool = Field(True, description="voices one after the other, for models of one token a frame")
+
+    @model_validator(mode="after")
+    def _low_is_below_high(self) -> "NoteGridConfig":
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} must not be above high {self.high}")
+        return self
+
+
+class NoteEventsConfig(Section):
+    """Notes as events: when, which pitch, how long, how loud, and on which instrument."""
+
+    kind: Literal["note_events"] = "note_events"
+    steps_per_quarter: int = Field(
+        12, ge=1, le=96, description="of the grid that onsets and durations lie on"
+    )
+    interleave: bool = Field(True, description="fields one after the other, for models of one token a frame")
+
+
+NoteCodecConfig = NoteGridConfig | NoteEventsConfig
+"""Codecs of scores."""
+
 FixedCodecConfig = MuLawConfig | LinearConfig | SashimiConfig
 """Codecs that are arithmetic alone."""
 
@@ -59,6 +93,11 @@ LearnedCodecConfig = Annotated[
 ]
 
 CodecConfig = Annotated[
-    FixedCodecConfig | TrainedCodecConfig | PretrainedCodecConfig | SpectrogramCodecConfig,
+    FixedCodecConfig
+    | TrainedCodecConfig
+    | PretrainedCodecConfig
+    | SpectrogramCodecConfig
+    | NoteGridConfig
+    | NoteEventsConfig,
     Field(discriminator="kind"),
 ]

@@ -28,6 +28,9 @@ class AugmentConfig(Section):
     input_noise: float = Field(
         0.0, ge=0, le=64, description="standard deviation, in levels, of noise on what the model reads alone"
     )
+    transpose: int = Field(
+        0, ge=0, le=12, description="semitones that notes are moved by at most, up or down"
+    )
 
 
 class DataConfig(Section):
@@ -40,7 +43,7 @@ class DataConfig(Section):
     trim_silence_db: float | None = Field(None, gt=0, description="drop edges this far below the peak")
     backend: Literal["memmap", "array_record"] = "memmap"
     cache: str = Field("cache", description="folder for datasets prepared from a plain folder")
-    crop: int = Field(8192, ge=16, description="samples per training example")
+    crop: int = Field(8192, ge=16, description="samples, or frames of notes, per training example")
     batch_size: int = Field(8, ge=1, description="examples per step, over all devices and accumulation steps")
     augment: AugmentConfig = AugmentConfig()
     prefetch: int = Field(4, ge=0, description="batches read ahead")

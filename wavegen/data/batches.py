@@ -4,6 +4,7 @@ A training batch is a pure function of (seed, step) through a counter-based gene
 the whole position in the data, and every host of a run draws the same global batch and reads only its rows.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -25,8 +26,9 @@ class _Source:
         fields: Sequence[str] | None,
         process_index: int,
         process_count: int,
+        period: int = 1,
     ):
-        if dataset.channels != 1:
+        if dataset.channels != 1 and not dataset.holds_notes:
             raise WavegenError(
                 f"expected a mono dataset, got {dataset.channels} channels; prepare it with channels=1"
             )
@@ -37,6 +39,7 @@ class _Source:
                 f"expected a batch size that {process_count} process(es) share evenly, got {batch_size}"
             )
         self.dataset = dataset
+        self._unit = math.lcm(dataset.feature_hop or 1, period)
         self.files: Files = dataset.split(split)
         self.batch_size = batch_size
         self._labels = self.files.labels[:, dataset.label_columns(fields)]
@@ -45,12 +48,12 @@ class _Source:
 
     def _check_frames(self, **samples: int) -> None:
         """Lengths must be whole numbers of feature frames, so that samples and features stay aligned."""
-        hop = self.dataset.feature_hop or 1
         for name, count in samples.items():
-            if count < 0 or count % hop:
+            if count < 0 or count % self._unit:
+                what = "the period" if self.dataset.holds_notes else "the feature hop"
                 raise WavegenError(
-                    f"expected {name} to be a multiple of the feature hop, {hop} samples, got {count}; "
-                    f"use {-(-count // hop) * hop}"
+                    f"expected {name} to be a multiple of {what}, {self._unit} samples, got {count}; "
+                    f"use {-(-count // self._unit) * self._unit}"
                 )
 
     def _read(
@@ -58,10 +61,9 @@ class _Source:
     ) -> Batch:
         """Read this host's rows of `span` samples, zeros after `length`; file -1 is a row of zeros."""
         file, start, length, context = (array[self._rows] for array in (file, start, length, context))
-        hop = self.dataset.feature_hop
-        pcm = np.zeros((len(file), span), np.int16)
+        hop, notes = self.dataset.feature_hop, self.dataset.holds_notes
+        stored = np.zeros((len(file), span, self.dataset.channels), np.int16)
         batch = {
-            "pcm": pcm,
             "file": file.astype(np.int32),
             "start": start.astype(np.int64),
             "length": length.astype(np.int32),
@@ -74,10 +76,13 @@ class _Source:
             if file[row] < 0:
                 continue
             index, begin, count = int(file[row]), int(start[row]), int(length[row])
-            pcm[row, :count] = self.dataset.read(self.files, index, begin, begin + count)[:, 0]
+            stored[row, :count] = self.dataset.read(self.files, index, begin, begin + count)
             if hop is not None:
                 first, frames = begin // hop, -(-count // hop)
                 features[row, :frames] = self.dataset.read_features(self.files, index, first, first + frames)
+        if notes:
+            return batch | {"tokens": stored.astype(np.int32)}
+        batch["pcm"] = stored[:, :, 0]
         if self.dataset.codec:
             batch["tokens"] = features.astype(np.int32)
         elif hop is not None:
@@ -97,6 +102,7 @@ class BatchSource(_Source):
         fields: the label fields to yield, in order; None is all.
         process_index: this process's number; it reads rows [index * B / count, (index + 1) * B / count).
         process_count: how many processes share a batch.
+        period: crops begin at multiples of it.
 
     Raises:
         WavegenError: an empty split, a batch that processes cannot share, a crop that cuts a feature frame.
@@ -113,8 +119,9 @@ class BatchSource(_Source):
         fields: Sequence[str] | None = None,
         process_index: int = 0,
         process_count: int = 1,
+        period: int = 1,
     ):
-        super().__init__(dataset, split, batch_size, fields, process_index, process_count)
+        super().__init__(dataset, split, batch_size, fields, process_index, process_count, period)
         if seed < 0:
             raise WavegenError(f"expected a seed of at least 0, got {seed}")
         if crop < 1:
@@ -128,7 +135,7 @@ class BatchSource(_Source):
         """Batch number `step`.
 
         Returns:
-            pcm: int16 [B, crop].
+            pcm: int16 [B, crop]; a dataset of notes has tokens, int32 [B, crop, K], in its place.
             length: int32 [B], valid samples; the rest is zero padding.
             context: int32 [B], leading samples that are not scored: 0 here.
             start: int64 [B], where the crop begins in its file, in samples.
@@ -141,10 +148,9 @@ class BatchSource(_Source):
         file = np.searchsorted(
             self._ends, random.integers(self._ends[-1], size=self.batch_size), side="right"
         )
-        hop = self.dataset.feature_hop or 1
         length = self.files.length[file]
-        starts = np.maximum(length - self.crop, 0) // hop + 1
-        start = (random.random(self.batch_size) * starts).astype(np.int64) * hop
+        starts = np.maximum(length - self.crop, 0) // self._unit + 1
+        start = (random.random(self.batch_size) * starts).astype(np.int64) * self._unit
         return self._read(file, start, np.minimum(length, self.crop), np.zeros_like(length), self.crop)
 
 
@@ -165,6 +171,7 @@ class EvaluationSource(_Source):
         fields: the label fields to yield, in order; None is all.
         process_index: as for BatchSource.
         process_count: as for BatchSource.
+        period: windows begin at multiples of it.
 
     Raises:
         WavegenError: as for BatchSource.
@@ -183,12 +190,14 @@ class EvaluationSource(_Source):
         fields: Sequence[str] | None = None,
         process_index: int = 0,
         process_count: int = 1,
+        period: int = 1,
     ):
-        super().__init__(dataset, split, batch_size, fields, process_index, process_count)
+        super().__init__(dataset, split, batch_size, fields, process_index, process_count, period)
         if window < 1:
             raise WavegenError(f"expected a window of at least 1 sample, got {window}")
         self._check_frames(window=window, context=context)
-        span = context + window
+        # What lies before the longest file need not be looked for.
+        span = min(context, -(-int(self.files.length.max()) // self._unit) * self._unit) + window
         # One row for the first span, and one more for every window that is begun after it.
         later = -(-np.maximum(self.files.length - span, 0) // window)
         file = np.repeat(np.arange(len(self.files)), later + 1)
@@ -196,7 +205,7 @@ class EvaluationSource(_Source):
         start = number * window
         length = np.minimum(self.files.length[file] - start, span)
         unit = -(-span // self._LENGTHS)
-        unit = -(-unit // (dataset.feature_hop or 1)) * (dataset.feature_hop or 1)
+        unit = -(-unit // self._unit) * self._unit
         padded = np.minimum(-(-length // unit) * unit, span)
         rows = np.stack([file, start, length, np.where(number > 0, context, 0)])
         self._batches = [

@@ -59,6 +59,7 @@ class Dataset:
         self.feature_hop = manifest.format.feature_hop
         self.feature_width = manifest.feature_width
         self.codec = manifest.format.codec
+        self.holds_notes = manifest.format.tokens
         self._readers: dict[int, ShardReader] = {}
         self._features: dict[int, np.ndarray] = {}
 

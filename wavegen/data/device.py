@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
 from wavegen.codecs.base import AudioCodec, Codec
+from wavegen.codecs.note_codec import NoteCodec
 from wavegen.config.models import CodeConditionConfig, MelConditionConfig
 from wavegen.spectral import log_mel, mel_spectrogram
 from wavegen.types import Features, Pcm, Tokens, Waveform
@@ -63,7 +64,10 @@ def frame_mask(
 
 
 def own_features(
-    waveform: Waveform, local: MelConditionConfig | CodeConditionConfig, codec: AudioCodec | None, sample_rate: int
+    waveform: Waveform,
+    local: MelConditionConfig | CodeConditionConfig,
+    codec: AudioCodec | None,
+    sample_rate: int,
 ) -> Features:
     """The condition of a vocoder, made from the clip itself: frame f belongs to samples [f hop, (f + 1) hop).
 
@@ -99,6 +103,7 @@ def make_example(
     gain_db: tuple[float, float] = (0.0, 0.0),
     polarity: bool = False,
     input_noise: float = 0.0,
+    transpose: int = 0,
 ) -> dict[str, Array]:
     """Turn a host batch into what objectives read.
 
@@ -109,9 +114,10 @@ def make_example(
         gain_db: see `augment`.
         polarity: see `augment`.
         input_noise: standard deviation, in levels, of Gaussian noise on the inputs; needs a key.
+        transpose: largest number of semitones by which clips of notes are moved, up or down; needs a key.
 
     Returns:
-        waveform: float32 [B, T] in [-1, 1].
+        waveform: float32 [B, T] in [-1, 1]; not of notes.
         targets: int [B, N, K], the codec's tokens, or those of the batch; it and the next two only with a codec.
         inputs: int [B, N, K], the same one frame later, behind the codec's start token.
         mask: bool [B, N], the frames that count in a loss or a likelihood.
@@ -119,12 +125,22 @@ def make_example(
         length: int32 [B], samples of the clip; what comes after is padding.
         features: float32 [B, F, D], if the batch has them.
     """
-    waveform = to_waveform(batch["pcm"])
-    if key is not None:
-        waveform = augment(waveform, key, gain_db, polarity)
-    example = {"waveform": waveform, "labels": batch["labels"], "length": batch["length"]}
+    example = {"labels": batch["labels"], "length": batch["length"]}
+    if "pcm" in batch:
+        waveform = to_waveform(batch["pcm"])
+        if key is not None:
+            waveform = augment(waveform, key, gain_db, polarity)
+        example["waveform"] = waveform
     if codec is not None:
-        targets = batch["tokens"][..., : codec.codebooks] if "tokens" in batch else codec.encode(waveform)
+        if isinstance(codec, AudioCodec) and "tokens" not in batch:
+            targets = codec.encode(example["waveform"])
+        else:
+            targets = batch["tokens"][..., : codec.codebooks]
+        if isinstance(codec, NoteCodec) and key is not None and transpose:
+            drawn = jax.random.randint(
+                jax.random.fold_in(key, 2), targets.shape[:1], -transpose, transpose + 1
+            )
+            targets = codec.transposed(targets, drawn)
         inputs = shift(targets, codec.start_token)
         if key is not None and input_noise > 0:
             noise = input_noise * jax.random.normal(jax.random.fold_in(key, 1), inputs.shape)

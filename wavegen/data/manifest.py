@@ -29,7 +29,9 @@ class Format(_Row):
     feature_hop: int | None = None
     """Samples per feature frame; None without features."""
     codec: str = ""
-    """Fingerprint of the codec whose tokens the features are; empty for other features."""
+    """Fingerprint of the codec whose tokens the features, or the samples, are; empty for neither."""
+    tokens: bool = False
+    """Whether the samples are tokens of a note codec, a channel a codebook; their rate is 1."""
 
 
 class FileRow(_Row):

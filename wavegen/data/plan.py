@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from wavegen.codecs.note_codec import NoteCodec
 from wavegen.data.manifest import VERSION, Backend, Format
 from wavegen.data.splits import LabelPattern, SplitRule, Splits
 from wavegen.errors import WavegenError
@@ -22,6 +23,8 @@ AUDIO_SUFFIXES = frozenset(
     )
 )
 
+MIDI_SUFFIXES = frozenset((".mid", ".midi", ".kar"))
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -34,6 +37,7 @@ class Settings:
     trim_silence_db: float | None
     backend: Backend
     shard_bytes: int
+    codec: NoteCodec | None = None
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "channels", "shard_bytes"):
@@ -50,7 +54,25 @@ class Settings:
     @property
     def format(self) -> Format:
         """What the manifest says of the dataset."""
+        if self.codec is not None:
+            return Format(
+                sample_rate=1,
+                channels=self.codec.codebooks,
+                backend=self.backend,
+                codec=self.codec.fingerprint,
+                tokens=True,
+            )
         return Format(sample_rate=self.sample_rate, channels=self.channels, backend=self.backend)
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """How the names of the files end that are read."""
+        return AUDIO_SUFFIXES if self.codec is None else MIDI_SUFFIXES
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The same in JSON's types."""
+        return asdict(self) | {"codec": self.codec and self.codec.fingerprint}
 
 
 @dataclass(frozen=True)
@@ -72,8 +94,8 @@ class PlannedShard:
     """sha256 of the settings and of what tells whether a recording changed."""
 
 
-def find_recordings(folder: str | Path) -> list[Source]:
-    """Every recording below a folder, by name; hidden files and folders are left out.
+def find_recordings(folder: str | Path, suffixes: frozenset[str] = AUDIO_SUFFIXES) -> list[Source]:
+    """Every recording, or MIDI file, below a folder, by name; hidden files and folders are left out.
 
     Raises:
         WavegenError: no such folder, or no recordings in it.
@@ -88,13 +110,12 @@ def find_recordings(folder: str | Path) -> list[Source]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             path = Path(parent, name)
-            if path.suffix.lower() in AUDIO_SUFFIXES and not name.startswith("."):
+            if path.suffix.lower() in suffixes and not name.startswith("."):
                 status = path.stat()
                 found.append(Source(path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
     if not found:
-        raise WavegenError(
-            f"expected recordings (WAV, FLAC, OGG, MP3, ...) in {folder}, got none; check the path"
-        )
+        kind = "MIDI files" if suffixes == MIDI_SUFFIXES else "recordings (WAV, FLAC, OGG, MP3, ...)"
+        raise WavegenError(f"expected {kind} in {folder}, got none; check the path")
     return sorted(found, key=lambda source: source.name)
 
 
@@ -106,7 +127,7 @@ def plan_shards(sources: Sequence[Source], settings: Settings) -> Iterator[Plann
         group.append(source)
         size += source.size
         if size >= settings.shard_bytes or position == len(sources) - 1:
-            inputs = digest([VERSION, asdict(settings), [asdict(member) for member in group]])
+            inputs = digest([VERSION, settings.card, [asdict(member) for member in group]])
             yield PlannedShard(f"shard-{index:05}", tuple(group), inputs)
             group, index, size = [], index + 1, 0
 

@@ -18,17 +18,28 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int16
 
 from wavegen.atomic import cannot_write
 from wavegen.audio import Audio
+from wavegen.codecs.note_codec import NoteCodec
 from wavegen.data.manifest import MANIFEST, VERSION, Backend, DataFile, ShardRow, SkippedRow, read_shard_row
-from wavegen.data.plan import PlannedShard, Settings, digest, find_recordings, plan_shards
+from wavegen.data.plan import (
+    AUDIO_SUFFIXES,
+    MIDI_SUFFIXES,
+    PlannedShard,
+    Settings,
+    digest,
+    find_recordings,
+    plan_shards,
+)
 from wavegen.data.shards import Clip as Clip
 from wavegen.data.shards import write_shard
 from wavegen.data.splits import LabelPattern, SplitRule, Splits
 from wavegen.data.write import forget_other_manifest, write_manifest
 from wavegen.data.write import write_dataset as write_dataset
 from wavegen.errors import WavegenError
+from wavegen.notes.midi import read_midi
 
 DEFAULT_SPLIT: Splits = MappingProxyType({"valid": 0.05, "test": 0.05})
 
@@ -82,12 +93,13 @@ def prepare(
     trim_silence_db: float | None = None,
     backend: Backend = "memmap",
     shard_bytes: int = 64 * 2**20,
+    codec: NoteCodec | None = None,
     workers: int | None = None,
     shard_index: int = 0,
     num_shards: int = 1,
     progress: bool = True,
 ) -> Report:
-    """Prepare every recording below `folder` into the dataset `out`.
+    """Prepare every recording, or every MIDI file, below `folder` into the dataset `out`.
 
     Recordings that cannot be used are skipped, with the reason in the manifest and in the report. Running
     again writes only what changed; a changed dataset replaces the old one.
@@ -102,6 +114,7 @@ def prepare(
         trim_silence_db: cut ends this much quieter than the loudest moment; None keeps them.
         backend: "memmap" (everywhere) or "array_record".
         shard_bytes: close a shard when its recordings' files reach this size.
+        codec: store MIDI files as its tokens; rate, channels and silence are not asked then.
         workers: processes; by default one a processor, and no pool for a single shard.
         shard_index: this machine's number among `num_shards`.
         num_shards: how many machines share the work; the last one to finish writes the manifest.
@@ -123,10 +136,11 @@ def prepare(
         trim_silence_db=trim_silence_db,
         backend=backend,
         shard_bytes=shard_bytes,
+        codec=codec,
     )
     if not 0 <= shard_index < num_shards:
         raise WavegenError(f"expected 0 <= shard_index < num_shards, got {shard_index} of {num_shards}")
-    plan = list(plan_shards(find_recordings(folder), settings))
+    plan = list(plan_shards(find_recordings(folder, settings.suffixes), settings))
     inputs = digest([shard.inputs for shard in plan])
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -148,7 +162,7 @@ def prepare(
     return Report(
         out=out,
         files=dict(counts),
-        seconds={name: total / sample_rate for name, total in samples.items()},
+        seconds={name: total / settings.format.sample_rate for name, total in samples.items()},
         skipped=tuple(chain.from_iterable(row.skipped for row in rows)),
         shards_written=len(todo),
         shards_kept=len(mine) - len(todo),
@@ -174,9 +188,17 @@ def prepared(path: str | Path, cache: str | Path, **settings: Any) -> Path:
     path = Path(path)
     if (path / MANIFEST).is_file():
         return path
-    sources = [asdict(source) for source in find_recordings(path)]
-    content = {name: value for name, value in settings.items() if name not in ("workers", "progress")}
-    out = Path(cache) / f"{path.resolve().name}-{digest([VERSION, sources, content])[:16]}"
+    codec = settings.get("codec")
+    sources = find_recordings(path, AUDIO_SUFFIXES if codec is None else MIDI_SUFFIXES)
+    content = {
+        name: value for name, value in settings.items() if name not in ("workers", "progress", "codec")
+    }
+    if codec is not None:
+        content["codec"] = codec.fingerprint
+    out = (
+        Path(cache)
+        / f"{path.resolve().name}-{digest([VERSION, [asdict(source) for source in sources], content])[:16]}"
+    )
     if not (out / MANIFEST).is_file():
         prepare(path, out, **settings)
     return out
@@ -244,12 +266,18 @@ def _decode(
         else:
             split = rule.split(source.name, labels)
             try:
-                audio = _conformed(Audio.read(folder / source.name), settings)
-                yield Clip(source.name, audio.to_pcm16(), labels, split)
+                yield Clip(source.name, _stored(folder / source.name, settings), labels, split)
             except WavegenError as error:
                 reason = str(error).removeprefix(f"cannot read {folder / source.name}: ")
                 yield SkippedRow(name=source.name, reason=reason)
         advance(source.size)
+
+
+def _stored(path: Path, settings: Settings) -> Int16[np.ndarray, "T C"]:
+    """The samples of a recording, or the tokens of a MIDI file."""
+    if settings.codec is None:
+        return _conformed(Audio.read(path), settings).to_pcm16()
+    return settings.codec.encode(read_midi(path)).astype(np.int16)
 
 
 def _conformed(audio: Audio, settings: Settings) -> Audio:

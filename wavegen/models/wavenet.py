@@ -281,7 +281,10 @@ class WaveNet(CausalModel):
 
 
 def _local_condition(
-    config: LocalConditionConfig | None, sample_rate: int, codec: AudioCodec | None, random: np.random.Generator
+    config: LocalConditionConfig | None,
+    sample_rate: int,
+    codec: AudioCodec | None,
+    random: np.random.Generator,
 ) -> FeatureCondition | CodeCondition | NoteCondition | None:
     if config is None:
         return None

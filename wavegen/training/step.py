@@ -63,6 +63,7 @@ def _examples(config: Config, codecs: Codecs, batch: dict[str, Array], key: Arra
         gain_db=(-augment.gain_db, 0.0),
         polarity=augment.polarity,
         input_noise=augment.input_noise,
+        transpose=augment.transpose,
     )
     if not config.model.global_fields:
         del examples["labels"]
