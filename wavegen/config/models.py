@@ -225,4 +225,22 @@ class BertConfig(Section):
         return self
 
 
-ModelConfig = Annotated[WaveNetConfig | WaveVQConfig | BertConfig, Field(discriminator="kind")]
+class LSTMConfig(Section):
+    """A stacked LSTM."""
+
+    kind: Literal["lstm"] = "lstm"
+    width: int = Field(512, ge=1, le=16384, description="cells of a layer")
+    layers: int = Field(2, ge=1, le=64)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    tied: bool = Field(False, description="the output weights are the embedding")
+    period: int = Field(
+        0, ge=0, le=65536, description="frames after which the kinds of tokens come back; 0: none"
+    )
+    global_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
+
+    @property
+    def local(self) -> None:
+        """Conditions at frame rate are not for this model."""
+
+
+ModelConfig = Annotated[WaveNetConfig | WaveVQConfig | BertConfig | LSTMConfig, Field(discriminator="kind")]

@@ -18,14 +18,18 @@ class Choice(NamedTuple):
     """How a token is drawn from its distribution.
 
     Attributes:
-        temperature: divides the logits; 0 takes the most likely token.
+        temperature: divides the logits; 0 takes the most likely token. An array holds one for each place in a period:
+            token n takes that of place n modulo its length.
         top_k: draws among the k most likely tokens; 0 is all.
         top_p: draws among the smallest set of tokens that together have this probability; 1 is all.
+        allowed: values that a token may take at each place in a period, at least one; None is all. The others are as
+            if their logits were minus infinity.
     """
 
-    temperature: float | Float[Array, ""] = 1.0
+    temperature: float | Float[Array, ""] | Float[Array, "places"] = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    allowed: Bool[Array, "places V"] | None = None
 
 
 class TokenModel(nnx.Module):
@@ -74,8 +78,8 @@ class CausalModel(TokenModel):
 
     @property
     @abstractmethod
-    def receptive_field(self) -> int:
-        """Frames, the newest included, that one output depends on."""
+    def receptive_field(self) -> int | None:
+        """Frames, the newest included, that one output depends on; None where there is no limit."""
 
     @abstractmethod
     def init_state(self, batch: int, labels: Labels | None = None, features: Features | None = None) -> State:

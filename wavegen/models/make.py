@@ -9,9 +9,10 @@ from wavegen.codecs.base import Codecs
 from wavegen.codecs.quantizers import FSQ, EMAResidualVQ, Quantizer, ResidualVQ
 from wavegen.codecs.wave_vq import PRESETS, WaveVQ
 from wavegen.config import Config
-from wavegen.config.models import BertConfig, EMAConfig, FSQConfig, WaveVQConfig
+from wavegen.config.models import BertConfig, EMAConfig, FSQConfig, LSTMConfig, WaveVQConfig
 from wavegen.errors import WavegenError
 from wavegen.models.bert import Bert
+from wavegen.models.lstm import LSTM
 from wavegen.models.wavenet import WaveNet
 
 
@@ -45,6 +46,19 @@ def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str
             layers=model.layers,
             heads=model.heads,
             dropout=model.dropout,
+            label_sizes=label_sizes,
+            random=random,
+        )
+    if isinstance(model, LSTMConfig):
+        return LSTM(
+            vocab_size=codec.vocab_size,
+            codebooks=codec.codebooks,
+            width=model.width,
+            layers=model.layers,
+            dropout=model.dropout,
+            tied=model.tied,
+            period=model.period,
+            start_token=codec.start_token,
             label_sizes=label_sizes,
             random=random,
         )

@@ -45,9 +45,10 @@ def _draw(
     temperature: Array,
     top_k: int,
     top_p: float,
+    allowed: Array | None,
     implementation: str | None,
 ) -> tuple[Tokens, State]:
-    choice = Choice(temperature, top_k, top_p)
+    choice = Choice(temperature, top_k, top_p, allowed)
     return with_parameters(graph, params).draw(
         state, frames, key, choice=choice, implementation=implementation
     )
@@ -102,6 +103,7 @@ def stream(
             choice.temperature,
             choice.top_k,
             choice.top_p,
+            choice.allowed,
             implementation,
         )
         yield piece[:, : frames - done]

@@ -43,7 +43,7 @@ def evaluation_source(config: Config, dataset: Dataset, split: str, model: Any) 
     local = config.model.local
     hop = math.lcm(dataset.feature_hop or 1, 1 if local is None else local.hop_length)
     # Models that read a clip as a whole see it as they do in training: cut into crops.
-    context = model.receptive_field if isinstance(model, CausalModel) else 0
+    context = (model.receptive_field or 0) if isinstance(model, CausalModel) else 0
     return EvaluationSource(
         dataset,
         split,

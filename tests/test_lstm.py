@@ -1,0 +1,152 @@
+"""The laws of causal models, for the LSTM; and what is its own: cost, conditions, places in a period."""
+
+from functools import cache
+
+import causal_laws as laws
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from causal_laws import BATCH, START, VOCAB, Case, assert_same
+
+from wavegen.errors import WavegenError
+from wavegen.models.base import parameters, with_parameters
+from wavegen.models.lstm import LSTM
+
+FRAMES = 14
+VARIANTS = {
+    "labels, period, tied": {"label_sizes": (4, 3), "period": 4, "tied": True},
+    "three codebooks": {"codebooks": 3, "period": 4},
+}
+every_variant = pytest.mark.parametrize("name", VARIANTS)
+
+
+def build(**options):
+    sizes = {"vocab_size": VOCAB, "width": 8, "layers": 2, "start_token": START}
+    return LSTM(**sizes | options, random=np.random.default_rng(0))
+
+
+@cache
+def make_case(name):
+    labels = jnp.asarray([[3, 1], [0, -1]], jnp.int32) if "labels" in name else None
+    return Case(build(**VARIANTS[name]), FRAMES, labels)
+
+
+@every_variant
+def test_steps_equal_the_parallel_form(name):
+    laws.steps_equal_the_parallel_form(make_case(name))
+
+
+@every_variant
+def test_scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut(name):
+    laws.scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut(make_case(name), (1, 6))
+
+
+@every_variant
+def test_no_output_depends_on_later_rows(name):
+    case = make_case(name)
+    marked, before = laws.no_output_depends_on_later_rows(case, 6)
+    embedding = case.params["vocabulary"]["embedding"].at[:, VOCAB - 1].set(jnp.nan)
+    poisoned = {**case.params, "vocabulary": {**case.params["vocabulary"], "embedding": embedding}}
+    outputs = case.outputs(marked, params=poisoned)[..., : VOCAB - 1]
+    assert np.isfinite(outputs[:, before]).all()
+    assert np.isnan(outputs[:, ~before]).any()
+
+
+@every_variant
+def test_a_row_of_a_batch_equals_the_clip_alone(name):
+    laws.a_row_equals_the_clip_alone(make_case(name))
+
+
+@every_variant
+def test_probabilities_sum_to_one(name):
+    laws.probabilities_sum_to_one(make_case(name))
+
+
+@every_variant
+def test_pieces_drawn_one_by_one_equal_one_draw(name):
+    laws.pieces_drawn_one_by_one_equal_one_draw(make_case(name), 6)
+
+
+@every_variant
+def test_cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(name):
+    laws.cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(make_case(name), 5, 6)
+
+
+@every_variant
+def test_draws_keep_to_what_is_allowed_at_each_place(name):
+    laws.draws_keep_to_what_is_allowed_at_each_place(make_case(name), 6)
+
+
+def test_an_implementation_is_refused():
+    laws.an_implementation_is_refused(make_case("three codebooks"))
+
+
+def test_the_place_in_the_period_is_that_of_the_token_to_be_predicted():
+    case = make_case("labels, period, tied")
+    places = case.params["vocabulary"]["places"]
+    assert places.shape == (4, 8)
+    params = {**case.params, "vocabulary": {**case.params["vocabulary"], "places": places.at[2].add(1.0)}}
+    moved = np.abs(case.outputs(params=params) - case.outputs()).max((0, 2, 3))
+    assert moved[:2].max() == 0
+    assert moved[2:].min() > 0
+
+
+def test_dropout_is_drawn_from_its_key_and_off_without_one():
+    case = make_case("three codebooks")
+    graph, _ = parameters(build(**VARIANTS["three codebooks"], dropout=0.3))
+    forward = jax.jit(lambda params, key: with_parameters(graph, params)(case.inputs, dropout_key=key))
+    one, again, other = (np.asarray(forward(case.params, jax.random.key(s))) for s in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+    assert_same(forward(case.params, None), case.outputs(), 1e-6)
+
+
+def test_bfloat16_parameters_give_float32_logits_near_those_of_float32():
+    case = make_case("three codebooks")
+    narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), case.params)
+    outputs = case.outputs(params=narrow)
+    assert outputs.dtype == np.float32
+    assert_same(outputs, case.outputs(), 0.1)
+    state = case.init_state(BATCH, params=narrow)
+    logits, state = case.step(case.inputs[:, 0], state, params=narrow)
+    assert (logits.dtype, state["cell"].dtype) == (jnp.float32, jnp.float32)
+
+
+def test_a_fresh_model_knows_nothing():
+    for tied in (False, True):
+        model = build(vocab_size=64, width=64, tied=tied)
+        tokens = jnp.asarray(np.random.default_rng(0).integers(64, size=(2, 50, 1)), jnp.int32)
+        nats_of = jax.jit(lambda x, y, m=model: -jnp.mean(m.log_prob(m(x), y, x)))
+        nats = float(nats_of(tokens, jnp.roll(tokens, -1, 1)))
+        assert abs(nats - np.log(64)) < 0.1
+
+
+def test_flops_are_those_that_xla_counts():
+    model = build(vocab_size=64, width=64)
+    # XLA counts the body of a loop once: a clip of one frame.
+    tokens = jax.ShapeDtypeStruct((1, 1, 1), jnp.int32)
+    graph, params = parameters(model)
+    compiled = jax.jit(lambda p, t: with_parameters(graph, p)(t)).lower(params, tokens).compile()
+    assert model.flops_per_frame(1) == pytest.approx(compiled.cost_analysis()["flops"], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("three codebooks", (jnp.zeros((2, 3), jnp.int32),), "this model takes no labels"),
+        ("three codebooks", (None, jnp.zeros((2, 3, 4))), "this model takes no features"),
+        ("labels, period, tied", (), "this model needs labels"),
+    ],
+)
+def test_missing_and_unwanted_conditions_are_named(name, arguments, message):
+    case = make_case(name)
+    with pytest.raises(WavegenError, match=message):
+        case.model()(case.inputs, *arguments)
+    with pytest.raises(WavegenError, match=message):
+        case.model().init_state(BATCH, *arguments)
+
+
+def test_tokens_of_another_codec_are_named():
+    with pytest.raises(WavegenError, match=r"expected tokens of 3 codebooks, got \[2, 14, 1\]"):
+        make_case("three codebooks").model()(make_case("labels, period, tied").inputs)

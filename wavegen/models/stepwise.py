@@ -1,0 +1,192 @@
+"""Causal models with a softmax over tokens that go on from a state: how they listen, score and draw, written once.
+
+Several codebooks are read and predicted by the delay pattern, see ``wavegen.models.delay``. Then ``step`` reads delayed
+rows, and the law of causal models holds for those; ``read``, ``score`` and ``draw`` take and give whole frames. What is
+scored is a sequence that ends there: its last rows are told nothing of the frames that follow.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from wavegen.errors import WavegenError
+from wavegen.kernels.wavenet.draw import choose_token, key_words, uniforms
+from wavegen.models.base import CausalModel, Choice, State
+from wavegen.models.delay import delay, undelay
+from wavegen.models.vocabulary import Vocabulary
+from wavegen.types import Features, Labels, Logits, Tokens
+
+
+class SteppedModel(CausalModel):
+    """A causal model that is given by what it begins with and how it goes on.
+
+    A state holds the network's memory; "position", the number of the row that comes next; and "recent", the last K
+    frames heard, the newest of which is read next.
+
+    Attributes:
+        vocabulary: both ends of the network.
+        start_token: stands before the first frame.
+    """
+
+    vocabulary: Vocabulary
+    start_token: int
+
+    @abstractmethod
+    def begin(self, batch: int, labels: Labels | None, features: Features | None) -> State:
+        """The network's memory before the first row, conditions included."""
+
+    @abstractmethod
+    def forward(self, rows: Tokens, memory: State, dropout_key: Array | None) -> Logits:
+        """Reads rows from the beginning on, with dropout if there is a key."""
+
+    @abstractmethod
+    def go_on(self, rows: Tokens, state: State) -> tuple[Logits, State]:
+        """Reads the next rows, the first of which has the number ``state["position"]``; "position" is left as it is."""
+
+    def __call__(
+        self,
+        tokens: Tokens,
+        labels: Labels | None = None,
+        features: Features | None = None,
+        *,
+        dropout_key: Array | None = None,
+    ) -> Logits:
+        """See ``TokenModel``."""
+        memory = self.begin(tokens.shape[0], labels, features)
+        return undelay(self.forward(delay(tokens, self.vocabulary.size), memory, dropout_key))
+
+    def log_prob(self, logits: Logits, targets: Tokens, inputs: Tokens) -> Float[Array, "B N K"]:
+        """See ``TokenModel``."""
+        del inputs
+        # A selection, not a gather: its derivative is elementwise, that of a gather a scatter.
+        values = jnp.arange(logits.shape[-1])[None, None, None]
+        chosen = jnp.sum(jnp.where(values == targets[..., None], logits, 0), axis=-1)
+        return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+    def init_state(self, batch: int, labels: Labels | None = None, features: Features | None = None) -> State:
+        """See ``CausalModel``."""
+        codebooks = self.vocabulary.codebooks
+        nothing = jnp.full((batch, codebooks, codebooks), self.vocabulary.size, jnp.int32)
+        return {
+            **self.begin(batch, labels, features),
+            "recent": nothing.at[:, -1].set(self.start_token),
+            "position": jnp.zeros((), jnp.int32),
+        }
+
+    def step(self, token: Int[Array, "B K"], state: State) -> tuple[Float[Array, "B K V"], State]:
+        """See ``CausalModel``; reads one row."""
+        logits, after = self._hear(token[:, None], state)
+        return logits[:, 0], after
+
+    def read(self, tokens: Tokens, state: State) -> State:
+        """See ``CausalModel``."""
+        return self._score(tokens, state)[1]
+
+    def score(self, tokens: Tokens, state: State) -> tuple[Float[Array, "B N K"], State]:
+        """See ``CausalModel``."""
+        logits, after = self._score(tokens, state)
+        return self.log_prob(logits, tokens, tokens), after
+
+    def draw(
+        self, state: State, frames: int, key: Array, *, choice: Choice, implementation: str | None = None
+    ) -> tuple[Tokens, State]:
+        """See ``CausalModel``; a loop over ``step``.
+
+        Raises:
+            WavegenError: an implementation is named.
+        """
+        if implementation is not None:
+            raise WavegenError(
+                f"this model is drawn from by one loop, got implementation={implementation!r}; leave it out"
+            )
+        recent, position = state["recent"], state["position"]
+        codebooks = recent.shape[2]
+        rows = delay(recent, -1)[:, codebooks - 1 :]
+        # The first rows hold tokens of frames that are there already.
+        known = jnp.pad(rows[:, 1:], ((0, 0), (0, frames), (0, 0)), constant_values=-1)
+        row = rows[:, 0]
+        drawn, after = draw_rows(self.step, row, state, position, known[:, :frames], key, choice)
+        if codebooks > 1:
+            # The last frames end in rows that the next call reads again, behind a frame that follows.
+            more, _ = draw_rows(
+                self.step, drawn[:, -1], after, position + frames, known[:, frames:], key, choice
+            )
+            drawn = jnp.concatenate([drawn, more], axis=1)
+        tokens = undelay(drawn)
+        return tokens, {**after, "recent": _latest(recent, tokens)}
+
+    def _hear(self, rows: Tokens, state: State) -> tuple[Logits, State]:
+        logits, after = self.go_on(rows, state)
+        return logits, {**after, "position": state["position"] + rows.shape[1]}
+
+    def _score(self, tokens: Tokens, state: State) -> tuple[Logits, State]:
+        """The logits of these frames, and the state after them."""
+        recent, (_, frames, codebooks) = state["recent"], tokens.shape
+        heard = jnp.concatenate([recent, tokens[:, :-1]], axis=1)
+        rows = delay(heard, self.vocabulary.size)[:, codebooks - 1 :]
+        logits, after = self._hear(rows[:, :frames], state)
+        if codebooks > 1:
+            rest, _ = self._hear(rows[:, frames:], after)
+            logits = jnp.concatenate([logits, rest], axis=1)
+        return undelay(logits), {**after, "recent": _latest(recent, tokens)}
+
+
+def _latest(recent: Int[Array, "B heard K"], tokens: Tokens) -> Int[Array, "B heard K"]:
+    return jnp.concatenate([recent, tokens], axis=1)[:, -recent.shape[1] :]
+
+
+def draw_rows(
+    step: Callable[[Array, State], tuple[Array, State]],
+    row: Int[Array, "B K"],
+    state: State,
+    position: Int[Array, ""],
+    known: Int[Array, "B N K"],
+    key: Array,
+    choice: Choice,
+) -> tuple[Tokens, State]:
+    """Draws rows one after the other.
+
+    The random number of a token is a function of the key, the row's number, the codebook and the clip's place in the
+    batch, as in ``wavegen.kernels``.
+
+    Args:
+        step: of the model.
+        row: that is read first.
+        state: before it.
+        position: number of the first row that is drawn.
+        known: tokens that are taken instead of drawn ones; -1 is none. They say how many rows are drawn.
+        key: of the clips.
+        choice: how tokens are drawn.
+
+    Returns:
+        The rows, and the state after the last one was drawn, and not yet read.
+    """
+    words, clips = key_words(key), jnp.arange(row.shape[0])
+    temperature = jnp.atleast_1d(jnp.asarray(choice.temperature, jnp.float32))
+    codebooks = row.shape[1]
+
+    def draw_one(carry: tuple[Array, State, Array], known: Array) -> tuple[tuple[Array, State, Array], Array]:
+        row, state, position = carry
+        logits, state = step(row, state)
+        drawn = []
+        for k in range(codebooks):
+            frame, level = position - k, logits[:, k]
+            if choice.allowed is not None:
+                level = jnp.where(choice.allowed[frame % len(choice.allowed)][None], level, -jnp.inf)
+            drawn.append(
+                choose_token(
+                    level,
+                    uniforms(words, position * codebooks + k, clips)[0],
+                    temperature[frame % len(temperature)],
+                    choice.top_k or None,
+                    None if choice.top_p == 1 else choice.top_p,
+                )
+            )
+        row = jnp.where(known < 0, jnp.stack(drawn, axis=1), known)
+        return (row, state, position + 1), row
+
+    (_, state, _), rows = jax.lax.scan(draw_one, (row, state, position), known.swapaxes(0, 1))
+    return rows.swapaxes(0, 1), state
