@@ -46,6 +46,17 @@ CODEC = {
     "decoder_width": 16,
     "quantizer": {"kind": "ema", "codebooks": 2, "codebook_size": 8},
 }
+SPECTROGRAM = {
+    "kind": "spectrogram_vq",
+    "n_fft": 32,
+    "hop_length": 8,
+    "bands": 4,
+    "width": 4,
+    "depth": 1,
+    "latent": 4,
+    "quantizer": {"kind": "ema", "codebooks": 2, "codebook_size": 8},
+    "iterations": 2,
+}
 BERT = {"kind": "bert", "width": 8, "layers": 1, "heads": 1, "global_fields": ["note"]}
 VOCODER = {
     "dilations": [1, 2],
@@ -123,6 +134,36 @@ def test_a_codec_run_learns_reports_and_reconstructs_to_the_sample(folder, recor
     assert not np.array_equal(codec.reconstruct(recording, levels=1).samples, result.samples)
     again = wavegen.load(codec.save(folder / "codec.safetensors"))
     np.testing.assert_array_equal(again.encode(recording), tokens)
+
+
+def test_a_spectrogram_codec_is_trained_kept_and_opened_as_a_waveform_codec_is(
+    folder, recording, tmp_path, capsys
+):
+    data, run = folder / "data", tmp_path / "mel"
+    loop.train(experiment(data, SPECTROGRAM), run)
+    rows = (run / "metrics.jsonl").read_text()
+    for name in ("loss", "mel", "convergence", "commitment", "perplexity", "valid/mel", "valid/used"):
+        assert f'"{name}"' in rows
+    codec = wavegen.load(run)
+    tokens = codec.encode(recording)
+    assert tokens.shape == (1, -(-403 // 8), 2)
+    result = codec.reconstruct(recording)
+    np.testing.assert_array_equal(codec.decode(tokens, 403).samples, result.samples)
+    again = wavegen.load(codec.save(tmp_path / "mel.safetensors"))
+    np.testing.assert_array_equal(again.encode(recording), tokens)
+    # Measured on the recordings, not left as drawn.
+    assert np.ptp(open_trained(run).params["mean"]) > 0
+    recording.write(tmp_path / "a.wav")
+    main(["reconstruct", str(run), str(tmp_path / "a.wav"), "-o", str(tmp_path / "out")])
+    main(["evaluate", str(run)])
+    assert "clips of 3 files" in capsys.readouterr().out
+    trained = {"run": str(run)}
+    spoken = {"kind": "codes", "codec": trained, "hop_length": 8, "channels": 4}
+    under = open_codecs(experiment(data, BERT, codec=trained)).tokens
+    beside = open_codecs(experiment(data, VOCODER | {"local": spoken})).condition
+    for learned in (under, beside):
+        assert learned.fingerprint == codec.codec.fingerprint
+        assert (learned.vocab_size, learned.codebooks, learned.hop_length) == (8, 2, 8)
 
 
 def test_averages_follow_the_data_and_no_gradient_or_decay_reaches_them(folder):

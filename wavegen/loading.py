@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from wavegen.config.models import BertConfig, WaveVQConfig
+from wavegen.config.codec_models import CodecModelConfig
+from wavegen.config.models import BertConfig
 from wavegen.errors import WavegenError
 from wavegen.generator import Generator, Precision, build
 from wavegen.masked_generator import MaskedGenerator
@@ -47,7 +48,7 @@ def load(
         WavegenError: there is no such run or file, it is damaged, or of a newer version.
     """
     trained = open_trained(SHIPPED if path is None else path)
-    if isinstance(trained.config.model, WaveVQConfig):
+    if isinstance(trained.config.model, CodecModelConfig):
         return Reconstructor.open(trained)
     if isinstance(trained.config.model, BertConfig):
         graph, fresh = parameters(make_model(trained.config, trained.codecs, trained.labels))

@@ -36,6 +36,7 @@ def evaluate(run: Positional[Path], /, data: Path | None = None, split: str = "t
         data: a folder of recordings or a prepared dataset; by default the run's own.
         split: train, valid or test.
     """
+    from wavegen.config.codec_models import CodecModelConfig
     from wavegen.models.base import parameters
     from wavegen.models.make import make_model
     from wavegen.training.evaluate import evaluate_split
@@ -47,7 +48,7 @@ def evaluate(run: Positional[Path], /, data: Path | None = None, split: str = "t
     result, files = evaluate_split(
         trained.config, graph, fitting(trained.params, fresh), trained.codecs, split, data
     )
-    what = "clips" if trained.config.model.kind == "wave_vq" else "tokens"
+    what = "clips" if isinstance(trained.config.model, CodecModelConfig) else "tokens"
     print(f"{split} split, {result.count:,} {what} of {files} files")
     for name, value in result.figures.items():
         print(f"{name:<18}{value:.4f}")

@@ -2,6 +2,7 @@
 
 from pydantic import Field, model_validator
 
+from wavegen.config.codec_models import CodecModelConfig
 from wavegen.config.codecs import CodecConfig, MuLawConfig
 from wavegen.config.data import DataConfig
 from wavegen.config.models import ModelConfig, WaveNetConfig
@@ -28,7 +29,7 @@ class Config(Section):
     def _parts_fit(self) -> "Config":
         if isinstance(self.model, WaveNetConfig):
             self._wavenet_fits(self.model)
-        if self.model.kind == "wave_vq" and self.codec != MuLawConfig():
+        if isinstance(self.model, CodecModelConfig) and self.codec != MuLawConfig():
             raise ValueError("a codec learns from waveforms: leave the section codec out")
         if self.model.kind == "bert" and self.codec.kind in ("mulaw", "linear", "sashimi"):
             raise ValueError(

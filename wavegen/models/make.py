@@ -6,10 +6,19 @@ import numpy as np
 from flax import nnx
 
 from wavegen.codecs.base import Codecs
+from wavegen.codecs.mel_frames import MelFrames
 from wavegen.codecs.quantizers import FSQ, EMAResidualVQ, Quantizer, ResidualVQ
+from wavegen.codecs.spectrogram_vae import SpectrogramVAE
 from wavegen.codecs.wave_vq import PRESETS, WaveVQ
 from wavegen.config import Config
-from wavegen.config.models import BertConfig, EMAConfig, FSQConfig, LSTMConfig, WaveVQConfig
+from wavegen.config.codec_models import (
+    CodecModelConfig,
+    EMAConfig,
+    FSQConfig,
+    QuantizerConfig,
+    SpectrogramVQConfig,
+)
+from wavegen.config.models import BertConfig, LSTMConfig
 from wavegen.errors import WavegenError
 from wavegen.models.bert import Bert
 from wavegen.models.lstm import LSTM
@@ -28,8 +37,8 @@ def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str
         WavegenError: the model is conditioned on a field that the dataset does not have.
     """
     model, random = config.model, np.random.Generator(np.random.Philox(config.seed))
-    if isinstance(model, WaveVQConfig):
-        return make_wave_vq(model, sample_rate=config.data.sample_rate, random=random)
+    if isinstance(model, CodecModelConfig):
+        return make_codec_model(model, sample_rate=config.data.sample_rate, random=random)
     for field in model.global_fields:
         if field not in labels:
             there = ", ".join(labels) or "none; set data.label_pattern"
@@ -73,12 +82,24 @@ def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str
     )
 
 
-def make_wave_vq(config: WaveVQConfig, *, sample_rate: int, random: np.random.Generator) -> WaveVQ:
-    """The waveform codec that a configuration describes, with fresh weights.
+def make_codec_model(
+    config: CodecModelConfig, *, sample_rate: int, random: np.random.Generator
+) -> WaveVQ | SpectrogramVAE:
+    """The codec that a configuration describes, with fresh weights.
 
     Raises:
         WavegenError: no strides are given, and there is no preset for the sample rate.
     """
+    if isinstance(config, SpectrogramVQConfig):
+        return SpectrogramVAE(
+            frames=MelFrames(sample_rate, config.n_fft, config.hop_length, config.bands),
+            stride=config.stride,
+            width=config.width,
+            depth=config.depth,
+            quantizer=_make_quantizer(config.quantizer, config.latent, random),
+            iterations=config.iterations,
+            random=random,
+        )
     strides = config.strides or PRESETS.get(sample_rate)
     if strides is None:
         raise WavegenError(
@@ -90,13 +111,12 @@ def make_wave_vq(config: WaveVQConfig, *, sample_rate: int, random: np.random.Ge
         width=config.width,
         decoder_width=config.decoder_width,
         causal=config.causal,
-        quantizer=_make_quantizer(config, config.width * 2 ** len(strides), random),
+        quantizer=_make_quantizer(config.quantizer, config.width * 2 ** len(strides), random),
         random=random,
     )
 
 
-def _make_quantizer(config: WaveVQConfig, width: int, random: np.random.Generator) -> Quantizer:
-    q = config.quantizer
+def _make_quantizer(q: QuantizerConfig, width: int, random: np.random.Generator) -> Quantizer:
     if isinstance(q, FSQConfig):
         return FSQ(width, sizes=q.sizes, codebooks=q.codebooks, random=random)
     sizes = {"codebooks": q.codebooks, "codebook_size": q.codebook_size}

@@ -25,12 +25,12 @@ from wavegen.data.batches import BatchSource, iterator
 from wavegen.data.dataset import Dataset
 from wavegen.errors import WavegenError
 from wavegen.training.checkpoints import Checkpoints
+from wavegen.training.codec_start import start_codec
 from wavegen.training.dataset import expect_same_codec, open_dataset
 from wavegen.training.evaluate import evaluate, evaluation_source, to_devices
 from wavegen.training.log import RunLog
 from wavegen.training.mesh import initialize_distributed, make_mesh, shard_state
 from wavegen.training.objectives import metric_of
-from wavegen.training.quantizer_start import start_quantizer
 from wavegen.training.restore import keep_codecs, open_codecs
 from wavegen.training.samples import write_samples
 from wavegen.training.signals import StopRequest
@@ -93,7 +93,7 @@ def train(config: Config, folder: str | Path) -> Path:
         if checkpoints.latest_step() is not None:
             state, start, _ = checkpoints.restore(abstract_state(state))
         else:
-            state = shard_state(start_quantizer(config, graph, state, dataset), mesh)
+            state = shard_state(start_codec(config, graph, state, dataset), mesh)
         seconds = config.data.batch_size * config.data.crop / config.data.sample_rate
         frames = -(-config.data.crop // (model if codecs.tokens is None else codecs.tokens).hop_length)
         flops = 3 * model.flops_per_frame(frames) * config.data.batch_size * frames

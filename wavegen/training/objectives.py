@@ -7,18 +7,28 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from wavegen.codecs.quantizers import draw_levels
+from wavegen.codecs.spectrogram_vae import SpectrogramVAE
 from wavegen.codecs.wave_vq import WaveVQ
 from wavegen.config import Config
+from wavegen.config.codec_models import (
+    CodecLossConfig,
+    CodecModelConfig,
+    MelLossConfig,
+    SpectrogramVQConfig,
+    WaveVQConfig,
+)
 from wavegen.config.codecs import FixedCodecConfig
-from wavegen.config.models import BertConfig, CodecLossConfig, WaveVQConfig
+from wavegen.config.models import BertConfig
+from wavegen.data.device import frame_mask
 from wavegen.models.base import MaskedModel, TokenModel
 from wavegen.models.masks import level_of
 from wavegen.spectral import si_sdr
 from wavegen.training.codec_loss import audio_losses
 from wavegen.training.masking import Masked, drop_labels, mask_classic, mask_levels
+from wavegen.training.mel_loss import mel_losses
 
 
 class Outcome(NamedTuple):
@@ -135,11 +145,51 @@ def reconstruction(
     parts = jax.vmap(lambda ours, theirs: audio_losses(ours[None], theirs[None], sample_rate))(
         result.audio, audio
     )
-    parts |= {name: jnp.broadcast_to(loss, counted.shape) for name, loss in result.losses.items()}
+    outcome = _weighted(parts, result.losses, weights, counted, result.statistics)
+    outcome.figures["si_sdr"] = jnp.sum(jnp.where(counted, si_sdr(result.audio, audio), 0.0))
+    return outcome
+
+
+def mel_reconstruction(
+    model: SpectrogramVAE,
+    examples: Mapping[str, Array],
+    key: Array | None,
+    *,
+    weights: MelLossConfig,
+    quantizer_dropout: float,
+) -> Outcome:
+    """How far a spectrogram codec's rows are from those of the audio, and its latents from their codes.
+
+    Args:
+        model: the codec.
+        examples: as for ``reconstruction``; frames that begin after the clip's end do not count.
+        key: as for ``reconstruction``.
+        weights: of the parts.
+        quantizer_dropout: see ``draw_levels``.
+
+    Returns:
+        Sums over clips: the weighted loss, and its parts.
+    """
+    audio, length = examples["waveform"], examples["length"]
+    levels = None if key is None else draw_levels(key, len(audio), model.codebooks, quantizer_dropout)
+    result = model.reconstruct(audio, levels=levels)
+    valid = frame_mask(jnp.zeros_like(length), length, result.target.shape[1], model.frames.hop_length)
+    parts = mel_losses(result.rows, result.target, valid)
+    return _weighted(parts, result.losses, weights, length > 0, result.statistics)
+
+
+def _weighted(
+    parts: dict[str, Float[Array, "B"]],
+    losses: dict[str, Float[Array, ""]],
+    weights: CodecLossConfig | MelLossConfig,
+    counted: Bool[Array, "B"],
+    statistics: dict[str, Array],
+) -> Outcome:
+    """The parts of each clip and the quantizer's losses, summed over the clips that count."""
+    parts = parts | {name: jnp.broadcast_to(loss, counted.shape) for name, loss in losses.items()}
     figures = {name: jnp.sum(jnp.where(counted, loss, 0.0)) for name, loss in parts.items()}
     total = sum(getattr(weights, name) * figure for name, figure in figures.items())
-    figures["si_sdr"] = jnp.sum(jnp.where(counted, si_sdr(result.audio, audio), 0.0))
-    return Outcome(jnp.asarray(total), jnp.sum(counted), figures, result.statistics)
+    return Outcome(jnp.asarray(total), jnp.sum(counted), figures, statistics)
 
 
 def objective_of(config: Config) -> Objective:
@@ -152,6 +202,8 @@ def objective_of(config: Config) -> Objective:
             weights=model.loss,
             quantizer_dropout=model.quantizer_dropout,
         )
+    if isinstance(model, SpectrogramVQConfig):
+        return partial(mel_reconstruction, weights=model.loss, quantizer_dropout=model.quantizer_dropout)
     if isinstance(model, BertConfig):
         masking = model.masking
         return partial(
@@ -167,7 +219,7 @@ def objective_of(config: Config) -> Objective:
 
 def metric_of(config: Config) -> tuple[str, float]:
     """The figure that a run is judged by, lower is better: its name, and what ``total / scored`` is multiplied by."""
-    if isinstance(config.model, WaveVQConfig):
+    if isinstance(config.model, CodecModelConfig):
         return "loss", 1.0
     token = "sample" if isinstance(config.codec, FixedCodecConfig) else "token"
     return f"bits_per_{token}", 1 / math.log(2)

@@ -15,6 +15,7 @@ from wavegen.codecs.learned import LearnedCodec, freeze
 from wavegen.codecs.pretrained import load_pretrained
 from wavegen.codecs.spectrogram_vq import SpectrogramVQ
 from wavegen.config import Config, resolve
+from wavegen.config.codec_models import CodecModelConfig, SpectrogramVQConfig, WaveVQConfig
 from wavegen.config.codecs import (
     CodecConfig,
     LinearConfig,
@@ -23,9 +24,9 @@ from wavegen.config.codecs import (
     SashimiConfig,
     TrainedCodecConfig,
 )
-from wavegen.config.models import CodeConditionConfig, WaveVQConfig
+from wavegen.config.models import CodeConditionConfig
 from wavegen.errors import WavegenError
-from wavegen.models.make import make_wave_vq
+from wavegen.models.make import make_codec_model
 from wavegen.training.checkpoints import Checkpoints
 from wavegen.training.step import first_state
 from wavegen.training.weights import read_weights, write_weights
@@ -74,7 +75,7 @@ def save_trained(path: str | Path, trained: Trained) -> Path:
         "labels": {field: list(values) for field, values in trained.labels.items()},
         "codecs": {name: [json.loads(codec.card), codec.codebooks] for name, codec in learned.items()},
     }
-    if isinstance(trained.config.model, WaveVQConfig):
+    if isinstance(trained.config.model, CodecModelConfig):
         return write_weights(path, {}, card, trained.params)
     exact = {f"{name}_codec": codec.params for name, codec in learned.items()}
     return write_weights(path, trained.params, card, exact)
@@ -93,7 +94,7 @@ def open_codecs(config: Config, folder: Path | None = None) -> Codecs:
     local, rate = config.model.local, config.data.sample_rate
     kept = {name: folder / file for name, file in CODEC_FILES.items()} if folder else {}
     tokens = condition = None
-    if not isinstance(config.model, WaveVQConfig):
+    if not isinstance(config.model, CodecModelConfig):
         tokens = _open_codec(config.codec, rate, kept.get("tokens"))
     if isinstance(local, CodeConditionConfig):
         condition = _open_codec(local.codec, rate, kept.get("condition"))
@@ -117,24 +118,24 @@ def freeze_codec(trained: Trained) -> LearnedCodec:
     Raises:
         WavegenError: the run learned something else.
     """
-    if not isinstance(trained.config.model, WaveVQConfig):
+    if not isinstance(trained.config.model, CodecModelConfig):
         raise WavegenError(
             f"expected a run that learned a codec, got one of model.kind={trained.config.model.kind}; "
             "train one with configs/fsdd-codec.yaml"
         )
-    card = {
-        "sample_rate": trained.config.data.sample_rate,
-        "wave_vq": trained.config.model.model_dump(mode="json"),
-    }
+    model = trained.config.model
+    card = {"sample_rate": trained.config.data.sample_rate, model.kind: model.model_dump(mode="json")}
     return _thaw(card, trained.params)
 
 
 def _thaw(card: dict[str, Any], params: PyTree) -> LearnedCodec:
     try:
-        config, sample_rate = WaveVQConfig.model_validate(card["wave_vq"]), int(card["sample_rate"])
+        sample_rate = int(card["sample_rate"])
+        section = SpectrogramVQConfig if "spectrogram_vq" in card else WaveVQConfig
+        config = section.model_validate(card[section.model_fields["kind"].default])
     except (KeyError, ValueError, TypeError) as error:
         raise WavegenError(f"a codec's card is damaged ({error}); copy or export the codec again") from None
-    network = make_wave_vq(config, sample_rate=sample_rate, random=np.random.default_rng(0))
+    network = make_codec_model(config, sample_rate=sample_rate, random=np.random.default_rng(0))
     codec = freeze(network, sample_rate=sample_rate, card=json.dumps(card))
     return replace(codec, params=fitting(params, codec.params))
 
@@ -184,7 +185,7 @@ def _open_file(path: Path) -> Trained:
     learned = {
         name: _thaw(c, params.pop(f"{name}_codec")).with_levels(levels) for name, (c, levels) in cards.items()
     }
-    if isinstance(config.model, WaveVQConfig):
+    if isinstance(config.model, CodecModelConfig):
         return Trained(config, labels, params, Codecs(None))
     tokens: Codec | None = learned.get("tokens")
     if tokens is None:

@@ -12,12 +12,12 @@ from jaxtyping import PyTree
 from wavegen.audio import Audio
 from wavegen.codecs import Codecs
 from wavegen.config import Config
+from wavegen.config.codec_models import CodecModelConfig
 from wavegen.config.models import (
     BertConfig,
     CodeConditionConfig,
     MelConditionConfig,
     WaveNetConfig,
-    WaveVQConfig,
 )
 from wavegen.data.dataset import Dataset, Files
 from wavegen.data.device import own_features, to_waveform
@@ -72,7 +72,7 @@ def write_samples(
         clips = _reconstruct(graph, params, jnp.asarray(pcm))
     if jax.process_index():
         return
-    made = "reconstructed" if isinstance(config.model, WaveVQConfig) else "generated"
+    made = "reconstructed" if isinstance(config.model, CodecModelConfig) else "generated"
     for clip, recording, row in zip(np.asarray(clips), recordings, map(int, rows), strict=True):
         name = Path(files.names[row]).stem
         audio = Audio(clip[:, None], rate)
@@ -141,4 +141,5 @@ def _bert(
 
 @partial(jax.jit, static_argnames="graph")
 def _reconstruct(graph: nnx.GraphDef, params: PyTree, pcm: Pcm) -> Waveform:
-    return with_parameters(graph, params).reconstruct(to_waveform(pcm)).audio
+    codec = with_parameters(graph, params)
+    return codec.decode(codec.encode(to_waveform(pcm)))[:, : pcm.shape[1]]

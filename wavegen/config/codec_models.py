@@ -1,0 +1,132 @@
+"""The networks that are codecs, and their quantizers."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from wavegen.config.section import Section
+
+
+class ResidualVQConfig(Section):
+    """Residual VQ with factorised, normalised codebooks learned by gradient (DAC)."""
+
+    kind: Literal["residual"] = "residual"
+    codebooks: int = Field(4, ge=1, le=64)
+    codebook_size: int = Field(1024, ge=2, le=65536)
+    codebook_width: int = Field(8, ge=1, le=1024, description="dimensions in which entries are compared")
+
+
+class FSQConfig(Section):
+    """Finite scalar quantization, residual with more than one codebook."""
+
+    kind: Literal["fsq"] = "fsq"
+    codebooks: int = Field(1, ge=1, le=64)
+    sizes: tuple[int, ...] = Field((8, 5, 5, 5), min_length=1, description="steps of each dimension")
+
+
+class EMAConfig(Section):
+    """Residual VQ with moving averages, k-means start and restart of dead entries (EnCodec)."""
+
+    kind: Literal["ema"] = "ema"
+    codebooks: int = Field(4, ge=1, le=64)
+    codebook_size: int = Field(1024, ge=2, le=65536)
+    decay: float = Field(0.99, ge=0, lt=1)
+    restart: float = Field(0.1, ge=0, lt=1, description="share of an even share below which an entry is dead")
+
+
+QuantizerConfig = Annotated[ResidualVQConfig | FSQConfig | EMAConfig, Field(discriminator="kind")]
+
+
+class CodecLossConfig(Section):
+    """Weights of the parts of a codec's loss."""
+
+    mel: float = Field(15.0, ge=0, description="multi-scale log-mel distance")
+    stft: float = Field(1.0, ge=0, description="multi-resolution STFT loss")
+    waveform: float = Field(1.0, ge=0, description="mean absolute difference of samples")
+    commitment: float = Field(0.25, ge=0)
+    codebook: float = Field(1.0, ge=0)
+
+
+class WaveVQConfig(Section):
+    """A waveform codec: convolutional autoencoder with a quantizer (DAC, arXiv:2306.06546)."""
+
+    kind: Literal["wave_vq"] = "wave_vq"
+    strides: tuple[int, ...] = Field(
+        (), description="of the blocks, their product is the hop; none: the preset of the sample rate"
+    )
+    width: int = Field(32, ge=1, le=1024, description="channels of the encoder's first layer")
+    decoder_width: int = Field(512, ge=1, le=8192, description="channels of the decoder's first layer")
+    causal: bool = Field(False, description="look at no later samples, so that codes can stream")
+    quantizer: QuantizerConfig = ResidualVQConfig()
+    quantizer_dropout: float = Field(0.5, ge=0, le=1, description="share of clips coded with fewer codebooks")
+    loss: CodecLossConfig = CodecLossConfig()
+
+    @property
+    def global_fields(self) -> tuple[str, ...]:
+        """A codec takes no labels."""
+        return ()
+
+    @property
+    def local(self) -> None:
+        """A codec takes no conditions."""
+
+    @model_validator(mode="after")
+    def _strides_are_strides(self) -> "WaveVQConfig":
+        if min(self.strides, default=2) < 2 or math.prod(self.strides) > 65536:
+            raise ValueError(f"strides must be at least 2 with a product up to 65536, got {self.strides}")
+        if self.decoder_width % 2 ** max(len(self.strides), 4):
+            raise ValueError(
+                f"decoder_width {self.decoder_width} must be a multiple of {2 ** max(len(self.strides), 4)}: "
+                "it halves at every stride"
+            )
+        return self
+
+
+class MelLossConfig(Section):
+    """Weights of the parts of a spectrogram codec's loss."""
+
+    mel: float = Field(0.1, ge=0, description="mean absolute difference of log-mel, in dB")
+    convergence: float = Field(0.1, ge=0, description="distance of mel amplitudes, which peaks dominate")
+    commitment: float = Field(0.25, ge=0)
+    codebook: float = Field(1.0, ge=0)
+
+
+class SpectrogramVQConfig(Section):
+    """A spectrogram codec: VQ-VAE over log-mel frames, back to audio by Griffin-Lim (arXiv:1711.00937)."""
+
+    kind: Literal["spectrogram_vq"] = "spectrogram_vq"
+    n_fft: int = Field(1024, ge=16, le=65536, description="samples of a frame, even; about 0.06 s")
+    hop_length: int = Field(256, ge=1, description="samples between frames, at most half a frame")
+    bands: int = Field(80, ge=1, le=512)
+    stride: int = Field(1, ge=1, le=64, description="frames of a code")
+    width: int = Field(256, ge=1, le=8192, description="channels")
+    depth: int = Field(3, ge=1, le=64, description="residual units on either side")
+    latent: int = Field(64, ge=1, le=8192, description="width of what is quantized")
+    quantizer: QuantizerConfig = EMAConfig(codebook_size=512)
+    quantizer_dropout: float = Field(
+        0.25, ge=0, le=1, description="share of clips coded with fewer codebooks"
+    )
+    loss: MelLossConfig = MelLossConfig()
+    iterations: int = Field(32, ge=0, le=10000, description="of Griffin-Lim")
+
+    @property
+    def global_fields(self) -> tuple[str, ...]:
+        """A codec takes no labels."""
+        return ()
+
+    @property
+    def local(self) -> None:
+        """A codec takes no conditions."""
+
+    @model_validator(mode="after")
+    def _frames_overlap(self) -> "SpectrogramVQConfig":
+        if self.n_fft % 2 or self.hop_length > self.n_fft // 2:
+            raise ValueError(
+                f"n_fft must be even and hop_length at most half of it, got {self.n_fft} and {self.hop_length}"
+            )
+        return self
+
+
+CodecModelConfig = WaveVQConfig | SpectrogramVQConfig
+"""Networks that a run learns and that other runs read through."""
