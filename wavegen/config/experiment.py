@@ -3,7 +3,7 @@
 from pydantic import Field, model_validator
 
 from wavegen.config.codec_models import CodecModelConfig
-from wavegen.config.codecs import CodecConfig, MuLawConfig
+from wavegen.config.codecs import CodecConfig, MuLawConfig, NoteCodecConfig
 from wavegen.config.data import DataConfig
 from wavegen.config.models import ModelConfig, WaveNetConfig
 from wavegen.config.section import Section
@@ -53,7 +53,10 @@ class Config(Section):
 
     def _wavenet_fits(self, model: WaveNetConfig) -> None:
         levels = getattr(self.codec, "levels", 256)
-        if self.codec.kind not in ("mulaw", "linear", "sashimi"):
+        if isinstance(self.codec, NoteCodecConfig):
+            if not self.codec.interleave or model.local is not None:
+                raise ValueError("a WaveNet of notes needs codec.interleave=true and no model.local")
+        elif self.codec.kind not in ("mulaw", "linear", "sashimi"):
             raise ValueError(
                 f"a WaveNet models samples, got codec.kind={self.codec.kind}; use mulaw or linear, and "
                 "model.local.kind=codes to condition it on a codec's tokens"

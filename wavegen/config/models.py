@@ -159,9 +159,6 @@ class LSTMConfig(Section):
     layers: int = Field(2, ge=1, le=64)
     dropout: float = Field(0.1, ge=0, lt=1)
     tied: bool = Field(False, description="the output weights are the embedding")
-    period: int = Field(
-        0, ge=0, le=65536, description="frames after which the kinds of tokens come back; 0: none"
-    )
     global_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
 
     @property

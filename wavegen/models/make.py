@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from flax import nnx
 
-from wavegen.codecs.base import Codecs
+from wavegen.codecs.base import AudioCodec, Codecs
 from wavegen.codecs.mel_frames import MelFrames
+from wavegen.codecs.note_codec import NoteCodec
 from wavegen.codecs.quantizers import FSQ, EMAResidualVQ, Quantizer, ResidualVQ
 from wavegen.codecs.spectrogram_vae import SpectrogramVAE
 from wavegen.codecs.wave_vq import PRESETS, WaveVQ
@@ -66,7 +67,7 @@ def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str
             layers=model.layers,
             dropout=model.dropout,
             tied=model.tied,
-            period=model.period,
+            period=codec.period if isinstance(codec, NoteCodec) else 0,
             start_token=codec.start_token,
             label_sizes=label_sizes,
             random=random,
@@ -74,7 +75,7 @@ def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str
     return WaveNet(
         model,
         vocab_size=codec.vocab_size,
-        mu=codec.mu,
+        mu=codec.mu if isinstance(codec, AudioCodec) else 0,
         label_sizes=label_sizes,
         sample_rate=config.data.sample_rate,
         condition=codecs.condition,

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from wavegen.codecs import Codecs
+from wavegen.codecs import Codecs, make_note_codec
 from wavegen.codecs.learned import LearnedCodec
+from wavegen.codecs.note_codec import NoteCodec
 from wavegen.config import Config
+from wavegen.config.codecs import NoteCodecConfig
+from wavegen.config.data import DataConfig
 from wavegen.config.models import FeatureConditionConfig, NoteConditionConfig
 from wavegen.data.dataset import Dataset
 from wavegen.data.prepare import prepared
@@ -22,7 +25,9 @@ def open_dataset(config: Config) -> Dataset:
     Raises:
         WavegenError: there is no such folder, nothing in it can be used, or it does not fit the configuration.
     """
-    data, local = config.data, config.model.local
+    data, local, codec = config.data, config.model.local, config.codec
+    if isinstance(codec, NoteCodecConfig):
+        return _open_notes(data, make_note_codec(codec))
     if data.path is None:
         hop = local.hop_length if isinstance(local, NoteConditionConfig) else 80
         path = cached_corpus(
@@ -39,6 +44,10 @@ def open_dataset(config: Config) -> Dataset:
             backend=data.backend,
         )
     dataset = Dataset.open(Path(path))
+    if dataset.holds_notes:
+        raise WavegenError(
+            f"{path} holds notes, codec.kind={codec.kind} reads audio; say codec.kind=note_grid"
+        )
     if dataset.sample_rate != data.sample_rate:
         raise WavegenError(
             f"{path} was prepared at {dataset.sample_rate} Hz, data.sample_rate is {data.sample_rate}; "
@@ -56,13 +65,34 @@ def open_dataset(config: Config) -> Dataset:
     return dataset
 
 
+def _open_notes(data: DataConfig, codec: NoteCodec) -> Dataset:
+    if data.path is None:
+        raise WavegenError("expected data.path, a folder of MIDI files, got none; say where the notes are")
+    split = {"test": data.split.test, "valid": data.split.valid}
+    path = prepared(
+        data.path,
+        data.cache,
+        sample_rate=1,
+        label_pattern=data.label_pattern,
+        split=split,
+        backend=data.backend,
+        codec=codec,
+    )
+    dataset = Dataset.open(path)
+    if not dataset.holds_notes or dataset.codec != codec.fingerprint:
+        raise WavegenError(
+            f"{path} does not hold the tokens of {codec}; give the folder of MIDI files, or the codec it was made with"
+        )
+    return dataset
+
+
 def expect_same_codec(dataset: Dataset, config: Config, codecs: Codecs) -> None:
     """Checks that tokens which were written beforehand are those that the model would be given.
 
     Raises:
         WavegenError: they are of another codec, or augmentation is asked for, which they cannot follow.
     """
-    if not dataset.codec:
+    if not dataset.codec or dataset.holds_notes:
         return
     if not isinstance(codecs.tokens, LearnedCodec) or codecs.tokens.fingerprint != dataset.codec:
         raise WavegenError(

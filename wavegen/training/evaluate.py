@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from wavegen.codecs import Codecs
+from wavegen.codecs import Codecs, NoteCodec
 from wavegen.codecs.quantizers import code_usage
 from wavegen.config import Config
 from wavegen.data.batches import Batch, EvaluationSource
@@ -38,12 +38,18 @@ class Evaluation:
     count: int
 
 
-def evaluation_source(config: Config, dataset: Dataset, split: str, model: Any) -> EvaluationSource:
+def evaluation_source(
+    config: Config, dataset: Dataset, split: str, model: Any, codecs: Codecs
+) -> EvaluationSource:
     """The windows of a split with enough context for the model, this process's share of them."""
     local = config.model.local
     hop = math.lcm(dataset.feature_hop or 1, 1 if local is None else local.hop_length)
+    period = codecs.tokens.period if isinstance(codecs.tokens, NoteCodec) else 1
     # Models that read a clip as a whole see it as they do in training: cut into crops.
-    context = (model.receptive_field or 0) if isinstance(model, CausalModel) else 0
+    context = model.receptive_field if isinstance(model, CausalModel) else 0
+    if context is None:
+        context = int(dataset.split(split).length.max())
+    hop = math.lcm(hop, period)
     return EvaluationSource(
         dataset,
         split,
@@ -53,6 +59,7 @@ def evaluation_source(config: Config, dataset: Dataset, split: str, model: Any) 
         fields=config.model.global_fields,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        period=period,
     )
 
 
@@ -117,7 +124,7 @@ def evaluate_split(
         config = config.model_copy(update={"data": config.data.model_copy(update={"path": str(data)})})
     dataset = open_dataset(config)
     expect_same_codec(dataset, config, codecs)
-    source = evaluation_source(config, dataset, split, nnx.merge(graph, params))
+    source = evaluation_source(config, dataset, split, nnx.merge(graph, params), codecs)
     step = jax.jit(make_evaluation_step(config, graph))
     result = evaluate(config, step, params, codecs, source, len(source), make_mesh())
     return result, len(source.files)

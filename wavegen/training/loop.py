@@ -20,6 +20,7 @@ import jax
 from flax import nnx
 
 from wavegen.atomic import atomic_write
+from wavegen.codecs import NoteCodec
 from wavegen.config import Config, dump_config, load_config
 from wavegen.data.batches import BatchSource, iterator
 from wavegen.data.dataset import Dataset
@@ -80,8 +81,9 @@ def train(config: Config, folder: str | Path) -> Path:
         fields=config.model.global_fields,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        period=codecs.tokens.period if isinstance(codecs.tokens, NoteCodec) else 1,
     )
-    valid = evaluation_source(config, dataset, "valid", model)
+    valid = evaluation_source(config, dataset, "valid", model, codecs)
     # What a checkpoint needs besides its arrays to become a model again.
     card = {
         "config": config.model_dump(mode="json"),
@@ -94,7 +96,9 @@ def train(config: Config, folder: str | Path) -> Path:
             state, start, _ = checkpoints.restore(abstract_state(state))
         else:
             state = shard_state(start_codec(config, graph, state, dataset), mesh)
-        seconds = config.data.batch_size * config.data.crop / config.data.sample_rate
+        seconds = (
+            0 if dataset.holds_notes else config.data.batch_size * config.data.crop / dataset.sample_rate
+        )
         frames = -(-config.data.crop // (model if codecs.tokens is None else codecs.tokens).hop_length)
         flops = 3 * model.flops_per_frame(frames) * config.data.batch_size * frames
         with (
@@ -191,14 +195,15 @@ def _differences(there: Any, asked: Any, prefix: str = "") -> list[str]:
 
 
 def _describe(config: Config, dataset: Dataset, model: Any, state: TrainState) -> str:
-    minutes = {
-        split: dataset.split(split).length.sum() / dataset.sample_rate / 60 for split in dataset.splits
-    }
+    total = {split: dataset.split(split).length.sum() for split in dataset.splits}
     size = f"{count_parameters(state['params']):,} parameters"
     field = getattr(model, "receptive_field", None)
     if field is not None:
-        size += f", receptive field {field:,} samples ({1000 * field / config.data.sample_rate:.0f} ms)"
-    lengths = ", ".join(f"{split} {length:.1f} min" for split, length in minutes.items())
+        size += f", receptive field {field:,} "
+        size += "tokens" if dataset.holds_notes else f"samples ({1000 * field / dataset.sample_rate:.0f} ms)"
+    if dataset.holds_notes:
+        return f"{config.name}: {size}; tokens {', '.join(f'{name} {n:,}' for name, n in total.items())}"
+    lengths = ", ".join(f"{name} {n / dataset.sample_rate / 60:.1f} min" for name, n in total.items())
     return f"{config.name}: {size}; audio {lengths}"
 
 

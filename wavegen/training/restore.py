@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from wavegen.codecs import Codec, Codecs, make_codec
+from wavegen.codecs import Codec, Codecs, make_codec, make_note_codec
 from wavegen.codecs.learned import LearnedCodec, freeze
 from wavegen.codecs.pretrained import load_pretrained
 from wavegen.codecs.spectrogram_vq import SpectrogramVQ
@@ -18,8 +18,11 @@ from wavegen.config import Config, resolve
 from wavegen.config.codec_models import CodecModelConfig, SpectrogramVQConfig, WaveVQConfig
 from wavegen.config.codecs import (
     CodecConfig,
+    LearnedCodecConfig,
     LinearConfig,
     MuLawConfig,
+    NoteEventsConfig,
+    NoteGridConfig,
     PretrainedCodecConfig,
     SashimiConfig,
     TrainedCodecConfig,
@@ -97,7 +100,7 @@ def open_codecs(config: Config, folder: Path | None = None) -> Codecs:
     if not isinstance(config.model, CodecModelConfig):
         tokens = _open_codec(config.codec, rate, kept.get("tokens"))
     if isinstance(local, CodeConditionConfig):
-        condition = _open_codec(local.codec, rate, kept.get("condition"))
+        condition = _open_learned(local.codec, rate, kept.get("condition"))
         if condition.hop_length != local.hop_length:
             raise WavegenError(
                 f"model.local.hop_length is {local.hop_length}, the codec has {condition.hop_length}; make them equal"
@@ -143,6 +146,12 @@ def _thaw(card: dict[str, Any], params: PyTree) -> LearnedCodec:
 def _open_codec(section: CodecConfig, sample_rate: int, kept: Path | None) -> Codec:
     if isinstance(section, MuLawConfig | LinearConfig | SashimiConfig):
         return make_codec(section)
+    if isinstance(section, NoteGridConfig | NoteEventsConfig):
+        return make_note_codec(section)
+    return _open_learned(section, sample_rate, kept)
+
+
+def _open_learned(section: LearnedCodecConfig, sample_rate: int, kept: Path | None) -> LearnedCodec:
     if kept is not None and kept.exists():
         params, card = read_weights(kept)
         codec = _thaw(card, params)

@@ -10,23 +10,18 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from wavegen.audio import Audio
-from wavegen.codecs import Codecs
+from wavegen.codecs import AudioCodec, Codec, Codecs, NoteCodec
 from wavegen.config import Config
-from wavegen.config.codec_models import CodecModelConfig
-from wavegen.config.models import (
-    BertConfig,
-    CodeConditionConfig,
-    MelConditionConfig,
-    WaveNetConfig,
-)
+from wavegen.config.models import BertConfig, CodeConditionConfig, MelConditionConfig
 from wavegen.data.dataset import Dataset, Files
 from wavegen.data.device import own_features, to_waveform
 from wavegen.evaluation.pictures import read_picture, spectrograms
 from wavegen.models.base import Choice, with_parameters
+from wavegen.notes.midi import write_midi
 from wavegen.samplers.autoregressive import stream
 from wavegen.samplers.masked import filling_of, generate_long
 from wavegen.training.log import RunLog
-from wavegen.types import Features, Labels, Pcm, Waveform
+from wavegen.types import Features, Labels, Pcm, Tokens, Waveform
 
 
 def write_samples(
@@ -41,7 +36,7 @@ def write_samples(
 ) -> None:
     """Generates clips under the conditions of validation recordings, and pictures each beside its recording.
 
-    A codec and a vocoder reconstruct the recordings instead.
+    A codec and a vocoder reconstruct the recordings instead; a model of notes writes MIDI files.
 
     Args:
         folder: of the run; the files go to ``samples/``.
@@ -55,24 +50,27 @@ def write_samples(
     """
     files = dataset.split("valid")
     rows = np.linspace(0, len(files) - 1, config.training.sample_count).astype(int)
+    labels = None
+    if config.model.global_fields:
+        labels = jnp.asarray(files.labels[rows][:, dataset.label_columns(config.model.global_fields)])
+    if isinstance(codecs.tokens, NoteCodec):
+        tokens = _draw(config, codecs.tokens, graph, params, config.data.crop, labels, None)
+        _write_notes(folder, step, codecs.tokens, np.asarray(tokens))
+        return
     rate, length = dataset.sample_rate, round(config.training.sample_seconds * dataset.sample_rate)
     recordings = [
         dataset.read(files, row, 0, min(length, int(files.length[row])))[:, 0] for row in map(int, rows)
     ]
     pcm = np.stack([np.pad(clip, (0, length - len(clip))) for clip in recordings])
-    labels = None
-    if config.model.global_fields:
-        labels = jnp.asarray(files.labels[rows][:, dataset.label_columns(config.model.global_fields)])
-    if isinstance(config.model, WaveNetConfig):
+    if isinstance(codecs.tokens, AudioCodec):
+        made, frames = "generated", -(-length // codecs.tokens.hop_length)
         features = _features(config, codecs, dataset, files, rows, pcm)
-        clips = _wavenet(config, codecs, graph, params, length, labels, features)
-    elif isinstance(config.model, BertConfig):
-        clips = _bert(config, codecs, graph, params, length, labels)
+        tokens = _draw(config, codecs.tokens, graph, params, frames, labels, features)
+        clips = codecs.tokens.decode(tokens)[:, :length]
     else:
-        clips = _reconstruct(graph, params, jnp.asarray(pcm))
+        made, clips = "reconstructed", _reconstruct(graph, params, jnp.asarray(pcm))
     if jax.process_index():
         return
-    made = "reconstructed" if isinstance(config.model, CodecModelConfig) else "generated"
     for clip, recording, row in zip(np.asarray(clips), recordings, map(int, rows), strict=True):
         name = Path(files.names[row]).stem
         audio = Audio(clip[:, None], rate)
@@ -83,6 +81,14 @@ def write_samples(
         picture = spectrograms(path.with_suffix(".png"), pictures)
         log.audio(step, f"samples/{name}", audio.samples, rate)
         log.image(step, f"samples/{name}", read_picture(picture))
+
+
+def _write_notes(folder: Path, step: int, codec: NoteCodec, tokens: np.ndarray) -> None:
+    if jax.process_index():
+        return
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    for number, clip in enumerate(tokens):
+        write_midi(folder / "samples" / f"{step:07}-{number}.mid", codec.decode(clip))
 
 
 def _features(
@@ -102,41 +108,33 @@ def _features(
     return jnp.asarray(tracks)
 
 
-def _wavenet(
+def _draw(
     config: Config,
-    codecs: Codecs,
+    codec: Codec,
     graph: nnx.GraphDef,
     params: PyTree,
-    length: int,
+    frames: int,
     labels: Labels | None,
     features: Features | None,
-) -> Waveform:
-    assert codecs.tokens is not None
+) -> Tokens:
+    count, key = config.training.sample_count, jax.random.key(config.seed)
+    if isinstance(config.model, BertConfig):
+        filling = filling_of(config.sampling, codec.codebooks)
+        tokens = jnp.full((count, frames, codec.codebooks), codec.vocab_size, jnp.int32)
+        window = max(-(-config.data.crop // codec.hop_length), 2)
+        keys = jax.random.split(key, count)
+        return generate_long(graph, params, tokens, keys, filling, window=window, labels=labels)
     pieces = stream(
         graph,
         params,
-        length,
-        jax.random.key(config.seed),
-        batch=config.training.sample_count,
+        frames,
+        key,
+        batch=count,
         choice=Choice(config.sampling.temperature),
         labels=labels,
         features=features,
     )
-    return codecs.tokens.decode(jnp.concatenate(list(pieces), axis=1))
-
-
-def _bert(
-    config: Config, codecs: Codecs, graph: nnx.GraphDef, params: PyTree, length: int, labels: Labels | None
-) -> Waveform:
-    codec = codecs.tokens
-    assert codec is not None
-    count, hop = config.training.sample_count, codec.hop_length
-    filling = filling_of(config.sampling, codec.codebooks)
-    tokens = jnp.full((count, -(-length // hop), codec.codebooks), codec.vocab_size, jnp.int32)
-    keys = jax.random.split(jax.random.key(config.seed), count)
-    window = max(-(-config.data.crop // hop), 2)
-    filled = generate_long(graph, params, tokens, keys, filling, window=window, labels=labels)
-    return codec.decode(filled)[:, :length]
+    return jnp.concatenate(list(pieces), axis=1)
 
 
 @partial(jax.jit, static_argnames="graph")
