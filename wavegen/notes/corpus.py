@@ -31,11 +31,14 @@ HELD_OUT_MELODIES = 4  # in each of valid and test
 def cached_corpus(cache: str | Path, *, sample_rate: int, minutes: float, seed: int, hop: int) -> Path:
     """The folder of a corpus below `cache`, built on the first call; see `build_corpus`.
 
-    A change to the package's notes code or assets makes another folder.
+    A change to the code or the assets that make it makes another folder.
     """
     recipe = sha256(f"{sample_rate} {minutes} {seed} {hop}".encode())
     package = Path(__file__).parents[1]
-    made_by = [*package.glob("notes/*.py"), *package.glob("assets/piano.*"), *melodies.FOLDER.iterdir()]
+    modules = [
+        package / "notes" / f"{name}.py" for name in ("composer", "corpus", "melodies", "piano", "score")
+    ]
+    made_by = [*modules, *package.glob("assets/piano.*"), *melodies.FOLDER.iterdir()]
     for path in sorted(made_by):
         recipe.update(path.read_bytes())
     out = Path(cache) / f"corpus-{sample_rate}-{recipe.hexdigest()[:12]}"

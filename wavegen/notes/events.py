@@ -192,6 +192,33 @@ class Notes:
 COLUMNS = ("pitch", "onset", "duration", "velocity", "track")
 
 
+def from_performance(played: score.Notes, quarters_per_minute: float = 120.0) -> Notes:
+    """Notes in seconds as notes in ticks of one tempo, on one track; times and velocities are rounded.
+
+    Args:
+        played: the notes.
+        quarters_per_minute: of the result, which sounds as `played` at any; it says where beats fall.
+
+    Raises:
+        WavegenError: a tempo under 3.6 or above 60,000,000, or notes above 2**28 ticks long.
+    """
+    if not quarters_per_minute > 0:
+        raise WavegenError(f"expected more than 0 quarter notes a minute, got {quarters_per_minute}")
+    # MIDI writes whole microseconds: the tempo that is written is also the one that is counted by
+    tempo = round(60e6 / quarters_per_minute)
+    ticks_per_second = 1e6 * TICKS / tempo
+    onset, end = (np.rint(time * ticks_per_second) for time in (played.onset, played.onset + played.duration))
+    onset, end = (np.minimum(time, END_OF_TIME).astype(np.int64) for time in (onset, end))
+    return Notes(
+        played.pitch,
+        onset,
+        np.maximum(end - onset, 1),
+        np.clip(np.rint(127 * played.velocity), 1, 127).astype(np.int64),
+        np.zeros(len(played), np.int64),
+        tempos=np.array([[0, tempo]]),
+    )
+
+
 def together(parts: Iterable[Notes]) -> Notes:
     """Parts that sound at the same time, with the tracks of all; tempos and metres are the first part's.
 

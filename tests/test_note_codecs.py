@@ -1,0 +1,209 @@
+"""Note codecs: exact on their grid, in canonical order, one line for what they cannot say."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from wavegen.codecs.note_grid import NoteGrid
+from wavegen.codecs.notes import NoteEvents
+from wavegen.errors import WavegenError
+from wavegen.notes.events import Notes, Track
+
+GRIDS = [
+    NoteGrid(),
+    NoteGrid(ties=True),
+    NoteGrid(voices=1, low=0, high=127, ties=True, steps_per_quarter=12),
+]
+EVENTS = [NoteEvents(), NoteEvents(4, 5, 3, 127, 1), NoteEvents(480, 1, 1, 1, 128)]
+
+
+def notes_of(*rows: tuple[int, int, int, int, int], **options) -> Notes:
+    """Rows of pitch, onset, duration, velocity, track."""
+    return Notes(*np.array(rows, int).reshape(-1, 5).T, **options)
+
+
+def voices(count: int) -> dict:
+    return {"tracks": tuple(Track(f"voice {number + 1}") for number in range(count)), "ticks_per_quarter": 4}
+
+
+def grid_tokens(codec: NoteGrid) -> st.SearchStrategy:
+    """Any tokens, few values so that notes repeat and hold."""
+    last = codec.vocab_size - 1
+    values = st.sampled_from([0, 1, 2, last, last, last - 1])
+    return st.integers(0, 12).flatmap(lambda n: arrays(np.int32, (n, codec.voices), elements=values))
+
+
+def valid(codec: NoteGrid, tokens: np.ndarray) -> np.ndarray:
+    """With ties, holds that hold nothing become silence."""
+    tokens = tokens.copy()
+    for step in range(len(tokens)):
+        before = tokens[step - 1] if step else np.zeros(codec.voices)
+        tokens[step][(tokens[step] == codec.vocab_size - 1) & codec.ties & (before == 0)] = 0
+    return tokens
+
+
+@pytest.mark.parametrize("codec", GRIDS, ids=str)
+@given(data=st.data())
+@settings(deadline=None, max_examples=60)
+def test_grid_tokens_round_trip(codec: NoteGrid, data: st.DataObject) -> None:
+    tokens = data.draw(grid_tokens(codec))
+    notes = codec.decode(tokens)
+    np.testing.assert_array_equal(codec.encode(notes, len(tokens)), valid(codec, tokens))
+    assert codec.decode(codec.encode(notes)) == notes
+
+
+@pytest.mark.parametrize("codec", GRIDS, ids=str)
+@given(data=st.data())
+@settings(deadline=None, max_examples=30)
+def test_pitches_round_trip(codec: NoteGrid, data: st.DataObject) -> None:
+    pitch = st.sampled_from([-1, codec.low, codec.low + 1, codec.high])
+    pitches = data.draw(arrays(np.int64, (7, codec.voices), elements=pitch))
+    tokens = codec.from_pitches(pitches)
+    assert tokens.min() >= 0
+    assert tokens.max() < codec.vocab_size
+    np.testing.assert_array_equal(codec.to_pitches(tokens), pitches)
+
+
+def test_repeated_notes_survive_with_ties_alone() -> None:
+    notes = notes_of((60, 0, 2, 80, 0), (60, 2, 1, 80, 0), (62, 4, 2, 80, 0), **voices(1))
+    tied, plain = NoteGrid(voices=1, ties=True), NoteGrid(voices=1)
+    assert tied.encode(notes)[:, 0].tolist() == [25, 47, 25, 0, 27, 47]
+    assert tied.decode(tied.encode(notes)) == notes
+    assert plain.encode(notes)[:, 0].tolist() == [25, 25, 25, 0, 27, 27]
+    assert plain.decode(plain.encode(notes)).duration.tolist() == [3, 2]
+    assert (tied.vocab_size, plain.vocab_size, NoteGrid().sizes) == (48, 47, (47,) * 4)
+
+
+def test_notes_off_the_grid_move_to_the_nearest_step() -> None:
+    notes = notes_of((60, 110, 130, 99, 0), (62, 251, 20, 1, 1), tracks=(Track("a"), Track("b")))
+    tokens = NoteGrid(voices=2).encode(notes, frames=4)
+    assert tokens.tolist() == [[0, 0], [25, 0], [0, 27], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "frames", "message"),
+    [
+        ([(35, 0, 4, 80, 0)], None, r"expected pitches 36 to 81 and no drums, got 35 on track 0 at step 0"),
+        ([(60, 0, 4, 80, 0), (82, 7, 4, 80, 1)], None, "got 82 on track 1 at step 7: transpose"),
+        (
+            [(60, 0, 4, 80, 1), (62, 3, 4, 80, 1)],
+            None,
+            "expected one note at a time, got two on track 1 at step 3",
+        ),
+        ([(60, 0, 4, 80, 0)], 3, "expected at least 4 frames for these notes, got 3"),
+    ],
+)
+def test_what_a_grid_cannot_say_is_refused(rows: list, frames: int | None, message: str) -> None:
+    with pytest.raises(WavegenError, match=message):
+        NoteGrid().encode(notes_of(*rows, **voices(2)), frames)
+
+
+def test_wrong_grids_and_tokens_are_refused() -> None:
+    with pytest.raises(WavegenError, match="expected at most 4 tracks, one a voice, got 5"):
+        NoteGrid().encode(notes_of(**voices(5)))
+    with pytest.raises(WavegenError, match="expected pitches 36 to 81 and no drums, got 60"):
+        NoteGrid().encode(notes_of((60, 0, 1, 80, 0), tracks=(Track("kit", 0, True),)))
+    with pytest.raises(WavegenError, match=r"expected tokens of shape \[N, 4\], got \[3, 2\]"):
+        NoteGrid().decode(np.zeros((3, 2), int))
+    with pytest.raises(WavegenError, match="expected tokens under 47 in column 1, got 47 at frame 0"):
+        NoteGrid().decode(np.array([[0, 47, 0, 0]]))
+    with pytest.raises(WavegenError, match="expected pitches 36 to 81, or -1, got 0 in voice 2 at step 0"):
+        NoteGrid().from_pitches(np.array([[60, 60, 0, 60]]))
+    with pytest.raises(WavegenError, match="expected 0 <= low <= high <= 127, got low 60, high 59"):
+        NoteGrid(low=60, high=59)
+    with pytest.raises(WavegenError, match="expected at least 1 voice and step, got 0 voices"):
+        NoteGrid(voices=0)
+
+
+def event_tokens(codec: NoteEvents) -> st.SearchStrategy:
+    row = st.tuples(*(st.sampled_from([0, 1 % size, size // 2, size - 1]) for size in codec.sizes))
+    return st.lists(row, max_size=12).map(lambda rows: np.array(rows, np.int32).reshape(-1, 5))
+
+
+def canonical(tokens: np.ndarray) -> np.ndarray:
+    """The same notes in order of onset, instrument, pitch, duration, velocity."""
+    onset = np.cumsum(tokens[:, 0])
+    rows = sorted((int(o), *map(int, (i, p, d, v))) for o, (_, p, d, v, i) in zip(onset, tokens, strict=True))
+    before = [0, *(row[0] for row in rows)]
+    return np.array([[o - b, p, d, v, i] for (o, i, p, d, v), b in zip(rows, before, strict=False)]).reshape(
+        -1, 5
+    )
+
+
+@pytest.mark.parametrize("codec", EVENTS, ids=str)
+@given(data=st.data())
+@settings(deadline=None, max_examples=60)
+def test_event_tokens_round_trip(codec: NoteEvents, data: st.DataObject) -> None:
+    tokens = data.draw(event_tokens(codec))
+    notes = codec.decode(tokens)
+    assert len(notes) == len(tokens)
+    np.testing.assert_array_equal(codec.encode(notes), canonical(tokens))
+    assert codec.decode(codec.encode(notes)) == notes
+
+
+@pytest.mark.parametrize("bins", range(1, 128))
+def test_every_velocity_bin_decodes_into_itself(bins: int) -> None:
+    codec = NoteEvents(velocities=bins)
+    tokens = np.zeros((bins, 5), int)
+    tokens[:, 3] = np.arange(bins)
+    again = codec.encode(codec.decode(tokens))
+    assert again[:, 3].tolist() == list(range(bins))
+    loud = codec.encode(notes_of(*((60, 0, 1, velocity, 0) for velocity in (1, 127))))
+    assert loud[:, 3].tolist() == [0, bins - 1]
+
+
+def test_events_say_what_is_played() -> None:
+    tracks = (Track("Kit", 0, True), Track("Violin I", 40), Track("Violin II", 41), Track("Piano", 0))
+    notes = notes_of(
+        (36, 480, 10, 127, 0), (76, 480, 480, 64, 1), (72, 480, 479, 64, 2), (60, 0, 100_000, 1, 3),
+        (64, 9600, 120, 1, 3), tracks=tracks,
+    )  # fmt: skip
+    codec = NoteEvents(steps_per_quarter=4, max_shift=32, max_duration=64)
+    assert codec.encode(notes).tolist() == [
+        [0, 60, 63, 0, 0],
+        [4, 72, 3, 7, 5],
+        [0, 76, 3, 7, 5],
+        [0, 36, 0, 15, 16],
+        [32, 64, 0, 0, 0],  # 76 steps of silence between onsets are shortened to 32
+    ]
+    assert codec.sizes == (33, 128, 64, 16, 17)
+    assert codec.vocab_size == 128
+    decoded = codec.decode(codec.encode(notes))
+    assert decoded.tracks == (Track("piano", 0), Track("strings", 40), Track("drums", 0, True))
+    assert decoded.velocity.tolist() == [4, 60, 60, 124, 4]
+    every = NoteEvents(programs_per_group=1)
+    assert every.decode(every.encode(notes)).tracks[1:3] == (Track("strings", 40), Track("strings", 41))
+
+
+def test_codecs_are_values() -> None:
+    for codec, other in ((NoteGrid(), NoteGrid(ties=True)), (NoteEvents(), NoteEvents(velocities=3))):
+        assert codec == type(codec)()
+        assert hash(codec) == hash(type(codec)())
+        assert codec != other
+        assert codec.codebooks == len(codec.sizes)
+        assert codec.vocab_size == max(codec.sizes)
+        assert codec.encode(notes_of(tracks=())).shape == (0, codec.codebooks)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps_per_quarter": 0}, "expected steps_per_quarter from 1 to 32767, got 0"),
+        ({"max_shift": 0}, "expected max_shift from 1"),
+        ({"max_duration": 0}, "expected max_duration from 1"),
+        ({"velocities": 128}, "expected velocities from 1 to 127, got 128"),
+        ({"programs_per_group": 3}, "expected programs_per_group to divide 128, got 3"),
+    ],
+)
+def test_wrong_event_codecs_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(WavegenError, match=message):
+        NoteEvents(**options)
+
+
+def test_wrong_event_tokens_are_refused() -> None:
+    with pytest.raises(WavegenError, match="expected tokens under 17 in column 4, got 17 at frame 1"):
+        NoteEvents().decode(np.array([[0, 0, 0, 0, 16], [0, 0, 0, 0, 17]]))
+    with pytest.raises(WavegenError, match="expected tokens under 97 in column 0, got -1 at frame 0"):
+        NoteEvents().decode(np.array([[-1, 0, 0, 0, 0]]))

@@ -1,0 +1,108 @@
+"""Piano rolls: what sounds, frame by frame and pitch by pitch, to look at, to learn from and to condition on."""
+
+import numpy as np
+from jaxtyping import Float, Float32, Int
+
+from wavegen.errors import WavegenError
+from wavegen.notes.score import Notes
+
+PITCHES = 128
+FEATURES = 2 * PITCHES  # columns of `roll_features`
+LARGEST = 1 << 22  # frames: 11 hours at 100 a second
+
+
+def piano_roll(notes: Notes, frame_rate: float, frames: int | None = None) -> Float32[np.ndarray, "F 128"]:
+    """The velocity of what sounds.
+
+    A note sounds from the frame nearest to its onset to the last frame that begins before its end, and for one frame
+    at least. Where notes of one pitch overlap the one that began last is seen.
+
+    Args:
+        notes: in seconds; for MIDI, `Notes.performance()` without its drums.
+        frame_rate: frames a second.
+        frames: of the result; by default up to the last that sounds.
+
+    Returns:
+        A row a frame, a column a pitch: velocity in (0, 1], 0 where nothing sounds.
+
+    Raises:
+        WavegenError: a frame rate not above 0, or more than 2**22 frames.
+    """
+    if not frame_rate > 0:
+        raise WavegenError(f"expected more than 0 frames a second, got {frame_rate}")
+    onset = np.rint(notes.onset * frame_rate)
+    # a millionth of a frame: ends are sums of floats, and one that is meant to lie on a frame may lie above it
+    end = np.maximum(np.ceil((notes.onset + notes.duration) * frame_rate - 1e-6), onset + 1)
+    frames = int(end.max(initial=0)) if frames is None else frames
+    return _paint(notes, onset.astype(np.int64), end.astype(np.int64), frames)
+
+
+def from_piano_roll(roll: Float[np.ndarray, "F 128"], frame_rate: float) -> Notes:
+    """The notes of a piano roll: runs of one velocity in one column.
+
+    `piano_roll` of them is `roll` again. A note that is repeated at once with the same velocity is one long note.
+
+    Args:
+        roll: velocities, 0 to 1; 0 is silence.
+        frame_rate: frames a second, above 0.
+
+    Raises:
+        WavegenError: a velocity outside 0 to 1.
+    """
+    wrong = ~((roll >= 0) & (roll <= 1))
+    if wrong.any():
+        frame, pitch = np.argwhere(wrong)[0]
+        raise WavegenError(
+            f"expected velocities from 0 to 1, got {roll[frame, pitch]} at frame {frame}, pitch {pitch}: clip the roll"
+        )
+    silence = np.zeros((1, PITCHES))
+    changed = np.diff(np.concatenate([silence, roll, silence]), axis=0) != 0
+    # column by column the changes are onset or silence, in turn or onset after onset
+    pitch, frame = np.nonzero(changed.T)
+    velocity = np.concatenate([roll, silence])[frame, pitch]
+    begins = velocity > 0
+    following = np.append(frame[1:], 0)
+    onset = frame[begins] / frame_rate
+    return Notes(
+        pitch[begins], onset, following[begins] / frame_rate - onset, velocity[begins].astype(np.float64)
+    )
+
+
+def roll_features(notes: Notes, sample_rate: int, hop: int, length: int) -> Float32[np.ndarray, "F 256"]:
+    """The condition of a model that plays chords: what begins in every frame, and what sounds at its first sample.
+
+    Frame f covers samples [f * hop, (f + 1) * hop). Onsets are rounded to frames: render the notes that
+    `Notes.quantize` returns, and audio and features agree to the sample.
+
+    Args:
+        notes: in seconds.
+        sample_rate: Hz.
+        hop: samples a frame.
+        length: samples of the audio; there are ceil(length / hop) frames.
+
+    Returns:
+        A row a frame. Column p is the velocity of a note of pitch p that begins there, column 128 + p of one that
+        sounds there; 0 is none.
+
+    Raises:
+        WavegenError: more than 2**22 frames.
+    """
+    notes = notes.quantize(sample_rate, hop)
+    onset = np.rint(notes.onset * sample_rate / hop).astype(np.int64)
+    end = -(-np.rint((notes.onset + notes.duration) * sample_rate).astype(np.int64) // hop)
+    frames = -(-length // hop)
+    begins, sounds = (_paint(notes, onset, stop, frames) for stop in (onset + 1, np.maximum(end, onset + 1)))
+    return np.concatenate([begins, sounds], axis=1)
+
+
+def _paint(
+    notes: Notes, start: Int[np.ndarray, " notes"], stop: Int[np.ndarray, " notes"], frames: int
+) -> Float32[np.ndarray, "F 128"]:
+    if frames > LARGEST:
+        raise WavegenError(
+            f"expected at most {LARGEST} frames, got {frames}: cut the piece or lower the frame rate"
+        )
+    roll = np.zeros((frames, PITCHES), np.float32)
+    for pitch, first, last, velocity in zip(notes.pitch, start, stop, notes.velocity, strict=True):
+        roll[first:last, pitch] = velocity
+    return roll
