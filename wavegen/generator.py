@@ -347,5 +347,5 @@ def build(trained: Trained, precision: Precision = "float32") -> Generator:
     params = jax.tree.map(lambda x: x.astype(precision), fitting(trained.params, fresh))
     labels = {field: tuple(values) for field, values in trained.labels.items()}
     tokens, condition = trained.codecs
-    assert tokens is not None
+    assert isinstance(tokens, AudioCodec)
     return Generator(trained.config, labels, graph, params, tokens, condition)

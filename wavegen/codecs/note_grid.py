@@ -9,19 +9,24 @@ JSB chorales in sixteenths are of that kind (Huang et al. 2017, "Counterpoint by
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, Integer
+from jaxtyping import Array, Int, Integer
 
+from wavegen.codecs.note_codec import NoteCodec
 from wavegen.errors import WavegenError
 from wavegen.notes.events import Notes, Track
+from wavegen.types import Tokens
 
 VELOCITY = 80  # of decoded notes
 
 
+@partial(jax.tree_util.register_static)
 @dataclass(frozen=True)
-class NoteGrid:
+class NoteGrid(NoteCodec):
     """A token for every voice and step.
 
     Laws, tested: `decode(encode(notes)) == notes` for notes that `decode` could have written, and
@@ -34,6 +39,7 @@ class NoteGrid:
         high: the highest.
         ties: whether there is a token to hold a note, so that repeated notes survive.
         steps_per_quarter: steps of a quarter note; 4 are sixteenths.
+        bar: steps of a bar.
 
     Raises:
         WavegenError: no voices, no steps, or pitches outside 0 to 127.
@@ -48,14 +54,15 @@ class NoteGrid:
     high: int = 81
     ties: bool = False
     steps_per_quarter: int = 4
-    start_token: ClassVar[int] = 0
+    bar: int = 16
 
     def __post_init__(self) -> None:
         if not 0 <= self.low <= self.high <= 127:
             raise WavegenError(f"expected 0 <= low <= high <= 127, got low {self.low}, high {self.high}")
-        if self.voices < 1 or self.steps_per_quarter < 1:
+        if min(self.voices, self.steps_per_quarter, self.bar) < 1:
             raise WavegenError(
-                f"expected at least 1 voice and step, got {self.voices} voices, {self.steps_per_quarter} steps"
+                f"expected at least 1 voice and step, got {self.voices} voices, {self.steps_per_quarter} steps a "
+                f"quarter note, {self.bar} a bar"
             )
 
     @property
@@ -67,6 +74,16 @@ class NoteGrid:
     def codebooks(self) -> int:
         """Tokens of a step: the voices."""
         return self.voices
+
+    @property
+    def start_token(self) -> int:
+        """Silence."""
+        return 0
+
+    @property
+    def period(self) -> int:
+        """The steps of a bar."""
+        return self.bar
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -145,6 +162,14 @@ class NoteGrid:
             tuple(Track(f"voice {number + 1}") for number in range(self.voices)),
             self.steps_per_quarter,
         )
+
+    def transposed(self, tokens: Tokens, semitones: Int[Array, "B"]) -> Tokens:
+        """See `NoteCodec`."""
+        pitched = (tokens > 0) & (tokens <= self.high - self.low + 1)
+        lowest = jnp.min(jnp.where(pitched, tokens, self.vocab_size), axis=(1, 2))
+        highest = jnp.max(jnp.where(pitched, tokens, 0), axis=(1, 2))
+        fits = (lowest + semitones >= 1) & (highest + semitones <= self.high - self.low + 1)
+        return jnp.where(pitched, tokens + jnp.where(fits, semitones, 0)[:, None, None], tokens)
 
     def from_pitches(self, pitches: Integer[np.ndarray, "N K"]) -> Int[np.ndarray, "N K"]:
         """Tokens of a grid of MIDI numbers, in which -1 is silence.

@@ -12,14 +12,18 @@ no token for the end: a piece is as long as it is.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, Integer
+from jaxtyping import Array, Int, Integer
 
+from wavegen.codecs.note_codec import NoteCodec
 from wavegen.codecs.note_grid import check_tokens
 from wavegen.errors import WavegenError
 from wavegen.notes.events import Notes, Track
+from wavegen.types import Tokens
 
 FIELDS = ("shift", "pitch", "duration", "velocity", "instrument")
 FAMILIES = (
@@ -28,8 +32,9 @@ FAMILIES = (
 )  # fmt: skip
 
 
+@partial(jax.tree_util.register_static)
 @dataclass(frozen=True)
-class NoteEvents:
+class NoteEvents(NoteCodec):
     """A frame of five tokens for every note.
 
     Frames are in canonical order: by onset, then instrument, pitch, duration and velocity. Laws, tested:
@@ -57,8 +62,6 @@ class NoteEvents:
     max_duration: int = 96
     velocities: int = 16
     programs_per_group: int = 8
-    codebooks: ClassVar[int] = len(FIELDS)
-    start_token: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         for name, highest in (
@@ -86,9 +89,19 @@ class NoteEvents:
         )
 
     @property
-    def vocab_size(self) -> int:
-        """The size of the largest field."""
-        return max(self.sizes)
+    def codebooks(self) -> int:
+        """The fields."""
+        return len(FIELDS)
+
+    @property
+    def start_token(self) -> int:
+        """See `Codec`; of every field."""
+        return 0
+
+    @property
+    def period(self) -> int:
+        """All frames are alike."""
+        return 1
 
     def encode(self, notes: Notes) -> Int[np.ndarray, "N 5"]:
         """Write notes as tokens; onsets and ends are rounded to steps, no note under a step.
@@ -126,6 +139,15 @@ class NoteEvents:
             tuple(self._track(int(number)) for number in used),
             self.steps_per_quarter,
         )
+
+    def transposed(self, tokens: Tokens, semitones: Int[Array, "B"]) -> Tokens:
+        """See `NoteCodec`; drums stay."""
+        pitch = tokens[:, :, 1]
+        # Frames of zeros fill up short clips.
+        stays = (tokens[:, :, 4] == self.sizes[4] - 1) | jnp.all(tokens == 0, axis=2)
+        moved = jnp.where(stays, pitch, pitch + semitones[:, None])
+        fits = jnp.all((moved >= 0) & (moved <= 127), axis=1, keepdims=True)
+        return tokens.at[:, :, 1].set(jnp.where(fits, moved, pitch))
 
     def _track(self, instrument: int) -> Track:
         if instrument == self.sizes[4] - 1:

@@ -57,7 +57,7 @@ class NoteGridConfig(Section):
     kind: Literal["note_grid"] = "note_grid"
     voices: int = Field(4, ge=1, le=64)
     low: int = Field(36, ge=0, le=127, description="lowest pitch, a MIDI number")
-    high: int = Field(84, ge=0, le=127, description="highest pitch")
+    high: int = Field(81, ge=0, le=127, description="highest pitch")
     steps_per_quarter: int = Field(4, ge=1, le=96, description="frames of a quarter note")
     ties: bool = Field(
         False, description="a token that holds the note before, so that repeated notes survive"
@@ -78,6 +78,12 @@ class NoteEventsConfig(Section):
     kind: Literal["note_events"] = "note_events"
     steps_per_quarter: int = Field(
         12, ge=1, le=96, description="of the grid that onsets and durations lie on"
+    )
+    max_shift: int = Field(96, ge=1, le=4096, description="longest wait between onsets, in steps")
+    max_duration: int = Field(96, ge=1, le=4096, description="longest note, in steps")
+    velocities: int = Field(16, ge=1, le=127, description="bins of loudness")
+    programs_per_group: int = Field(
+        8, ge=1, le=128, description="8: families of General MIDI; 1: every program"
     )
     interleave: bool = Field(True, description="fields one after the other, for models of one token a frame")
 
