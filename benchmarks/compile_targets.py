@@ -207,7 +207,7 @@ def tpu_rows(dump: Path) -> Iterator[Row]:
 def compile_mosaic_gpu(net: Net, batch: int, device: Any) -> tuple[float, int]:
     """Compile the Hopper kernel; return the processor seconds it took, and its slots for weights."""
     args, given = arguments(net, batch, jnp.bfloat16, device)
-    mosaic_gpu.check_network(args[0], net.shape, batch, given)
+    mosaic_gpu.check_network(args[0], net.shape, given)
     slots = mosaic_gpu.choose_slots(sizes_of(args[0], net.shape))
     taken = {name: given[name] for name in ("key", "forced", "temperature", "row_offset", "return_logits")}
     lowered = partial(mosaic_gpu.run.lower, *args, **taken, slots=slots, interpret=False)

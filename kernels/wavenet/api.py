@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..dispatch import dispatch
-from . import cpu, mosaic_gpu, pallas_tpu, reference, xla
+from . import cpu, mosaic_gpu, mosaic_gpu_cluster, pallas_tpu, reference, xla
 from .checks import check_condition, check_inputs, check_sampling, check_state, check_weights, is_number
 from .draw import key_words
 from .shapes import WaveNetShape, Weights
@@ -21,6 +21,7 @@ IMPLEMENTATIONS: dict[str, Callable[..., Generated]] = {
     "xla": xla.generate,
     "pallas_tpu": pallas_tpu.generate,
     "mosaic_gpu": mosaic_gpu.generate,
+    "mosaic_gpu_cluster": mosaic_gpu_cluster.generate,
     "reference": reference.generate,
 }
 """Best first; but kernels that have not run on their hardware yet stand behind XLA, and run when they are named."""

@@ -1,6 +1,7 @@
 """The sampler for Hopper GPUs, for throughput: each block of threads runs the loop over time for 64 streams.
 
-One stream is no faster than 64, so this is for large batches: 132 multiprocessors carry 132 tiles at once.
+One stream is no faster than 64, so this is for large batches: 132 multiprocessors carry 132 tiles at once. For few
+streams there is `mosaic_gpu_cluster`.
 
 It has met the compiler for the H100 (benchmarks/compile_targets.py) and, in Pallas' interpreter, the reference. It
 has never run on a GPU. The interpreter knows neither the layout of values in registers nor what of the tensor
@@ -47,8 +48,8 @@ def choose_slots(sizes: Sizes) -> int:
     return min(slots, MOST_SLOTS)
 
 
-def check_network(weights: Weights, shape: WaveNetShape, batch: int, given: dict[str, Any]) -> None:
-    """Check that the kernel can do what is asked.
+def check_network(weights: Weights, shape: WaveNetShape, given: dict[str, Any]) -> None:
+    """Check that a Hopper kernel, this one or the cluster's, can do what is asked.
 
     Raises:
         NotImplementedError: the first thing that it cannot do.
@@ -63,8 +64,20 @@ def check_network(weights: Weights, shape: WaveNetShape, batch: int, given: dict
     for name in ("inputs", "condition", "top_k", "top_p"):
         if given[name] is not None:
             raise NotImplementedError(f"takes no {name}")
-    if batch % BLOCK:
-        raise NotImplementedError(f"takes whole tiles of {BLOCK} streams, not {batch}")
+
+
+def check_device() -> None:
+    """Check that there is a Hopper GPU.
+
+    Raises:
+        NotImplementedError: there is none.
+    """
+    backend = jax.default_backend()
+    if backend != "gpu":
+        raise NotImplementedError(f"runs on Hopper GPUs only, the default backend is {backend}")
+    capability = jax.local_devices()[0].compute_capability
+    if capability != "9.0":
+        raise NotImplementedError(f"runs on Hopper GPUs (9.0) only, this one is of {capability}")
 
 
 def generate(
@@ -111,14 +124,11 @@ def generate(
     """
     batch = state["history"].shape[0]
     options = {"inputs": inputs, "condition": condition, "top_k": top_k, "top_p": top_p}
-    check_network(weights, shape, batch, options)
+    check_network(weights, shape, options)
+    if batch % BLOCK:
+        raise NotImplementedError(f"takes whole tiles of {BLOCK} streams, not {batch}")
     if not interpret:
-        backend = jax.default_backend()
-        if backend != "gpu":
-            raise NotImplementedError(f"runs on Hopper GPUs only, the default backend is {backend}")
-        capability = jax.local_devices()[0].compute_capability
-        if capability != "9.0":
-            raise NotImplementedError(f"runs on Hopper GPUs (9.0) only, this one is of {capability}")
+        check_device()
     slots = choose_slots(sizes_of(weights, shape))
     given = {"key": key, "forced": forced, "temperature": temperature, "row_offset": row_offset}
     layout = {"return_logits": return_logits, "slots": slots, "interpret": interpret}
