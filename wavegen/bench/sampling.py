@@ -1,11 +1,8 @@
 """Times implementations of `wavenet_generate` in turn, so that a busy moment of the machine hits all of them."""
 
-import json
 import os
-import platform
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wavegen.bench.machine import has_native_library, has_peaks, time_in_turns
 from wavegen.bench.torch_loop import torch_sampler
 from wavegen.errors import WavegenError
 from wavegen.kernels import native, wavenet_generate, wavenet_init_state
@@ -161,28 +159,22 @@ def measure(
             samplers[name, precision] = partial(_tokens, net, cast[precision], batch, steps, name)
     if against_torch:
         samplers["torch", "float32"] = torch_sampler(net, weights, batch, steps, KEY, threads)
-    seconds: dict[tuple[str, str], list[float]] = {}
+    able = {}
     for (name, precision), sample in samplers.items():
         report(f"compiling {name} {precision}")
         try:
             sample()
-            seconds[name, precision] = []
+            able[name, precision] = sample
         except NotImplementedError as reason:
             refused(f"{name} {precision}, batch {batch}: {reason}")
-    for turn in range(rounds):
-        report(f"batch {batch}: round {turn + 1} of {rounds}")
-        for key, times in seconds.items():
-            start = time.perf_counter()
-            samplers[key]()
-            times.append(time.perf_counter() - start)
+    seconds = time_in_turns(able, rounds, lambda text: report(f"batch {batch}: {text}"))
     size = sum(weights[name].size for name in _PRODUCTS)
-    has_peaks = jax.default_backend() == "cpu" and has_native_library()
     rows = []
     for (name, precision), times in seconds.items():
         rate = steps / float(np.median(times))
         bytes_read = size * jnp.dtype(precision).itemsize
         arithmetic = bandwidth = None
-        if has_peaks:
+        if has_peaks():
             operations, read = native.peaks(bytes_read)
             used = min(threads, batch) if name == "cpu" else threads
             arithmetic, bandwidth = 2 * size * rate * batch / (operations * used), bytes_read * rate / read
@@ -203,33 +195,6 @@ def measure(
             )
         )
     return rows
-
-
-def has_native_library() -> bool:
-    """Return whether the CPU sampler, and the measurement of its peaks, can run."""
-    try:
-        native.load()
-    except NotImplementedError:
-        return False
-    return True
-
-
-def machine() -> dict[str, Any]:
-    """Return what a figure depends on."""
-    model = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-        model = names[0] if names else model
-    return {
-        "processor": model,
-        "processors": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),
-        "device": jax.devices()[0].device_kind,
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "native": native.status(),
-    }
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -260,8 +225,3 @@ def table(rows: Sequence[Row]) -> str:
             f"{shares[0]:>9}{shares[1]:>12}{error:>10}{row.per_stream / last.per_stream:>8.2f}"
         )
     return "\n".join(lines)
-
-
-def to_json(net: str, rows: Sequence[Row]) -> str:
-    """Return the machine and the rows as JSON."""
-    return json.dumps({"net": net, "machine": machine(), "rows": [asdict(row) for row in rows]}, indent=2)

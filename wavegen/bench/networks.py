@@ -1,0 +1,111 @@
+"""Codecs and masked models to time: shapes by name with random weights, and trained runs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from wavegen.codecs import Codecs
+from wavegen.config import resolve
+from wavegen.errors import WavegenError
+from wavegen.loading import load
+from wavegen.masked_generator import MaskedGenerator
+from wavegen.models.base import parameters
+from wavegen.models.make import make_model
+from wavegen.reconstructor import Reconstructor
+from wavegen.training.restore import Trained
+
+CODECS: dict[str, dict[str, Any]] = {
+    "wave_vq-8k": {
+        "data": {"sample_rate": 8000, "crop": 2400, "batch_size": 4},
+        "model": {
+            "kind": "wave_vq",
+            "width": 12,
+            "decoder_width": 192,
+            "quantizer": {"kind": "residual", "codebook_size": 512},
+        },
+    },
+    "wave_vq-16k": {
+        "data": {"sample_rate": 16000, "crop": 6400, "batch_size": 4},
+        "model": {"kind": "wave_vq"},
+    },
+    "wave_vq-44k": {
+        "data": {"sample_rate": 44100, "crop": 16384, "batch_size": 1},
+        "model": {
+            "kind": "wave_vq",
+            "width": 64,
+            "decoder_width": 1536,
+            "quantizer": {"kind": "residual", "codebooks": 9},
+        },
+    },
+}
+"""Experiments by the shape of their codec: that of configs/fsdd-codec.yaml, the default one, and DAC's at 44.1 kHz."""
+
+MODELS: dict[str, dict[str, Any]] = {
+    "bert-small": {"model": {"kind": "bert"}, "data": {"batch_size": 4}},
+    "bert-base": {
+        "model": {"kind": "bert", "width": 768, "layers": 12, "heads": 12},
+        "data": {"batch_size": 1},
+    },
+}
+"""Masked models by their shape: the default one, and that of BERT-base. They see ten seconds at once."""
+_WINDOW = 10
+
+
+def open_codec(name: str) -> Reconstructor:
+    """A codec of `CODECS`, untrained, or a run's.
+
+    Raises:
+        WavegenError: there is neither; or the run is of something else.
+    """
+    if name in CODECS:
+        config = resolve(CODECS[name])
+        fresh = parameters(make_model(config, Codecs(None), {}))[1]
+        return Reconstructor.open(Trained(config, {}, jax.tree.map(np.asarray, fresh), Codecs(None)))
+    model = _open_run(name, CODECS)
+    if not isinstance(model, Reconstructor):
+        raise WavegenError(
+            f"expected the run of a codec, {name} is one of {_kind(model)}; try --model {name}"
+        )
+    return model
+
+
+def open_model(name: str, codec: Reconstructor | None) -> MaskedGenerator:
+    """A masked model of `MODELS`, untrained, or a run's.
+
+    Args:
+        name: of it.
+        codec: whose tokens a model of `MODELS` reads; a run has its own.
+
+    Raises:
+        WavegenError: there is neither; the run is of something else; a codec is missing, or one too many.
+    """
+    if name not in MODELS:
+        model = _open_run(name, MODELS)
+        if not isinstance(model, MaskedGenerator):
+            raise WavegenError(f"expected the run of a masked model, {name} is one of {_kind(model)}")
+        if codec is not None:
+            raise WavegenError("a run has a codec of its own; leave --codec out")
+        return model
+    if codec is None:
+        raise WavegenError(f"{name} reads the tokens of a codec; say whose, for example --codec wave_vq-16k")
+    data = {"sample_rate": codec.sample_rate, "crop": _WINDOW * codec.sample_rate}
+    sections = MODELS[name]
+    # The codec is here already: its path is not opened.
+    config = resolve({**sections, "data": sections["data"] | data, "codec": {"run": "codec"}})
+    graph, params = parameters(make_model(config, Codecs(codec.codec), {}))
+    return MaskedGenerator(config, {}, graph, params, codec.codec)
+
+
+def _open_run(name: str, known: Mapping[str, Any]) -> Any:
+    if not Path(name).exists():
+        raise WavegenError(
+            f"there is no network and no run '{name}'; choose from {', '.join(known)}, or a run"
+        )
+    return load(name)
+
+
+def _kind(model: Any) -> str:
+    return f"model.kind={model.config.model.kind}"
