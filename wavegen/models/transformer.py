@@ -70,12 +70,19 @@ class Attention(nnx.Module):
         self.output = normal(random, heads, head, width, scale=scale * width**-0.5)
 
     def queries_keys_values(
-        self, x: Float[Array, "B N width"], positions: Int[Array, "N"]
+        self, x: Float[Array, "B N width"], positions: Int[Array, "N"] | None
     ) -> tuple[Float[Array, "B N heads D"], Float[Array, "B N heads D"], Float[Array, "B N heads D"]]:
-        """What each frame asks, answers to, and says; a decoder remembers the last two."""
+        """What each frame asks, answers to, and says; a decoder remembers the last two. None turns nothing."""
         projected = jnp.einsum("bnw,wchd->bnchd", x, self.project[...])
         queries, keys, values = projected[:, :, 0], projected[:, :, 1], projected[:, :, 2]
-        return rotate(self.query_norm(queries), positions), rotate(self.key_norm(keys), positions), values
+        queries, keys = self.query_norm(queries), self.key_norm(keys)
+        if positions is not None:
+            queries, keys = rotate(queries, positions), rotate(keys, positions)
+        return queries, keys, values
+
+    def mix(self, read: Float[Array, "B N heads D"]) -> Float[Array, "B N width"]:
+        """What the heads have read, as one frame again."""
+        return jnp.einsum("bnhd,hdw->bnw", read, self.output[...])
 
     def __call__(
         self,
@@ -85,8 +92,7 @@ class Attention(nnx.Module):
     ) -> Float[Array, "B N width"]:
         """Every frame reads all frames where the mask (rows, heads, queries, keys) is true; None is everywhere."""
         queries, keys, values = self.queries_keys_values(x, positions)
-        read = jax.nn.dot_product_attention(queries, keys, values, mask=mask)
-        return jnp.einsum("bnhd,hdw->bnw", read, self.output[...])
+        return self.mix(jax.nn.dot_product_attention(queries, keys, values, mask=mask))
 
 
 class SwiGLU(nnx.Module):

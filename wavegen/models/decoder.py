@@ -1,0 +1,215 @@
+"""A causal transformer over tokens, in segments with a memory: see ``wavegen.models.memory``."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from wavegen.errors import WavegenError
+from wavegen.models.base import State
+from wavegen.models.delay import delay, undelay
+from wavegen.models.memory import MemoryAttention, Reach
+from wavegen.models.stepwise import SteppedModel
+from wavegen.models.transformer import RMSNorm, SwiGLU, drop
+from wavegen.models.vocabulary import Vocabulary
+from wavegen.types import Features, Labels, Logits, Tokens
+
+
+class Decoder(SteppedModel):
+    """An embedding, blocks of attention and gated layers, and a head for each codebook.
+
+    Args:
+        vocab_size: of the codec.
+        codebooks: of the codec; more than one are delayed, see ``wavegen.models.stepwise``.
+        width: of the frames inside; a multiple of twice the heads.
+        layers: blocks.
+        heads: of attention.
+        hidden: units of the gated layers; None is 8/3 of the width, rounded up to a multiple of 64.
+        reach: segment, memory and compressed memory of each layer.
+        dropout: share of what each layer adds that is dropped in training.
+        tied: see ``Vocabulary``.
+        period: see ``Vocabulary``.
+        start_token: of the codec.
+        label_sizes: values of each label field; empty for a model without labels.
+        random: draws the initial weights.
+
+    Raises:
+        WavegenError: the heads do not divide the width into even parts, or the parts of the reach do not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        codebooks: int = 1,
+        width: int = 384,
+        layers: int = 6,
+        heads: int = 6,
+        hidden: int | None = None,
+        reach: Reach,
+        dropout: float = 0.0,
+        tied: bool = False,
+        period: int = 0,
+        start_token: int = 0,
+        label_sizes: tuple[int, ...] = (),
+        random: np.random.Generator,
+    ) -> None:
+        if width % (2 * heads):
+            raise WavegenError(
+                f"expected a width that is a multiple of twice the heads, got width {width} and {heads} heads; "
+                f"try width {-(-width // (2 * heads)) * 2 * heads}"
+            )
+        reach.check()
+        self.width, self.dropout, self.reach, self.start_token = width, dropout, reach, start_token
+        self.hidden = -(-8 * width // 3 // 64) * 64 if hidden is None else hidden
+        self.vocabulary = Vocabulary(
+            vocab_size, codebooks, width, period=period, tied=tied, label_sizes=label_sizes, random=random
+        )
+        scale = (2 * layers) ** -0.5
+        self.blocks = nnx.List(
+            [
+                DecoderBlock(width, heads, self.hidden, reach, scale=scale, random=random)
+                for _ in range(layers)
+            ]
+        )
+        self.norm = RMSNorm(width)
+
+    @property
+    def receptive_field(self) -> int:
+        """Frames that the last one of a segment depends on; see ``Reach.through``."""
+        return self.reach.through(len(self.blocks)) + self.vocabulary.codebooks - 1
+
+    def flops_per_frame(self, frames: int) -> int:
+        """Multiply-adds of the matrices and of attention, times two; see ``TokenModel``."""
+        keys = frames if frames <= self.reach.segment else self.reach.segment + self.reach.entries
+        block = 4 * self.width**2 + 3 * self.width * self.hidden + 2 * keys * self.width
+        if self.reach.compressed and frames > self.reach.segment:
+            block += self.width**2 + 3 * self.width**2 // self.reach.rate
+        return 2 * (len(self.blocks) * block + self.vocabulary.codebooks * self.width * self.vocabulary.size)
+
+    def begin(self, batch: int, labels: Labels | None, features: Features | None) -> State:
+        """See ``SteppedModel``.
+
+        Raises:
+            WavegenError: labels missing or not taken; features given.
+        """
+        if features is not None:
+            raise WavegenError("this model takes no features; leave them out")
+        return {
+            "condition": self.vocabulary.condition(labels),
+            "blocks": [block.attention.begin(batch) for block in self.blocks],
+        }
+
+    def forward(self, rows: Tokens, memory: State, dropout_key: Array | None) -> Logits:
+        """See ``SteppedModel``."""
+        return self._forward(rows, memory, dropout_key)[0]
+
+    def with_reconstruction(
+        self, tokens: Tokens, labels: Labels | None = None, *, dropout_key: Array | None = None
+    ) -> tuple[Logits, Float[Array, ""]]:
+        """What the model returns for these tokens, and what its compression is to minimise.
+
+        Args:
+            tokens: see ``TokenModel``.
+            labels: see ``TokenModel``.
+            dropout_key: see ``TokenModel``.
+
+        Returns:
+            The logits; and the sum over layers of ``MemoryAttention.reconstruction``, from which only compressions
+            learn, as they do from nothing else.
+        """
+        memory = self.begin(tokens.shape[0], labels, None)
+        logits, lost = self._forward(delay(tokens, self.vocabulary.size), memory, dropout_key)
+        return undelay(logits), sum(lost, jnp.zeros(()))
+
+    def _forward(
+        self, rows: Tokens, memory: State, dropout_key: Array | None
+    ) -> tuple[Logits, list[Float[Array, ""]]]:
+        x = self.vocabulary.embed(rows, 0, memory["condition"])
+        length = x.shape[1]
+        if length > self.reach.segment:
+            x = jnp.pad(x, ((0, 0), (0, -length % self.reach.segment), (0, 0)))
+        lost = []
+        for i, block in enumerate(self.blocks):
+            key = None if dropout_key is None else jax.random.fold_in(dropout_key, i)
+            if self.reach.compressed:
+                lost.append(block.attention.reconstruction(block.attention_norm(x)))
+            x = block(x, dropout=self.dropout, dropout_key=key)
+        return self.vocabulary.logits(self.norm(x[:, :length])), lost
+
+    def go_on(self, rows: Tokens, state: State) -> tuple[Logits, State]:
+        """See ``SteppedModel``; at most a segment at once."""
+        size = min(rows.shape[1], self.reach.segment)
+        whole = rows.shape[1] // size * size
+
+        def listen(carry: tuple[list[State], Array], rows: Array) -> tuple[tuple[list[State], Array], Array]:
+            memories, position = carry
+            logits, memories = self._go_on(rows, memories, position, state["condition"])
+            return (memories, position + size), logits
+
+        pieces = rows[:, :whole].reshape(len(rows), -1, size, rows.shape[2]).swapaxes(0, 1)
+        (memories, position), logits = lax.scan(listen, (state["blocks"], state["position"]), pieces)
+        logits = logits.swapaxes(0, 1).reshape(len(rows), whole, *logits.shape[3:])
+        if whole < rows.shape[1]:
+            rest, memories = self._go_on(rows[:, whole:], memories, position, state["condition"])
+            logits = jnp.concatenate([logits, rest], axis=1)
+        return logits, {**state, "blocks": memories}
+
+    def _go_on(
+        self,
+        rows: Tokens,
+        memories: list[State],
+        position: Int[Array, ""],
+        condition: Float[Array, "B 1 width"] | None,
+    ) -> tuple[Logits, list[State]]:
+        x = self.vocabulary.embed(rows, position, condition)
+        after = []
+        for block, memory in zip(self.blocks, memories, strict=True):
+            x, memory = block.go_on(x, memory, position)
+            after.append(memory)
+        return self.vocabulary.logits(self.norm(x)), after
+
+
+class DecoderBlock(nnx.Module):
+    """Attention with a memory and a gated layer, each added to what it read in normalised form.
+
+    Args:
+        width: of the frames; see ``Attention``.
+        heads: of attention.
+        hidden: units of the gated layer.
+        reach: of attention.
+        scale: see ``Block``.
+        random: draws the initial weights.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        reach: Reach,
+        *,
+        scale: float,
+        random: np.random.Generator,
+    ) -> None:
+        self.attention_norm, self.gated_norm = RMSNorm(width), RMSNorm(width)
+        self.attention = MemoryAttention(width, heads, reach, scale=scale, random=random)
+        self.gated = SwiGLU(width, hidden, scale=scale, random=random)
+
+    def __call__(
+        self, x: Float[Array, "B N width"], *, dropout: float, dropout_key: Array | None
+    ) -> Float[Array, "B N width"]:
+        """Whole sequences; ``dropout`` is the share dropped where a key is given."""
+        first, second = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        x = x + drop(self.attention(self.attention_norm(x)), dropout, first)
+        return x + drop(self.gated(self.gated_norm(x)), dropout, second)
+
+    def go_on(
+        self, x: Float[Array, "B N width"], memory: State, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "B N width"], State]:
+        """The next frames; see ``MemoryAttention``."""
+        read, memory = self.attention.go_on(self.attention_norm(x), memory, position)
+        x = x + read
+        return x + self.gated(self.gated_norm(x)), memory

@@ -1,0 +1,256 @@
+"""Causal attention in segments, with a memory of the segments before, the older part of it compressed.
+
+Dai et al. 2019 (Transformer-XL, arXiv:1901.02860); Rae et al. 2020 (Compressive Transformer, arXiv:1911.05507).
+
+With segments of S frames, a memory of M and C compressed entries of c frames each, frame n of segment s = n // S reads
+
+    the frames [s S - M, n], and the entries of the C groups of c frames before s S - M.
+
+Groups are [g c, (g + 1) c): as c divides S and M, no frame is read both ways, and a whole segment reads one memory. The
+cut into segments is the model's own, and one frame after the other gives what a whole sequence gives. From what is read
+of earlier segments nothing learns but the weights that read it.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from wavegen.errors import WavegenError
+from wavegen.models.base import State
+from wavegen.models.transformer import Attention
+
+
+class Reach(NamedTuple):
+    """How far one layer reads; see the module.
+
+    Attributes:
+        segment: frames, S.
+        memory: frames before the segment, M.
+        compressed: entries before those, C.
+        rate: frames of an entry, c.
+    """
+
+    segment: int
+    memory: int = 0
+    compressed: int = 0
+    rate: int = 4
+
+    def check(self) -> None:
+        """Refuses what does not fit.
+
+        Raises:
+            WavegenError: compressed entries that do not end where segments and memory do.
+        """
+        if self.compressed and (self.segment % self.rate or self.memory % self.rate):
+            raise WavegenError(
+                f"expected segment and memory to be multiples of rate {self.rate}, got {self.segment} and {self.memory}"
+            )
+
+    @property
+    def frames(self) -> int:
+        """That are read before the segment."""
+        return self.memory + self.compressed * self.rate
+
+    @property
+    def entries(self) -> int:
+        """Keys that are read before the segment."""
+        return self.memory + self.compressed
+
+    def through(self, layers: int) -> int:
+        """Frames, the newest included, that the last frame of a segment depends on through so many layers."""
+        segments = (layers - 1) * -(-self.frames // self.segment) + 1
+        return segments * self.segment + self.frames
+
+
+class MemoryAttention(nnx.Module):
+    """Attention as the module says.
+
+    Args:
+        width: of the frames.
+        heads: see ``Attention``.
+        reach: how far it reads.
+        scale: see ``Attention``.
+        random: draws the initial weights.
+    """
+
+    def __init__(
+        self, width: int, heads: int, reach: Reach, *, scale: float, random: np.random.Generator
+    ) -> None:
+        self.reach = reach
+        self.attention = Attention(width, heads, scale=scale, random=random)
+        if reach.compressed:
+            # At first an entry is the mean of its frames, which the keys and values can read as they are.
+            mean = np.tile(np.eye(width, dtype=np.float32) / reach.rate, (reach.rate, 1, 1))
+            self.compress = nnx.Param(jnp.asarray(mean))
+
+    def __call__(self, x: Float[Array, "B N width"]) -> Float[Array, "B N width"]:
+        """Reads sequences from their beginning on; N is a multiple of the segment, or less than one."""
+        count = -(-x.shape[1] // self.reach.segment)
+        length = x.shape[1] // count
+        positions = jnp.arange(x.shape[1])
+        queries, keys, values = (
+            part.reshape(len(x), count, length, *part.shape[2:])
+            for part in self.attention.queries_keys_values(x, positions)
+        )
+        seen = [np.broadcast_to(np.tril(np.ones((length, length), bool)), (count, length, length))]
+        for past, places, window in self._past(lax.stop_gradient(x)):
+            _, more_keys, more_values = self.attention.queries_keys_values(past, places)
+            keys = jnp.concatenate([_windows(more_keys, count, *window), keys], axis=2)
+            values = jnp.concatenate([_windows(more_values, count, *window), values], axis=2)
+            there = _there(count, *window)[:, None]
+            seen.insert(0, np.broadcast_to(there, (count, length, window[1])))
+        mask = jnp.asarray(np.concatenate(seen, axis=2))[:, None, None]
+        read = jax.vmap(_attend, in_axes=(1, 1, 1, 0), out_axes=1)(queries, keys, values, mask)
+        return self.attention.mix(read.reshape(*x.shape[:2], *read.shape[3:]))
+
+    def _past(
+        self, x: Float[Array, "B N width"]
+    ) -> Iterator[tuple[Array, Int[Array, "places"], tuple[int, int, int]]]:
+        """What is read before a segment, the nearest first: frames, their positions, and the windows over them."""
+        s, m, c, rate = self.reach
+        if x.shape[1] <= s:
+            return
+        if m:
+            yield x, jnp.arange(x.shape[1]), (s, m, m)
+        if c:
+            entries = self._compress(x)
+            yield lax.stop_gradient(entries), self._places(0, entries.shape[1]), (s // rate, c, c + m // rate)
+
+    def _compress(self, x: Float[Array, "B N width"]) -> Float[Array, "B G width"]:
+        groups = x.reshape(x.shape[0], -1, self.reach.rate, x.shape[2])
+        return jnp.einsum("bgcw,cwv->bgv", groups, self.compress[...])
+
+    def _places(self, first: Int[Array, ""] | int, count: int) -> Int[Array, "G"]:
+        """The position of a group is that of its last frame."""
+        return (first + jnp.arange(count) + 1) * self.reach.rate - 1
+
+    def reconstruction(self, x: Float[Array, "B N width"]) -> Float[Array, ""]:
+        """How far what a segment reads of the compressed entries is from what it would read of their frames.
+
+        The mean square, over segments whose memory has just been compressed (Rae et al. 2020, algorithm 2), by content
+        alone, without positions. Only the compression learns from it.
+        """
+        s, m, _, rate = self.reach
+        first = 1 + -(-m // s)
+        count = x.shape[1] // s
+        if count <= first:
+            return jnp.zeros(())
+        graph, weights = nnx.split(self.attention)
+        frozen = nnx.merge(graph, lax.stop_gradient(weights))
+        x = lax.stop_gradient(x)
+        queries, keys, values = frozen.queries_keys_values(x, None)
+        _, entry_keys, entry_values = frozen.queries_keys_values(self._compress(x), None)
+        queries = _windows(queries, count, s, s, 0)[:, first:]
+
+        def read(keys: Array, values: Array, hop: int, back: int) -> Array:
+            parts = (_windows(part, count, hop, hop, back)[:, first:] for part in (keys, values))
+            return jax.vmap(_attend, in_axes=(1, 1, 1), out_axes=1)(queries, *parts).astype(jnp.float32)
+
+        exact = read(keys, values, s, m + s)
+        return jnp.mean((read(entry_keys, entry_values, s // rate, (m + s) // rate) - exact) ** 2)
+
+    def begin(self, batch: int) -> State:
+        """The memory before the first frame: rings of keys and values, and the newest frames, to be grouped."""
+        s, m, c, rate = self.reach
+        width, _, heads, head = self.attention.project.shape
+        dtype = self.attention.project.dtype
+        ring = jnp.zeros((batch, s + m, heads, head), dtype)
+        memory = {"keys": ring, "values": ring}
+        if c:
+            # A block of S frames may complete S / c groups before its first frame is done with the oldest.
+            entries = jnp.zeros((batch, c + (m + 2 * s) // rate, heads, head), dtype)
+            memory |= {"entry_keys": entries, "entry_values": entries}
+            memory["newest"] = jnp.zeros((batch, rate, width), dtype)
+        return memory
+
+    def go_on(
+        self, x: Float[Array, "B N width"], memory: State, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "B N width"], State]:
+        """Reads the next frames.
+
+        Args:
+            x: frames, at most as many as a segment has; they need not lie in one.
+            memory: from ``begin`` or ``go_on``.
+            position: of the first frame.
+        """
+        now = position + jnp.arange(x.shape[1])
+        nearest = now // self.reach.segment * self.reach.segment - self.reach.memory
+        queries, keys, values = self.attention.queries_keys_values(x, now)
+        size = memory["keys"].shape[1]
+        seen = _between(jnp.concatenate([_numbers(position, size), now]), nearest, now + 1)
+        after = {
+            **memory,
+            "keys": memory["keys"].at[:, now % size].set(keys),
+            "values": memory["values"].at[:, now % size].set(values),
+        }
+        keys = jnp.concatenate([memory["keys"], keys], axis=1)
+        values = jnp.concatenate([memory["values"], values], axis=1)
+        if self.reach.compressed:
+            after |= self._store(x, memory, position)
+            group, complete = nearest // self.reach.rate, (position + x.shape[1]) // self.reach.rate
+            numbers = _numbers(complete, after["entry_keys"].shape[1])
+            seen = jnp.concatenate([_between(numbers, group - self.reach.compressed, group), seen], axis=1)
+            keys = jnp.concatenate([after["entry_keys"], keys], axis=1)
+            values = jnp.concatenate([after["entry_values"], values], axis=1)
+        return self.attention.mix(_attend(queries, keys, values, seen[None, None])), after
+
+    def _store(self, x: Float[Array, "B N width"], memory: State, position: Int[Array, ""]) -> State:
+        """The rings of entries with the groups that end among these frames, and the newest frames."""
+        rate, frames = self.reach.rate, x.shape[1]
+        heard = jnp.concatenate([memory["newest"], x], axis=1)
+        count, first = (frames + rate - 1) // rate, position // rate
+
+        def store(rings: tuple[Array, Array]) -> tuple[Array, Array]:
+            # The last group may not be complete yet: it is stored again when it is, and not read before.
+            padded = jnp.pad(heard, ((0, 0), (0, count * rate - frames), (0, 0)))
+            groups = lax.dynamic_slice_in_dim(padded, rate - position % rate, count * rate, axis=1)
+            _, keys, values = self.attention.queries_keys_values(
+                self._compress(groups), self._places(first, count)
+            )
+            ring = (first + jnp.arange(count)) % rings[0].shape[1]
+            return rings[0].at[:, ring].set(keys), rings[1].at[:, ring].set(values)
+
+        rings = (memory["entry_keys"], memory["entry_values"])
+        keys, values = lax.cond((position + frames) // rate > first, store, lambda rings: rings, rings)
+        return {"entry_keys": keys, "entry_values": values, "newest": heard[:, -rate:]}
+
+
+def _attend(
+    queries: Float[Array, "B N heads D"],
+    keys: Float[Array, "B S heads D"],
+    values: Float[Array, "B S heads D"],
+    mask: Bool[Array, "1 1 N S"] | None = None,
+) -> Float[Array, "B N heads D"]:
+    return jax.nn.dot_product_attention(queries, keys, values, mask=mask)
+
+
+def _numbers(count: Int[Array, ""], size: int) -> Int[Array, "size"]:
+    """The number of what lies in each place of a ring after so many; negative where nothing does yet."""
+    newest = count - 1
+    return newest - (newest - jnp.arange(size)) % size
+
+
+def _between(numbers: Int[Array, "S"], first: Int[Array, "N"], last: Int[Array, "N"]) -> Bool[Array, "N S"]:
+    """Which numbers are of something, and lie in [first, last)."""
+    numbers = numbers[None]
+    return (numbers >= 0) & (numbers >= first[:, None]) & (numbers < last[:, None])
+
+
+def _windows(
+    x: Float[Array, "B N heads D"], count: int, hop: int, size: int, back: int
+) -> Float[Array, "B count size heads D"]:
+    """Window s holds the ``size`` frames from ``s hop - back`` on; zeros where there is none."""
+    padded = jnp.pad(x, ((0, 0), (back, 0), (0, 0), (0, 0)))
+    # Slices, not one gather: its derivative would be a scatter.
+    return jnp.stack([padded[:, s * hop : s * hop + size] for s in range(count)], axis=1)
+
+
+def _there(count: int, hop: int, size: int, back: int) -> Bool[np.ndarray, "count size"]:
+    """Which frames of ``_windows`` there are."""
+    return np.arange(count)[:, None] * hop + np.arange(size) >= back
