@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from wavegen.loading import load as load
     from wavegen.masked_generator import Drawing as Drawing
     from wavegen.masked_generator import MaskedGenerator as MaskedGenerator
+    from wavegen.note_generator import NoteDrawing as NoteDrawing
+    from wavegen.note_generator import NoteGenerator as NoteGenerator
     from wavegen.notes.score import Notes as Notes
     from wavegen.reconstructor import Reconstructor as Reconstructor
 
@@ -25,6 +27,8 @@ _PUBLIC = {
     "Drawing": "wavegen.masked_generator",
     "Generator": "wavegen.generator",
     "MaskedGenerator": "wavegen.masked_generator",
+    "NoteDrawing": "wavegen.note_generator",
+    "NoteGenerator": "wavegen.note_generator",
     "Notes": "wavegen.notes.score",
     "Reconstructor": "wavegen.reconstructor",
     "load": "wavegen.loading",

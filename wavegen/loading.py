@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+from flax import nnx
+from jaxtyping import PyTree
+
+from wavegen.codecs import AudioCodec, NoteCodec
 from wavegen.config.codec_models import CodecModelConfig
 from wavegen.config.models import BertConfig
 from wavegen.errors import WavegenError
@@ -9,8 +13,9 @@ from wavegen.generator import Generator, Precision, build
 from wavegen.masked_generator import MaskedGenerator
 from wavegen.models.base import parameters
 from wavegen.models.make import make_model
+from wavegen.note_generator import NoteGenerator
 from wavegen.reconstructor import Reconstructor
-from wavegen.training.restore import fitting, open_trained
+from wavegen.training.restore import Trained, fitting, open_trained
 
 SHIPPED = Path(__file__).parent / "assets" / "piano-wavenet.safetensors"
 """The instrument that comes with the package."""
@@ -32,7 +37,7 @@ def load_generator(path: str | Path | None = None, *, precision: Precision = "fl
 
 def load(
     path: str | Path | None = None, *, precision: Precision = "float32"
-) -> Generator | MaskedGenerator | Reconstructor:
+) -> Generator | MaskedGenerator | NoteGenerator | Reconstructor:
     """Loads a trained model.
 
     Args:
@@ -42,7 +47,8 @@ def load(
             depends on (``benchmarks/bfloat16.py`` measures what it costs in likelihood).
 
     Returns:
-        A ``Generator`` for a WaveNet, a ``MaskedGenerator`` for a masked model, a ``Reconstructor`` for a codec.
+        A ``Generator`` for a causal model of samples, a ``MaskedGenerator`` for a masked model, a ``Reconstructor`` for
+        a codec; a ``NoteGenerator`` for any model of notes.
 
     Raises:
         WavegenError: there is no such run or file, it is damaged, or of a newer version.
@@ -50,10 +56,17 @@ def load(
     trained = open_trained(SHIPPED if path is None else path)
     if isinstance(trained.config.model, CodecModelConfig):
         return Reconstructor.open(trained)
+    if isinstance(trained.codecs.tokens, NoteCodec):
+        graph, params, labels = _parts(trained)
+        return NoteGenerator(trained.config, labels, graph, params, trained.codecs.tokens)
     if isinstance(trained.config.model, BertConfig):
-        graph, fresh = parameters(make_model(trained.config, trained.codecs, trained.labels))
-        labels = {field: tuple(values) for field, values in trained.labels.items()}
-        assert trained.codecs.tokens is not None
-        params = fitting(trained.params, fresh)
+        graph, params, labels = _parts(trained)
+        assert isinstance(trained.codecs.tokens, AudioCodec)
         return MaskedGenerator(trained.config, labels, graph, params, trained.codecs.tokens)
     return build(trained, precision)
+
+
+def _parts(trained: Trained) -> tuple[nnx.GraphDef, PyTree, dict[str, tuple[str, ...]]]:
+    graph, fresh = parameters(make_model(trained.config, trained.codecs, trained.labels))
+    labels = {field: tuple(values) for field, values in trained.labels.items()}
+    return graph, fitting(trained.params, fresh), labels

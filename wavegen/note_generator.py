@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from wavegen.codecs import NoteCodec
+from wavegen.codecs import Codecs, NoteCodec
 from wavegen.codecs.note_codec import Interleaved
 from wavegen.codecs.note_grid import NoteGrid
 from wavegen.config import Config
@@ -22,6 +23,7 @@ from wavegen.requests import require_least, require_share, to_labels
 from wavegen.samplers.autoregressive import log_likelihood, stream
 from wavegen.samplers.masked import filling_of, generate_long
 from wavegen.training.order_agnostic import order_agnostic_bound
+from wavegen.training.restore import Trained, save_trained
 from wavegen.types import Tokens
 
 TICKS = 480
@@ -99,8 +101,8 @@ class NoteGenerator:
             WavegenError: an argument is out of range, or not one that this model takes.
         """
         require_least(length=(length, 1), count=(count, 1))
-        start = np.zeros((0, self.codec.codebooks), np.int32) if prompt is None else self.codec.encode(prompt)
-        start = jnp.repeat(jnp.asarray(start)[None], count, axis=0)
+        heard = np.zeros((0, self.codec.codebooks), np.int32) if prompt is None else self.codec.encode(prompt)
+        start = self._rows(heard, count)
         frames = length * self.width
         if self.masked:
             gap = jnp.full((count, frames, self.codec.codebooks), self.codec.vocab_size, jnp.int32)
@@ -203,11 +205,21 @@ class NoteGenerator:
         rows = self._labels(labels, 1)
         if not self.masked:
             window = -(-tokens.shape[1] // 256) * 256
-            return -log_likelihood(
-                self.graph, self.params, np.asarray(tokens), labels=rows, window=window
-            )[0]
+            return -log_likelihood(self.graph, self.params, np.asarray(tokens), labels=rows, window=window)[0]
         bound = _bound(self.graph, self.params, tokens, rows, jax.random.key(seed), orders)
         return np.broadcast_to(np.asarray(bound, np.float64), tokens.shape[1:])
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the model, and all that is needed to use it, as one safetensors file.
+
+        Args:
+            path: ending in ``.safetensors``.
+
+        Returns:
+            The path.
+        """
+        labels = {field: list(values) for field, values in self.labels.items()}
+        return save_trained(path, Trained(self.config, labels, self.params, Codecs(self.codec)))
 
     def _filled(
         self,

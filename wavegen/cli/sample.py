@@ -75,6 +75,8 @@ def sample(
     generator = wavegen.load(run, precision=precision)
     name = f"{run.stem if run else 'piano-wavenet'}-seed{seed}"
     heard = Audio.read(prompt) if prompt else None
+    if isinstance(generator, wavegen.NoteGenerator):
+        raise WavegenError(f"{run} is a model of notes; try wavegen compose {run}")
     if isinstance(generator, wavegen.Reconstructor):
         raise WavegenError(
             f"{run} is a codec, which generates nothing; try wavegen reconstruct {run} RECORDING"
@@ -93,7 +95,7 @@ def sample(
             top_p=top_p,
             prompt=heard,
             like=Audio.read(like) if like else None,
-            labels=_pairs(labels),
+            labels=pairs(labels),
             implementation=implementation,
         )
         return
@@ -102,7 +104,7 @@ def sample(
     options: dict[str, Any] = {
         "count": count,
         "seed": seed,
-        "labels": _pairs(labels),
+        "labels": pairs(labels),
         "drawing": drawing,
     }
     if inpaint and vary is not None:
@@ -267,7 +269,8 @@ class _Progress:
         )
 
 
-def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+def pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    """Labels written field=value."""
     bad = [text for text in texts if "=" not in text]
     if bad:
         raise WavegenError(f"a label is written field=value, for example digit=3; got '{bad[0]}'")

@@ -1,0 +1,178 @@
+"""Commands that make and play scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from wavegen.errors import WavegenError
+
+if TYPE_CHECKING:
+    from wavegen.note_generator import NoteDrawing, NoteGenerator
+    from wavegen.notes.events import Notes
+
+_Out = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+
+
+def compose(
+    run: Positional[Path],
+    /,
+    length: int = 128,
+    prompt: Path | None = None,
+    count: int = 1,
+    seed: int = 0,
+    temperature: tuple[float, ...] = (),
+    top_k: int = 0,
+    top_p: float = 1.0,
+    labels: tuple[str, ...] = (),
+    out: _Out = Path("generated"),
+) -> None:
+    """Generate scores, or continue one: MIDI files, piano rolls, and audio on the piano.
+
+    Args:
+        run: of a model of notes.
+        length: what is generated after the prompt: steps of the grid, or notes of a codec of events.
+        prompt: a MIDI file to continue.
+        count: pieces.
+        seed: the same seed gives the same pieces.
+        temperature: below 1 calmer, above 1 wilder; several numbers are for the codec's fields in turn.
+        top_k: draw among the k likeliest tokens; 0 is all. For causal models.
+        top_p: draw among the likeliest tokens that together have this probability.
+        labels: values of label fields, written field=value.
+        out: folder of the files.
+    """
+    from wavegen.cli.sample import pairs
+
+    pieces = _open(run).generate(
+        length,
+        count=count,
+        seed=seed,
+        prompt=_read(prompt),
+        labels=pairs(labels),
+        drawing=_drawing(temperature, top_k, top_p),
+    )
+    _write(pieces, out / f"{run.stem}-seed{seed}")
+
+
+def harmonise(
+    run: Positional[Path],
+    melody: Positional[Path],
+    /,
+    voice: int = 0,
+    count: int = 1,
+    seed: int = 0,
+    temperature: tuple[float, ...] = (),
+    top_p: float = 1.0,
+    out: _Out = Path("generated"),
+) -> None:
+    """Add the other voices to a melody, which stays as it is.
+
+    Args:
+        run: of a masked model of a grid of voices.
+        melody: a MIDI file of one track.
+        voice: which voice the melody is, from the highest, 0, down.
+        count: harmonisations.
+        seed: the same seed gives the same ones.
+        temperature: below 1 calmer, above 1 wilder.
+        top_p: draw among the likeliest tokens that together have this probability.
+        out: folder of the files.
+    """
+    notes = _read(melody)
+    assert notes is not None
+    drawing = _drawing(temperature, 0, top_p)
+    pieces = _open(run).harmonise(notes, voice=voice, count=count, seed=seed, drawing=drawing)
+    _write(pieces, out / f"{melody.stem}-harmonised{seed}")
+
+
+def remix(
+    run: Positional[Path],
+    piece: Positional[Path],
+    /,
+    share: float = 0.3,
+    count: int = 1,
+    seed: int = 0,
+    temperature: tuple[float, ...] = (),
+    top_p: float = 1.0,
+    out: _Out = Path("generated"),
+) -> None:
+    """Draw a share of a piece's notes anew; the others stay as they are.
+
+    Args:
+        run: of a masked model of a grid of voices.
+        piece: a MIDI file, one track a voice.
+        share: of the notes, 0 to 1.
+        count: remixes.
+        seed: the same seed gives the same ones.
+        temperature: below 1 calmer, above 1 wilder.
+        top_p: draw among the likeliest tokens that together have this probability.
+        out: folder of the files.
+    """
+    notes = _read(piece)
+    assert notes is not None
+    pieces = _open(run).remix(notes, share, count=count, seed=seed, drawing=_drawing(temperature, 0, top_p))
+    _write(pieces, out / f"{piece.stem}-remix{seed}")
+
+
+def render(
+    piece: Positional[Path],
+    /,
+    soundfont: Path | None = None,
+    sample_rate: int = 16000,
+    out: _Out = Path("generated"),
+) -> None:
+    """Play a MIDI file: on the shipped piano, or on the instruments of a SoundFont.
+
+    Args:
+        piece: a MIDI file.
+        soundfont: an .sf2 or .sf3 file; needs pip install 'wavegen[soundfont]'.
+        sample_rate: Hz.
+        out: folder of the WAV file.
+    """
+    from wavegen.notes.render import render as play
+
+    notes = _read(piece)
+    assert notes is not None
+    path = out / f"{piece.stem}.wav"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    play(notes, sample_rate, soundfont=soundfont).write(path)
+    print(f"audio        {path}")
+
+
+def _open(run: Path) -> NoteGenerator:
+    import wavegen
+
+    model = wavegen.load(run)
+    if not isinstance(model, wavegen.NoteGenerator):
+        raise WavegenError(f"{run} makes audio, not notes; try wavegen sample {run}")
+    return model
+
+
+def _read(path: Path | None) -> Notes | None:
+    from wavegen.notes.midi import read_midi
+
+    return None if path is None else read_midi(path)
+
+
+def _drawing(temperature: tuple[float, ...], top_k: int, top_p: float) -> NoteDrawing:
+    from wavegen.note_generator import NoteDrawing
+
+    given = None if not temperature else temperature[0] if len(temperature) == 1 else temperature
+    return NoteDrawing(given, top_k, top_p)
+
+
+def _write(pieces: list[Notes], path: Path) -> None:
+    from wavegen.notes.midi import write_midi
+    from wavegen.notes.plot import plot_notes
+    from wavegen.notes.render import render as play
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for row, notes in enumerate(pieces):
+        file = path.with_name(f"{path.name}-{row}.mid")
+        write_midi(file, notes)
+        audio, picture = file.with_suffix(".wav"), file.with_suffix(".png")
+        play(notes).write(audio)
+        plot_notes(picture, {file.stem: notes})
+        print(f"notes        {file}\naudio        {audio}\npiano roll   {picture}")
