@@ -5,14 +5,26 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from flax import nnx
 
-from wavegen.codecs.base import Codecs
+from wavegen.codecs.base import Codec, Codecs
 from wavegen.codecs.quantizers import FSQ, EMAResidualVQ, Quantizer, ResidualVQ
 from wavegen.codecs.wave_vq import PRESETS, WaveVQ
 from wavegen.config import Config
-from wavegen.config.models import BertConfig, EMAConfig, FSQConfig, LSTMConfig, WaveVQConfig
+from wavegen.config.models import (
+    BertConfig,
+    DecoderConfig,
+    EMAConfig,
+    FSQConfig,
+    LSTMConfig,
+    Seq2SeqConfig,
+    WaveVQConfig,
+)
 from wavegen.errors import WavegenError
 from wavegen.models.bert import Bert
+from wavegen.models.decoder import Decoder
 from wavegen.models.lstm import LSTM
+from wavegen.models.memory import Reach
+from wavegen.models.seq2seq import Seq2Seq
+from wavegen.models.stepwise import SteppedModel
 from wavegen.models.wavenet import WaveNet
 
 
@@ -49,19 +61,8 @@ def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str
             label_sizes=label_sizes,
             random=random,
         )
-    if isinstance(model, LSTMConfig):
-        return LSTM(
-            vocab_size=codec.vocab_size,
-            codebooks=codec.codebooks,
-            width=model.width,
-            layers=model.layers,
-            dropout=model.dropout,
-            tied=model.tied,
-            period=model.period,
-            start_token=codec.start_token,
-            label_sizes=label_sizes,
-            random=random,
-        )
+    if isinstance(model, LSTMConfig | DecoderConfig):
+        return _make_stepped(model, codec, label_sizes, random)
     return WaveNet(
         model,
         vocab_size=codec.vocab_size,
@@ -70,6 +71,33 @@ def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str
         sample_rate=config.data.sample_rate,
         condition=codecs.condition,
         random=random,
+    )
+
+
+def _make_stepped(
+    config: LSTMConfig | DecoderConfig,
+    codec: Codec,
+    label_sizes: tuple[int, ...],
+    random: np.random.Generator,
+) -> SteppedModel:
+    options = {
+        "vocab_size": codec.vocab_size,
+        "codebooks": codec.codebooks,
+        "start_token": codec.start_token,
+        "label_sizes": label_sizes,
+        "random": random,
+        **config.model_dump(include={"width", "layers", "dropout", "tied", "period"}),
+    }
+    if isinstance(config, LSTMConfig):
+        return LSTM(**options)
+    options |= {"heads": config.heads, "reach": Reach(**config.reach.model_dump())}
+    if not isinstance(config, Seq2SeqConfig):
+        return Decoder(**options)
+    return Seq2Seq(
+        source_vocab_size=config.source_vocab_size or codec.vocab_size,
+        source_codebooks=config.source_codebooks or codec.codebooks,
+        **config.model_dump(include={"source_hop", "source_period", "encoder_layers"}),
+        **options,
     )
 
 
