@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from wavegen.config.codecs import LearnedCodecConfig
 from wavegen.config.section import Section
 
+PERIOD = "frames after which the kinds of tokens come back, such as voices; 0: none"
+
 
 class SoftmaxHeadConfig(Section):
     """One logit per token."""
@@ -109,6 +111,7 @@ class WaveNetConfig(Section):
     input_kernel_size: int = Field(1, ge=1, le=64)
     dropout: float = Field(0.0, ge=0, lt=1)
     head: HeadConfig = SoftmaxHeadConfig()
+    period: int = Field(0, ge=0, le=65536, description=PERIOD)
     global_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
     global_channels: int = Field(16, ge=1)
     local: LocalConditionConfig | None = None
@@ -215,6 +218,7 @@ class BertConfig(Section):
     layers: int = Field(6, ge=1, le=256)
     heads: int = Field(6, ge=1, le=256)
     dropout: float = Field(0.1, ge=0, lt=1)
+    period: int = Field(0, ge=0, le=65536, description=PERIOD)
     global_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
     condition_dropout: float = Field(0.1, ge=0, le=1, description="share of clips trained without labels")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
@@ -235,9 +239,7 @@ class LSTMConfig(Section):
     layers: int = Field(2, ge=1, le=64)
     dropout: float = Field(0.1, ge=0, lt=1)
     tied: bool = Field(False, description="the output weights are the embedding")
-    period: int = Field(
-        0, ge=0, le=65536, description="frames after which the kinds of tokens come back; 0: none"
-    )
+    period: int = Field(0, ge=0, le=65536, description=PERIOD)
     global_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
 
     @property
@@ -273,7 +275,7 @@ class DecoderConfig(Section):
     reconstruction: float = Field(1.0, gt=0, description="weight of the loss from which compression learns")
     dropout: float = Field(0.1, ge=0, lt=1)
     tied: bool = Field(False, description="the output weights are the embedding")
-    period: int = Field(0, ge=0, le=65536, description="as for lstm")
+    period: int = Field(0, ge=0, le=65536, description=PERIOD)
     global_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
 
     @property

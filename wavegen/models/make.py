@@ -58,6 +58,7 @@ def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str
             layers=model.layers,
             heads=model.heads,
             dropout=model.dropout,
+            period=model.period,
             label_sizes=label_sizes,
             random=random,
         )
