@@ -16,7 +16,6 @@ from wavegen.config.models import (
     BertConfig,
     CodeConditionConfig,
     MelConditionConfig,
-    WaveNetConfig,
     WaveVQConfig,
 )
 from wavegen.data.dataset import Dataset, Files
@@ -63,13 +62,13 @@ def write_samples(
     labels = None
     if config.model.global_fields:
         labels = jnp.asarray(files.labels[rows][:, dataset.label_columns(config.model.global_fields)])
-    if isinstance(config.model, WaveNetConfig):
-        features = _features(config, codecs, dataset, files, rows, pcm)
-        clips = _wavenet(config, codecs, graph, params, length, labels, features)
+    if isinstance(config.model, WaveVQConfig):
+        clips = _reconstruct(graph, params, jnp.asarray(pcm))
     elif isinstance(config.model, BertConfig):
         clips = _bert(config, codecs, graph, params, length, labels)
     else:
-        clips = _reconstruct(graph, params, jnp.asarray(pcm))
+        features = _features(config, codecs, dataset, files, rows, pcm)
+        clips = _causal(config, codecs, graph, params, length, labels, features)
     if jax.process_index():
         return
     made = "reconstructed" if isinstance(config.model, WaveVQConfig) else "generated"
@@ -102,7 +101,7 @@ def _features(
     return jnp.asarray(tracks)
 
 
-def _wavenet(
+def _causal(
     config: Config,
     codecs: Codecs,
     graph: nnx.GraphDef,
@@ -115,14 +114,14 @@ def _wavenet(
     pieces = stream(
         graph,
         params,
-        length,
+        -(-length // codecs.tokens.hop_length),
         jax.random.key(config.seed),
         batch=config.training.sample_count,
         choice=Choice(config.sampling.temperature),
         labels=labels,
         features=features,
     )
-    return codecs.tokens.decode(jnp.concatenate(list(pieces), axis=1))
+    return codecs.tokens.decode(jnp.concatenate(list(pieces), axis=1))[:, :length]
 
 
 def _bert(
