@@ -89,6 +89,20 @@ def test_frames_know_their_place_where_everything_is_masked():
     assert np.abs(outputs[3] - outputs[5]).max() > 1e-3
 
 
+def test_the_place_in_the_period_is_told():
+    bert = Bert(**SIZES | {"dropout": 0.0}, period=4, random=np.random.default_rng(0))
+    masked = jnp.full((1, 12, CODEBOOKS), VOCAB)
+    graph, params = parameters(bert)
+    assert params["places"].shape == (4, 16)
+    # Without attention a frame is what it reads of itself.
+    params["blocks"] = jax.tree.map(jnp.zeros_like, params["blocks"])
+    outputs = np.asarray(jax.jit(lambda p: with_parameters(graph, p)(masked))(params))[0, 1:-1]
+    distance = np.abs(outputs[:, None] - outputs[None]).max((2, 3))
+    place = np.arange(1, 11) % 4
+    assert_same(distance[place[:, None] == place[None]], 0)
+    assert distance[place[:, None] != place[None]].min() > 1e-3
+
+
 def test_labels_steer_each_clip_on_its_own():
     changed = forward(PARAMS, TOKENS, LABELS.at[0, 0].set(2), EVERYWHERE)
     difference = np.abs(changed - OUTPUTS).max((1, 2, 3))

@@ -37,6 +37,7 @@ VARIANTS = {
         {"kernel_size": 3, "global_fields": ("digit",), "local": {**FEATURES, "upsample": (8,)}},
     ),
     "notes": (MULAW, {"kernel_size": 3, "local": NOTES}),
+    "period, notes": (MULAW, {"period": 5, "local": NOTES}),
     "scalar": (MULAW, {"input": "scalar", "input_kernel_size": 2}),
     "mixture": (LINEAR16, {"input": "scalar", "head": MIXTURE, "global_fields": ("digit",)}),
     "linear prediction": (MULAW, {"input": "scalar", "head": PREDICTION, "local": NOTES}),
@@ -84,9 +85,12 @@ class Case:
 def build(config: dict, vocab_size=256, mu=255, **sizes) -> WaveNet:
     small = {"dilations": (1, 2, 4), "cycles": 1, "residual_channels": 8, "gate_channels": 6}
     small |= {"skip_channels": 10, "head_channels": 7, "global_channels": 5}
+    period = config.get("period", 0)
+    config = {name: value for name, value in config.items() if name != "period"}
     return WaveNet(
         WaveNetConfig(**small | sizes | config),
         vocab_size=vocab_size,
+        period=period,
         mu=mu,
         label_sizes=(10, 4)[: len(config.get("global_fields", ()))],
         sample_rate=8000,
@@ -180,6 +184,42 @@ def test_a_row_of_a_batch_equals_the_clip_alone(name):
         conditions = [x if x is None else x[row : row + 1] for x in (case.labels, case.features)]
         alone = case.forward(case.params, case.inputs[row : row + 1], *conditions)
         assert_same(np.asarray(alone)[0, :, 0], whole[row], 1e-5)
+
+
+@pytest.mark.parametrize("name", ["kernel 3, labels and features", "period, notes"])
+def test_choices_by_place_draw_what_the_kernel_draws_and_nothing_that_is_not_allowed(name):
+    case = make_case(name)
+    key, start = jax.random.key(5), case.read(case.params, case.inputs[:, 1:14], case.start())
+
+    def drawn(*frames, choice):
+        state, pieces = start, []
+        for count in frames:
+            piece, state = case.model.draw(state, count, key, choice=choice)
+            pieces.append(piece)
+        return np.concatenate(pieces, axis=1)[..., 0]
+
+    np.testing.assert_array_equal(drawn(4, 4, choice=Choice(jnp.full(3, 0.7))), drawn(8, choice=Choice(0.7)))
+    allowed = jnp.asarray(np.arange(256)[None] % 2 == np.arange(2)[:, None])
+    # 13 frames are heard: the first one that is drawn is odd.
+    np.testing.assert_array_equal(drawn(4, 4, choice=Choice(1.0, allowed=allowed)) % 2, [[1, 0] * 4] * BATCH)
+
+
+def test_choices_by_place_are_refused_where_they_cannot_be_had():
+    for name, implementation in (("mixture", None), ("plain", "xla")):
+        case = make_case(name)
+        with pytest.raises(WavegenError, match="needs a softmax head and no implementation"):
+            case.model.draw(
+                case.start(), 1, jax.random.key(0), choice=Choice(jnp.ones(2)), implementation=implementation
+            )
+
+
+def test_the_place_in_the_period_is_that_of_the_sample_to_be_predicted():
+    case = make_case("period, notes")
+    params = {**case.params, "places": case.params["places"].at[3].add(1.0)}
+    outputs = case.forward(params, case.inputs, case.labels, case.features)
+    moved = np.abs(np.asarray(outputs)[:, :, 0] - case.outputs()).max((0, 2))
+    assert moved[:3].max() == 0
+    assert moved[3] > 0
 
 
 @pytest.mark.parametrize("name", ["kernel 3, labels and features", "notes", "mixture", "linear prediction"])

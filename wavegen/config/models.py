@@ -10,6 +10,7 @@ from wavegen.config.codecs import LearnedCodecConfig
 from wavegen.config.section import Section
 
 
+
 class SoftmaxHeadConfig(Section):
     """One logit per token."""
 
@@ -32,6 +33,12 @@ HeadConfig = Annotated[SoftmaxHeadConfig | MixtureHeadConfig, Field(discriminato
 def _factors_divide_the_hop(section: Any) -> Any:
     if min(section.upsample, default=1) < 1 or section.hop_length % math.prod(section.upsample):
         raise ValueError(f"upsample factors {section.upsample} must divide hop_length {section.hop_length}")
+    return section
+
+
+def _heads_divide_the_width(section: Any) -> Any:
+    if section.width % (2 * section.heads):
+        raise ValueError(f"width {section.width} must be a multiple of twice the heads, {2 * section.heads}")
     return section
 
 
@@ -144,11 +151,7 @@ class BertConfig(Section):
     def local(self) -> None:
         """Conditions at frame rate are not for this model."""
 
-    @model_validator(mode="after")
-    def _heads_divide_the_width(self) -> "BertConfig":
-        if self.width % (2 * self.heads):
-            raise ValueError(f"width {self.width} must be a multiple of twice the heads, {2 * self.heads}")
-        return self
+    _heads = model_validator(mode="after")(_heads_divide_the_width)
 
 
 class LSTMConfig(Section):
@@ -166,6 +169,61 @@ class LSTMConfig(Section):
         """Conditions at frame rate are not for this model."""
 
 
+class ReachConfig(Section):
+    """How far each layer of a decoder reads back; see `wavegen.models.memory`."""
+
+    segment: int = Field(512, ge=1, le=65536, description="frames that attend to each other")
+    memory: int = Field(512, ge=0, le=65536, description="frames before the segment")
+    compressed: int = Field(0, ge=0, le=65536, description="entries before those; 0: no compression")
+    rate: int = Field(4, ge=2, le=64, description="frames of an entry")
+
+    @model_validator(mode="after")
+    def _entries_end_where_segments_do(self) -> "ReachConfig":
+        if self.compressed and (self.segment % self.rate or self.memory % self.rate):
+            raise ValueError(
+                f"segment {self.segment} and memory {self.memory} must be multiples of rate {self.rate}"
+            )
+        return self
+
+
+class DecoderConfig(Section):
+    """A causal transformer with segment memory (Transformer-XL) and compressed memory (Compressive Transformer)."""
+
+    kind: Literal["decoder"] = "decoder"
+    width: int = Field(384, ge=2, le=16384)
+    layers: int = Field(6, ge=1, le=256)
+    heads: int = Field(6, ge=1, le=256)
+    reach: ReachConfig = ReachConfig()
+    reconstruction: float = Field(1.0, gt=0, description="weight of the loss from which compression learns")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    tied: bool = Field(False, description="the output weights are the embedding")
+    global_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
+
+    @property
+    def local(self) -> None:
+        """Conditions at frame rate are not for this model."""
+
+    _heads = model_validator(mode="after")(_heads_divide_the_width)
+
+
+class Seq2SeqConfig(DecoderConfig):
+    """A decoder that reads another sequence, its source, through an encoder."""
+
+    kind: Literal["seq2seq"] = "seq2seq"  # type: ignore[assignment]
+    encoder_layers: int = Field(3, ge=1, le=256)
+    source_vocab_size: int = Field(0, ge=0, description="values of a token of the source; 0: the codec's")
+    source_codebooks: int = Field(0, ge=0, le=64, description="its tokens per frame; 0: the codec's")
+    source_hop: int = Field(1, ge=1, le=65536, description="frames that are written for one of the source")
+    source_period: int = Field(0, ge=0, le=65536, description="frames after which the kinds of its tokens come back; 0: none")
+
+
 ModelConfig = Annotated[
-    WaveNetConfig | WaveVQConfig | SpectrogramVQConfig | BertConfig | LSTMConfig, Field(discriminator="kind")
+    WaveNetConfig
+    | WaveVQConfig
+    | SpectrogramVQConfig
+    | BertConfig
+    | LSTMConfig
+    | DecoderConfig
+    | Seq2SeqConfig,
+    Field(discriminator="kind"),
 ]

@@ -32,6 +32,7 @@ class Bert(MaskedModel):
         heads: of attention.
         hidden: units of the gated layers; None is 8/3 of the width, rounded up to a multiple of 64.
         dropout: share of what each layer adds that is dropped in training.
+        period: frames after which the kinds of tokens come back, at whose start clips begin; 0 is none.
         label_sizes: values of each label field; empty for a model without labels.
         random: draws the initial weights.
 
@@ -49,6 +50,7 @@ class Bert(MaskedModel):
         heads: int = 6,
         hidden: int | None = None,
         dropout: float = 0.0,
+        period: int = 0,
         label_sizes: tuple[int, ...] = (),
         random: np.random.Generator,
     ) -> None:
@@ -61,6 +63,7 @@ class Bert(MaskedModel):
         self.hidden = -(-8 * width // 3 // 64) * 64 if hidden is None else hidden
         self.embedding = normal(random, codebooks, vocab_size + 1, width, scale=codebooks**-0.5)
         self.edges = normal(random, 2, width, scale=1.0)
+        self.places = normal(random, period, width, scale=0.5) if period else nnx.data(None)
         self.labels = LabelCondition(label_sizes, width, random=random) if label_sizes else nnx.data(None)
         scale = (2 * layers) ** -0.5
         self.blocks = nnx.List(
@@ -130,11 +133,14 @@ class Bert(MaskedModel):
         x = sum(table[tokens[:, :, k]] for k, table in enumerate(self.embedding[...]))
         if labels is not None and self.labels is not None:
             x = x + self.labels(labels)
+        positions = jnp.arange(tokens.shape[1])
+        if self.places is not None:
+            table = self.places[...]
+            x = x + table[positions % len(table)][None]
         x = x + _edges(everywhere).astype(x.dtype) @ self.edges[...]
         # Where nothing valid is, nothing must stand: attention gives it no weight, but 0 times NaN is NaN.
         x = jnp.where(everywhere[..., None], x, 0)
         mask = None if valid is None else valid[:, None, None, :]
-        positions = jnp.arange(tokens.shape[1])
         for i, block in enumerate(self.blocks):
             key = None if dropout_key is None else jax.random.fold_in(dropout_key, i)
             x = block(x, positions, mask, dropout=self.dropout, dropout_key=key)

@@ -1,18 +1,23 @@
-"""A causal transformer over tokens, in segments with a memory: see ``wavegen.models.memory``."""
+"""A causal transformer over tokens, in segments with a memory: see ``wavegen.models.memory``.
+
+Each block may also read a source, a sequence that is known as a whole: see ``wavegen.models.seq2seq``.
+"""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from wavegen.errors import WavegenError
 from wavegen.models.base import State
 from wavegen.models.delay import delay, undelay
 from wavegen.models.memory import MemoryAttention, Reach
 from wavegen.models.stepwise import SteppedModel
-from wavegen.models.transformer import RMSNorm, SwiGLU, drop
+from wavegen.models.transformer import CrossAttention, RMSNorm, SwiGLU, drop
 from wavegen.models.vocabulary import Vocabulary
 from wavegen.types import Features, Labels, Logits, Tokens
 
@@ -33,6 +38,7 @@ class Decoder(SteppedModel):
         period: see ``Vocabulary``.
         start_token: of the codec.
         label_sizes: values of each label field; empty for a model without labels.
+        cross: the blocks read a source too.
         random: draws the initial weights.
 
     Raises:
@@ -54,6 +60,7 @@ class Decoder(SteppedModel):
         period: int = 0,
         start_token: int = 0,
         label_sizes: tuple[int, ...] = (),
+        cross: bool = False,
         random: np.random.Generator,
     ) -> None:
         if width % (2 * heads):
@@ -70,7 +77,7 @@ class Decoder(SteppedModel):
         scale = (2 * layers) ** -0.5
         self.blocks = nnx.List(
             [
-                DecoderBlock(width, heads, self.hidden, reach, scale=scale, random=random)
+                DecoderBlock(width, heads, self.hidden, reach, cross=cross, scale=scale, random=random)
                 for _ in range(layers)
             ]
         )
@@ -89,7 +96,13 @@ class Decoder(SteppedModel):
             block += self.width**2 + 3 * self.width**2 // self.reach.rate
         return 2 * (len(self.blocks) * block + self.vocabulary.codebooks * self.width * self.vocabulary.size)
 
-    def begin(self, batch: int, labels: Labels | None, features: Features | None) -> State:
+    def begin(
+        self,
+        batch: int,
+        labels: Labels | None,
+        features: Features | None,
+        dropout_key: Array | None = None,
+    ) -> State:
         """See ``SteppedModel``.
 
         Raises:
@@ -100,6 +113,7 @@ class Decoder(SteppedModel):
         return {
             "condition": self.vocabulary.condition(labels),
             "blocks": [block.attention.begin(batch) for block in self.blocks],
+            "sources": [None for _ in self.blocks],
         }
 
     def forward(self, rows: Tokens, memory: State, dropout_key: Array | None) -> Logits:
@@ -107,21 +121,28 @@ class Decoder(SteppedModel):
         return self._forward(rows, memory, dropout_key)[0]
 
     def with_reconstruction(
-        self, tokens: Tokens, labels: Labels | None = None, *, dropout_key: Array | None = None
+        self,
+        tokens: Tokens,
+        labels: Labels | None = None,
+        features: Features | None = None,
+        *,
+        dropout_key: Array | None = None,
     ) -> tuple[Logits, Float[Array, ""]]:
         """What the model returns for these tokens, and what its compression is to minimise.
 
         Args:
             tokens: see ``TokenModel``.
             labels: see ``TokenModel``.
+            features: see ``TokenModel``.
             dropout_key: see ``TokenModel``.
 
         Returns:
             The logits; and the sum over layers of ``MemoryAttention.reconstruction``, from which only compressions
             learn, as they do from nothing else.
         """
-        memory = self.begin(tokens.shape[0], labels, None)
-        logits, lost = self._forward(delay(tokens, self.vocabulary.size), memory, dropout_key)
+        first, second = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        memory = self.begin(tokens.shape[0], labels, features, first)
+        logits, lost = self._forward(delay(tokens, self.vocabulary.size), memory, second)
         return undelay(logits), sum(lost, jnp.zeros(()))
 
     def _forward(
@@ -132,11 +153,11 @@ class Decoder(SteppedModel):
         if length > self.reach.segment:
             x = jnp.pad(x, ((0, 0), (0, -length % self.reach.segment), (0, 0)))
         lost = []
-        for i, block in enumerate(self.blocks):
+        for i, (block, source) in enumerate(zip(self.blocks, memory["sources"], strict=True)):
             key = None if dropout_key is None else jax.random.fold_in(dropout_key, i)
             if self.reach.compressed:
                 lost.append(block.attention.reconstruction(block.attention_norm(x)))
-            x = block(x, dropout=self.dropout, dropout_key=key)
+            x = block(x, source, dropout=self.dropout, dropout_key=key)
         return self.vocabulary.logits(self.norm(x[:, :length])), lost
 
     def go_on(self, rows: Tokens, state: State) -> tuple[Logits, State]:
@@ -144,42 +165,54 @@ class Decoder(SteppedModel):
         size = min(rows.shape[1], self.reach.segment)
         whole = rows.shape[1] // size * size
 
-        def listen(carry: tuple[list[State], Array], rows: Array) -> tuple[tuple[list[State], Array], Array]:
-            memories, position = carry
-            logits, memories = self._go_on(rows, memories, position, state["condition"])
-            return (memories, position + size), logits
+        def listen(state: State, rows: Array) -> tuple[State, Array]:
+            logits, state = self._go_on(rows, state)
+            return state, logits
 
         pieces = rows[:, :whole].reshape(len(rows), -1, size, rows.shape[2]).swapaxes(0, 1)
-        (memories, position), logits = lax.scan(listen, (state["blocks"], state["position"]), pieces)
+        after, logits = lax.scan(listen, state, pieces)
         logits = logits.swapaxes(0, 1).reshape(len(rows), whole, *logits.shape[3:])
         if whole < rows.shape[1]:
-            rest, memories = self._go_on(rows[:, whole:], memories, position, state["condition"])
+            rest, after = self._go_on(rows[:, whole:], after)
             logits = jnp.concatenate([logits, rest], axis=1)
-        return logits, {**state, "blocks": memories}
+        return logits, after
 
-    def _go_on(
-        self,
-        rows: Tokens,
-        memories: list[State],
-        position: Int[Array, ""],
-        condition: Float[Array, "B 1 width"] | None,
-    ) -> tuple[Logits, list[State]]:
-        x = self.vocabulary.embed(rows, position, condition)
-        after = []
-        for block, memory in zip(self.blocks, memories, strict=True):
-            x, memory = block.go_on(x, memory, position)
-            after.append(memory)
+    def _go_on(self, rows: Tokens, state: State) -> tuple[Logits, State]:
+        position = state["position"]
+        x = self.vocabulary.embed(rows, position, state["condition"])
+        memories = []
+        for block, memory, source in zip(self.blocks, state["blocks"], state["sources"], strict=True):
+            x, memory = block.go_on(x, memory, source, position)
+            memories.append(memory)
+        after = {**state, "blocks": memories, "position": position + rows.shape[1]}
         return self.vocabulary.logits(self.norm(x)), after
 
 
+class Source(NamedTuple):
+    """What a block reads of a source.
+
+    Attributes:
+        keys: of its frames.
+        values: of its frames.
+        there: which frames there are.
+    """
+
+    keys: Float[Array, "B F heads D"]
+    values: Float[Array, "B F heads D"]
+    there: Bool[Array, "B 1 1 F"]
+
+
 class DecoderBlock(nnx.Module):
-    """Attention with a memory and a gated layer, each added to what it read in normalised form.
+    """Attention with a memory, attention to a source if there is one, and a gated layer.
+
+    Each is added to what it read in normalised form.
 
     Args:
         width: of the frames; see ``Attention``.
         heads: of attention.
         hidden: units of the gated layer.
         reach: of attention.
+        cross: a source is read.
         scale: see ``Block``.
         random: draws the initial weights.
     """
@@ -191,25 +224,43 @@ class DecoderBlock(nnx.Module):
         hidden: int,
         reach: Reach,
         *,
+        cross: bool,
         scale: float,
         random: np.random.Generator,
     ) -> None:
         self.attention_norm, self.gated_norm = RMSNorm(width), RMSNorm(width)
         self.attention = MemoryAttention(width, heads, reach, scale=scale, random=random)
         self.gated = SwiGLU(width, hidden, scale=scale, random=random)
+        if cross:
+            self.cross_norm = RMSNorm(width)
+            self.cross = CrossAttention(width, heads, scale=scale, random=random)
 
     def __call__(
-        self, x: Float[Array, "B N width"], *, dropout: float, dropout_key: Array | None
+        self,
+        x: Float[Array, "B N width"],
+        source: Source | None,
+        *,
+        dropout: float,
+        dropout_key: Array | None,
     ) -> Float[Array, "B N width"]:
         """Whole sequences; ``dropout`` is the share dropped where a key is given."""
-        first, second = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        x = x + drop(self.attention(self.attention_norm(x)), dropout, first)
-        return x + drop(self.gated(self.gated_norm(x)), dropout, second)
+        keys = [None] * 3 if dropout_key is None else list(jax.random.split(dropout_key, 3))
+        x = x + drop(self.attention(self.attention_norm(x)), dropout, keys[0])
+        if source is not None:
+            x = x + drop(self._consult(x, source, jnp.arange(x.shape[1])), dropout, keys[1])
+        return x + drop(self.gated(self.gated_norm(x)), dropout, keys[2])
 
     def go_on(
-        self, x: Float[Array, "B N width"], memory: State, position: Int[Array, ""]
+        self, x: Float[Array, "B N width"], memory: State, source: Source | None, position: Int[Array, ""]
     ) -> tuple[Float[Array, "B N width"], State]:
         """The next frames; see ``MemoryAttention``."""
         read, memory = self.attention.go_on(self.attention_norm(x), memory, position)
         x = x + read
+        if source is not None:
+            x = x + self._consult(x, source, position + jnp.arange(x.shape[1]))
         return x + self.gated(self.gated_norm(x)), memory
+
+    def _consult(
+        self, x: Float[Array, "B N width"], source: Source, positions: Int[Array, "N"]
+    ) -> Float[Array, "B N width"]:
+        return self.cross(self.cross_norm(x), positions, *source)

@@ -70,7 +70,13 @@ class LSTM(SteppedModel):
         cells = self.layers * 8 * self.width**2
         return 2 * (cells + self.vocabulary.codebooks * self.width * self.vocabulary.size)
 
-    def begin(self, batch: int, labels: Labels | None, features: Features | None) -> State:
+    def begin(
+        self,
+        batch: int,
+        labels: Labels | None,
+        features: Features | None,
+        dropout_key: Array | None = None,
+    ) -> State:
         """See ``SteppedModel``.
 
         Raises:
@@ -102,7 +108,8 @@ class LSTM(SteppedModel):
             hidden.append(h)
             cell.append(c)
         logits = self.vocabulary.logits(drop(x, self.dropout, keys[-1]))
-        return logits, {**state, "hidden": jnp.stack(hidden), "cell": jnp.stack(cell)}
+        after = {"hidden": jnp.stack(hidden), "cell": jnp.stack(cell)}
+        return logits, {**state, **after, "position": state["position"] + rows.shape[1]}
 
     def _layer(
         self,

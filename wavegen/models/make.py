@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from flax import nnx
 
-from wavegen.codecs.base import AudioCodec, Codecs
+from wavegen.codecs.base import AudioCodec, Codec, Codecs
 from wavegen.codecs.mel_frames import MelFrames
 from wavegen.codecs.note_codec import NoteCodec
 from wavegen.codecs.quantizers import FSQ, EMAResidualVQ, Quantizer, ResidualVQ
@@ -19,10 +19,14 @@ from wavegen.config.codec_models import (
     QuantizerConfig,
     SpectrogramVQConfig,
 )
-from wavegen.config.models import BertConfig, LSTMConfig
+from wavegen.config.models import BertConfig, DecoderConfig, LSTMConfig, Seq2SeqConfig
 from wavegen.errors import WavegenError
 from wavegen.models.bert import Bert
+from wavegen.models.decoder import Decoder
 from wavegen.models.lstm import LSTM
+from wavegen.models.memory import Reach
+from wavegen.models.seq2seq import Seq2Seq
+from wavegen.models.stepwise import SteppedModel
 from wavegen.models.wavenet import WaveNet
 
 
@@ -48,6 +52,7 @@ def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str
     codec = codecs.tokens
     if codec is None:
         raise WavegenError("expected a codec for the model's tokens, got none; open it with open_codecs")
+    period = codec.period if isinstance(codec, NoteCodec) else 0
     if isinstance(model, BertConfig):
         return Bert(
             vocab_size=codec.vocab_size,
@@ -56,30 +61,50 @@ def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str
             layers=model.layers,
             heads=model.heads,
             dropout=model.dropout,
+            period=period,
             label_sizes=label_sizes,
             random=random,
         )
-    if isinstance(model, LSTMConfig):
-        return LSTM(
-            vocab_size=codec.vocab_size,
-            codebooks=codec.codebooks,
-            width=model.width,
-            layers=model.layers,
-            dropout=model.dropout,
-            tied=model.tied,
-            period=codec.period if isinstance(codec, NoteCodec) else 0,
-            start_token=codec.start_token,
-            label_sizes=label_sizes,
-            random=random,
-        )
+    if isinstance(model, LSTMConfig | DecoderConfig):
+        return _make_stepped(model, codec, period, label_sizes, random)
     return WaveNet(
         model,
         vocab_size=codec.vocab_size,
         mu=codec.mu if isinstance(codec, AudioCodec) else 0,
+        period=period,
         label_sizes=label_sizes,
         sample_rate=config.data.sample_rate,
         condition=codecs.condition,
         random=random,
+    )
+
+
+def _make_stepped(
+    config: LSTMConfig | DecoderConfig,
+    codec: Codec,
+    period: int,
+    label_sizes: tuple[int, ...],
+    random: np.random.Generator,
+) -> SteppedModel:
+    options = {
+        "vocab_size": codec.vocab_size,
+        "codebooks": codec.codebooks,
+        "start_token": codec.start_token,
+        "period": period,
+        "label_sizes": label_sizes,
+        "random": random,
+        **config.model_dump(include={"width", "layers", "dropout", "tied"}),
+    }
+    if isinstance(config, LSTMConfig):
+        return LSTM(**options)
+    options |= {"heads": config.heads, "reach": Reach(**config.reach.model_dump())}
+    if not isinstance(config, Seq2SeqConfig):
+        return Decoder(**options)
+    return Seq2Seq(
+        source_vocab_size=config.source_vocab_size or codec.vocab_size,
+        source_codebooks=config.source_codebooks or codec.codebooks,
+        **config.model_dump(include={"source_hop", "source_period", "encoder_layers"}),
+        **options,
     )
 
 

@@ -98,14 +98,15 @@ class MemoryAttention(nnx.Module):
             part.reshape(len(x), count, length, *part.shape[2:])
             for part in self.attention.queries_keys_values(x, positions)
         )
-        seen = [np.broadcast_to(np.tril(np.ones((length, length), bool)), (count, length, length))]
+        before_now = jnp.tril(jnp.ones((length, length), bool))[None]
+        seen = [jnp.broadcast_to(before_now, (count, length, length))]
         for past, places, window in self._past(lax.stop_gradient(x)):
             _, more_keys, more_values = self.attention.queries_keys_values(past, places)
             keys = jnp.concatenate([_windows(more_keys, count, *window), keys], axis=2)
             values = jnp.concatenate([_windows(more_values, count, *window), values], axis=2)
             there = _there(count, *window)[:, None]
-            seen.insert(0, np.broadcast_to(there, (count, length, window[1])))
-        mask = jnp.asarray(np.concatenate(seen, axis=2))[:, None, None]
+            seen.insert(0, jnp.broadcast_to(there, (count, length, there.shape[2])))
+        mask = jnp.concatenate(seen, axis=2)[:, None, None]
         read = jax.vmap(_attend, in_axes=(1, 1, 1, 0), out_axes=1)(queries, keys, values, mask)
         return self.attention.mix(read.reshape(*x.shape[:2], *read.shape[3:]))
 
@@ -156,18 +157,25 @@ class MemoryAttention(nnx.Module):
         return jnp.mean((read(entry_keys, entry_values, s // rate, (m + s) // rate) - exact) ** 2)
 
     def begin(self, batch: int) -> State:
-        """The memory before the first frame: rings of keys and values, and the newest frames, to be grouped."""
-        s, m, c, rate = self.reach
+        """The memory before the first frame.
+
+        "keys" and "values" hold two rings, of frames and of entries: number n lies at n modulo the ring's size. The
+        frames that are not in an entry yet are among the "newest".
+        """
         width, _, heads, head = self.attention.project.shape
         dtype = self.attention.project.dtype
-        ring = jnp.zeros((batch, s + m, heads, head), dtype)
-        memory = {"keys": ring, "values": ring}
-        if c:
-            # A block of S frames may complete S / c groups before its first frame is done with the oldest.
-            entries = jnp.zeros((batch, c + (m + 2 * s) // rate, heads, head), dtype)
-            memory |= {"entry_keys": entries, "entry_values": entries}
-            memory["newest"] = jnp.zeros((batch, rate, width), dtype)
+        rings = jnp.zeros((batch, sum(self._sizes), heads, head), dtype)
+        memory = {"keys": rings, "values": rings}
+        if self.reach.compressed:
+            memory["newest"] = jnp.zeros((batch, self.reach.rate, width), dtype)
         return memory
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        """Of the rings. New frames are stored before the first of them is done with the oldest."""
+        s, m, c, rate = self.reach
+        frames = m + 2 * s
+        return frames, c + frames // rate if c else 0
 
     def go_on(
         self, x: Float[Array, "B N width"], memory: State, position: Int[Array, ""]
@@ -179,46 +187,59 @@ class MemoryAttention(nnx.Module):
             memory: from ``begin`` or ``go_on``.
             position: of the first frame.
         """
+        s, m, c, rate = self.reach
+        size, size_of_entries = self._sizes
         now = position + jnp.arange(x.shape[1])
-        nearest = now // self.reach.segment * self.reach.segment - self.reach.memory
+        nearest = now // s * s - m
         queries, keys, values = self.attention.queries_keys_values(x, now)
-        size = memory["keys"].shape[1]
-        seen = _between(jnp.concatenate([_numbers(position, size), now]), nearest, now + 1)
-        after = {
-            **memory,
-            "keys": memory["keys"].at[:, now % size].set(keys),
-            "values": memory["values"].at[:, now % size].set(values),
-        }
-        keys = jnp.concatenate([memory["keys"], keys], axis=1)
-        values = jnp.concatenate([memory["values"], values], axis=1)
-        if self.reach.compressed:
-            after |= self._store(x, memory, position)
-            group, complete = nearest // self.reach.rate, (position + x.shape[1]) // self.reach.rate
-            numbers = _numbers(complete, after["entry_keys"].shape[1])
-            seen = jnp.concatenate([_between(numbers, group - self.reach.compressed, group), seen], axis=1)
-            keys = jnp.concatenate([after["entry_keys"], keys], axis=1)
-            values = jnp.concatenate([after["entry_values"], values], axis=1)
-        return self.attention.mix(_attend(queries, keys, values, seen[None, None])), after
+        memory = _store(memory, now % size, keys, values)
+        seen = _between(_numbers(position + x.shape[1], size), nearest, now + 1)
+        if c:
+            group, heard = nearest // rate, jnp.concatenate([memory["newest"], x], axis=1)
+            numbers, keys, values = self._entries(heard, position)
+            memory = _store(memory, size + numbers % size_of_entries, keys, values)
+            memory = {**memory, "newest": heard[:, -rate:]}
+            there = _numbers((position + x.shape[1]) // rate, size_of_entries)
+            seen = jnp.concatenate([seen, _between(there, group - c, group)], axis=1)
+        read = _attend(queries, memory["keys"], memory["values"], seen[None, None])
+        return self.attention.mix(read), memory
 
-    def _store(self, x: Float[Array, "B N width"], memory: State, position: Int[Array, ""]) -> State:
-        """The rings of entries with the groups that end among these frames, and the newest frames."""
-        rate, frames = self.reach.rate, x.shape[1]
-        heard = jnp.concatenate([memory["newest"], x], axis=1)
+    def _entries(
+        self, heard: Float[Array, "B heard width"], position: Int[Array, ""]
+    ) -> tuple[Int[Array, "G"], Float[Array, "B G heads D"], Float[Array, "B G heads D"]]:
+        """Numbers, keys and values of the groups to which the frames from ``position`` on belong.
+
+        What is heard begins c frames earlier. The last group may not be complete: it will be stored again when it is,
+        and is not read before.
+        """
+        rate, batch = self.reach.rate, len(heard)
+        frames = heard.shape[1] - rate
         count, first = (frames + rate - 1) // rate, position // rate
 
-        def store(rings: tuple[Array, Array]) -> tuple[Array, Array]:
-            # The last group may not be complete yet: it is stored again when it is, and not read before.
+        def project() -> tuple[Array, Array]:
             padded = jnp.pad(heard, ((0, 0), (0, count * rate - frames), (0, 0)))
             groups = lax.dynamic_slice_in_dim(padded, rate - position % rate, count * rate, axis=1)
-            _, keys, values = self.attention.queries_keys_values(
-                self._compress(groups), self._places(first, count)
-            )
-            ring = (first + jnp.arange(count)) % rings[0].shape[1]
-            return rings[0].at[:, ring].set(keys), rings[1].at[:, ring].set(values)
+            entries = self._compress(groups)
+            return self.attention.queries_keys_values(entries, self._places(first, count))[1:]
 
-        rings = (memory["entry_keys"], memory["entry_values"])
-        keys, values = lax.cond((position + frames) // rate > first, store, lambda rings: rings, rings)
-        return {"entry_keys": keys, "entry_values": values, "newest": heard[:, -rate:]}
+        def wait() -> tuple[Array, Array]:
+            _, _, heads, head = self.attention.project.shape
+            nothing = jnp.zeros((batch, count, heads, head), heard.dtype)
+            return nothing, nothing
+
+        # Frame by frame most end no group, and need not pay for one.
+        keys, values = lax.cond((position + frames) // rate > first, project, wait)
+        return first + jnp.arange(count), keys, values
+
+
+def _store(
+    memory: State,
+    places: Int[Array, "N"],
+    keys: Float[Array, "B N heads D"],
+    values: Float[Array, "B N heads D"],
+) -> State:
+    stored = {"keys": keys, "values": values}
+    return {**memory, **{name: memory[name].at[:, places].set(new) for name, new in stored.items()}}
 
 
 def _attend(
@@ -251,6 +272,6 @@ def _windows(
     return jnp.stack([padded[:, s * hop : s * hop + size] for s in range(count)], axis=1)
 
 
-def _there(count: int, hop: int, size: int, back: int) -> Bool[np.ndarray, "count size"]:
+def _there(count: int, hop: int, size: int, back: int) -> Bool[Array, "count size"]:
     """Which frames of ``_windows`` there are."""
-    return np.arange(count)[:, None] * hop + np.arange(size) >= back
+    return jnp.arange(count)[:, None] * hop + jnp.arange(size)[None] >= back

@@ -35,8 +35,14 @@ class SteppedModel(CausalModel):
     start_token: int
 
     @abstractmethod
-    def begin(self, batch: int, labels: Labels | None, features: Features | None) -> State:
-        """The network's memory before the first row, conditions included."""
+    def begin(
+        self,
+        batch: int,
+        labels: Labels | None,
+        features: Features | None,
+        dropout_key: Array | None = None,
+    ) -> State:
+        """The network's memory before the first row, conditions included; with dropout if there is a key."""
 
     @abstractmethod
     def forward(self, rows: Tokens, memory: State, dropout_key: Array | None) -> Logits:
@@ -44,7 +50,7 @@ class SteppedModel(CausalModel):
 
     @abstractmethod
     def go_on(self, rows: Tokens, state: State) -> tuple[Logits, State]:
-        """Reads the next rows, the first of which has the number ``state["position"]``; "position" is left as it is."""
+        """Reads the next rows, the first of which has the number ``state["position"]``, and moves that on."""
 
     def __call__(
         self,
@@ -55,8 +61,9 @@ class SteppedModel(CausalModel):
         dropout_key: Array | None = None,
     ) -> Logits:
         """See ``TokenModel``."""
-        memory = self.begin(tokens.shape[0], labels, features)
-        return undelay(self.forward(delay(tokens, self.vocabulary.size), memory, dropout_key))
+        first, second = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        memory = self.begin(tokens.shape[0], labels, features, first)
+        return undelay(self.forward(delay(tokens, self.vocabulary.size), memory, second))
 
     def log_prob(self, logits: Logits, targets: Tokens, inputs: Tokens) -> Float[Array, "B N K"]:
         """See ``TokenModel``."""
@@ -78,7 +85,7 @@ class SteppedModel(CausalModel):
 
     def step(self, token: Int[Array, "B K"], state: State) -> tuple[Float[Array, "B K V"], State]:
         """See ``CausalModel``; reads one row."""
-        logits, after = self._hear(token[:, None], state)
+        logits, after = self.go_on(token[:, None], state)
         return logits[:, 0], after
 
     def read(self, tokens: Tokens, state: State) -> State:
@@ -118,18 +125,14 @@ class SteppedModel(CausalModel):
         tokens = undelay(drawn)
         return tokens, {**after, "recent": _latest(recent, tokens)}
 
-    def _hear(self, rows: Tokens, state: State) -> tuple[Logits, State]:
-        logits, after = self.go_on(rows, state)
-        return logits, {**after, "position": state["position"] + rows.shape[1]}
-
     def _score(self, tokens: Tokens, state: State) -> tuple[Logits, State]:
         """The logits of these frames, and the state after them."""
         recent, (_, frames, codebooks) = state["recent"], tokens.shape
         heard = jnp.concatenate([recent, tokens[:, :-1]], axis=1)
         rows = delay(heard, self.vocabulary.size)[:, codebooks - 1 :]
-        logits, after = self._hear(rows[:, :frames], state)
+        logits, after = self.go_on(rows[:, :frames], state)
         if codebooks > 1:
-            rest, _ = self._hear(rows[:, frames:], after)
+            rest, _ = self.go_on(rows[:, frames:], after)
             logits = jnp.concatenate([logits, rest], axis=1)
         return undelay(logits), {**after, "recent": _latest(recent, tokens)}
 

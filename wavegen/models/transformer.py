@@ -95,6 +95,44 @@ class Attention(nnx.Module):
         return self.mix(jax.nn.dot_product_attention(queries, keys, values, mask=mask))
 
 
+class CrossAttention(nnx.Module):
+    """Multi-head attention of one sequence to another.
+
+    Args:
+        width: of the frames of both; see ``Attention``.
+        heads: see ``Attention``.
+        scale: see ``Attention``.
+        random: draws the initial weights.
+    """
+
+    def __init__(self, width: int, heads: int, *, scale: float, random: np.random.Generator) -> None:
+        head = width // heads
+        self.query = normal(random, width, heads, head, scale=width**-0.5)
+        self.project = normal(random, width, 2, heads, head, scale=width**-0.5)
+        self.query_norm, self.key_norm = RMSNorm(head), RMSNorm(head)
+        self.output = normal(random, heads, head, width, scale=scale * width**-0.5)
+
+    def keys_values(
+        self, source: Float[Array, "B F width"], positions: Int[Array, "F"]
+    ) -> tuple[Float[Array, "B F heads D"], Float[Array, "B F heads D"]]:
+        """What the frames of the source answer to, and say."""
+        projected = jnp.einsum("bfw,wchd->bfchd", source, self.project[...])
+        return rotate(self.key_norm(projected[:, :, 0]), positions), projected[:, :, 1]
+
+    def __call__(
+        self,
+        x: Float[Array, "B N width"],
+        positions: Int[Array, "N"],
+        keys: Float[Array, "B F heads D"],
+        values: Float[Array, "B F heads D"],
+        mask: Bool[Array, "B 1 1 F"],
+    ) -> Float[Array, "B N width"]:
+        """Every frame reads the frames of the source where the mask is true."""
+        queries = rotate(self.query_norm(jnp.einsum("bnw,whd->bnhd", x, self.query[...])), positions)
+        read = jax.nn.dot_product_attention(queries, keys, values, mask=mask)
+        return jnp.einsum("bnhd,hdw->bnw", read, self.output[...])
+
+
 class SwiGLU(nnx.Module):
     """The gated layer.
 

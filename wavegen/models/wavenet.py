@@ -29,6 +29,7 @@ from wavegen.kernels.wavenet.shapes import WaveNetShape
 from wavegen.models.base import CausalModel, Choice, State
 from wavegen.models.conditioning import CodeCondition, FeatureCondition, LabelCondition, NoteCondition
 from wavegen.models.initial import normal, zeros
+from wavegen.models.stepwise import draw_rows
 from wavegen.types import Features, Labels, Logits, Tokens
 
 _ANY_HOP = 1 << 30
@@ -45,6 +46,8 @@ class WaveNet(CausalModel):
         label_sizes: values of each field in ``config.global_fields``.
         sample_rate: Hz; used by the excitation of note conditioning.
         condition: the codec whose tokens are the local condition, where ``config.local`` says so.
+        period: samples after which the kinds of tokens come back, such as voices written one after the other; 0 is
+            none.
         random: draws the initial weights.
     """
 
@@ -57,6 +60,7 @@ class WaveNet(CausalModel):
         label_sizes: tuple[int, ...] = (),
         sample_rate: int,
         condition: AudioCodec | None = None,
+        period: int = 0,
         random: np.random.Generator,
     ) -> None:
         c = config
@@ -97,6 +101,7 @@ class WaveNet(CausalModel):
             else nnx.data(None)
         )
         self.local = _local_condition(c.local, sample_rate, condition, random) or nnx.data(None)
+        self.places = normal(random, period, residual, scale=0.5) if period else nnx.data(None)
         channels = c.global_channels if c.global_fields else 0
         if isinstance(c.local, NoteConditionConfig):
             width = 2 * c.local.harmonics
@@ -170,6 +175,18 @@ class WaveNet(CausalModel):
             return None
         return self.local.excitation(features, offset, samples) @ self.excitation[...]
 
+    def _inputs(
+        self, batch: int, features: Features | None, offset: Int[Array, ""] | int, samples: int
+    ) -> Float[Array, "B T R"] | None:
+        """The excitation, and the vectors of the places in the period: those of the tokens to be predicted."""
+        excitation = self.excite(features, offset, samples)
+        if self.places is None:
+            return excitation
+        table = self.places[...]
+        places = table[(offset + jnp.arange(samples)) % len(table)]
+        places = jnp.broadcast_to(places, (batch, *places.shape))
+        return places if excitation is None else places + excitation
+
     def __call__(
         self,
         tokens: Tokens,
@@ -183,7 +200,7 @@ class WaveNet(CausalModel):
             self.weights(),
             self.shape,
             tokens[..., 0],
-            self.excite(features, 0, tokens.shape[1]),
+            self._inputs(len(tokens), features, 0, tokens.shape[1]),
             self.encode(labels, features),
             self.condition_hop,
             dropout_key=dropout_key,
@@ -207,8 +224,8 @@ class WaveNet(CausalModel):
 
     def _window(self, state: State, samples: int) -> dict[str, Any]:
         """The kernel's arguments for the next ``samples`` samples: what of the conditions falls on them."""
-        position = state["network"]["position"]
-        window: dict[str, Any] = {"inputs": self.excite(state.get("features"), position, samples)}
+        position, batch = state["network"]["position"], len(state["network"]["history"])
+        window: dict[str, Any] = {"inputs": self._inputs(batch, state.get("features"), position, samples)}
         if "condition" in state:
             condition, hop = state["condition"], self.condition_hop
             # A window may reach past the end of the clip; what it finds there is cut off again.
@@ -264,7 +281,13 @@ class WaveNet(CausalModel):
     def draw(
         self, state: State, frames: int, key: Array, *, choice: Choice, implementation: str | None = None
     ) -> tuple[Tokens, State]:
-        """See ``CausalModel``; the whole loop runs in one kernel."""
+        """See ``CausalModel``; the whole loop runs in one kernel, but for choices that differ from place to place.
+
+        Raises:
+            WavegenError: such a choice with a mixture head, or with a kernel's name.
+        """
+        if choice.allowed is not None or jnp.ndim(choice.temperature):
+            return self._draw_by_steps(state, frames, key, choice, implementation)
         tokens, network = wavenet_generate(
             self.weights(),
             self.shape,
@@ -278,6 +301,21 @@ class WaveNet(CausalModel):
             **self._window(state, frames),
         )
         return tokens[..., None], {**state, "network": network}
+
+    def _draw_by_steps(
+        self, state: State, frames: int, key: Array, choice: Choice, implementation: str | None
+    ) -> tuple[Tokens, State]:
+        if self.shape.head != "softmax" or implementation is not None:
+            raise WavegenError(
+                "a choice for each place in a period needs a softmax head and no implementation, got head "
+                f"{self.shape.head} and implementation {implementation}; draw with one temperature for all tokens"
+            )
+        history, position = state["network"]["history"], state["network"]["position"]
+        free = jnp.full((len(history), frames, 1), -1)
+        tokens, after = draw_rows(self.step, history[:, -1:], state, position, free, key, choice)
+        network = after["network"]
+        history = network["history"].at[:, -1].set(tokens[:, -1, 0])
+        return tokens, {**after, "network": {**network, "history": history}}
 
 
 def _local_condition(

@@ -21,14 +21,16 @@ from wavegen.config.codec_models import (
     WaveVQConfig,
 )
 from wavegen.config.codecs import FixedCodecConfig
-from wavegen.config.models import BertConfig
+from wavegen.config.models import BertConfig, DecoderConfig
 from wavegen.data.device import frame_mask
 from wavegen.models.base import MaskedModel, TokenModel
+from wavegen.models.decoder import Decoder
 from wavegen.models.masks import level_of
 from wavegen.spectral import si_sdr
 from wavegen.training.codec_loss import audio_losses
 from wavegen.training.masking import Masked, drop_labels, mask_classic, mask_levels
 from wavegen.training.mel_loss import mel_losses
+from wavegen.types import Logits
 
 
 class Outcome(NamedTuple):
@@ -71,9 +73,33 @@ def next_token(model: TokenModel, examples: Mapping[str, Array], key: Array | No
         key: turns dropout on.
     """
     logits = model(examples["inputs"], examples.get("labels"), examples.get("features"), dropout_key=key)
+    return _likelihood(model, logits, examples)
+
+
+def _likelihood(model: TokenModel, logits: Logits, examples: Mapping[str, Array]) -> Outcome:
     log_prob = model.log_prob(logits, examples["targets"], examples["inputs"])
-    scored = examples["mask"][..., None]
+    scored = jnp.broadcast_to(examples["mask"][..., None], log_prob.shape)
     return Outcome(-jnp.sum(jnp.where(scored, log_prob, 0.0)), jnp.sum(scored), {}, {})
+
+
+def next_token_and_memory(
+    model: Decoder, examples: Mapping[str, Array], key: Array | None, *, weight: float
+) -> Outcome:
+    """``next_token`` for a model with compressed memory, from whose reconstruction the compression learns.
+
+    Args:
+        model: see ``next_token``.
+        examples: see ``next_token``.
+        key: turns dropout on, and the reconstruction loss: without it the figure is the likelihood alone.
+        weight: of the reconstruction loss.
+    """
+    if key is None:
+        return next_token(model, examples, None)
+    logits, lost = model.with_reconstruction(
+        examples["inputs"], examples.get("labels"), examples.get("features"), dropout_key=key
+    )
+    nats, scored, _, _ = _likelihood(model, logits, examples)
+    return Outcome(nats + weight * lost * scored, scored, {"reconstruction": lost * scored}, {})
 
 
 def masked_token(
@@ -214,6 +240,8 @@ def objective_of(config: Config) -> Objective:
             label_smoothing=model.label_smoothing,
             label_dropout=model.condition_dropout,
         )
+    if isinstance(model, DecoderConfig) and model.reach.compressed:
+        return partial(next_token_and_memory, weight=model.reconstruction)
     return next_token
 
 

@@ -68,7 +68,9 @@ def _examples(config: Config, codecs: Codecs, batch: dict[str, Array], key: Arra
     if not config.model.global_fields:
         del examples["labels"]
     if local is None:
-        examples.pop("features", None)
+        # The source of an encoder is no condition at frame rate, but comes as one.
+        if config.model.kind != "seq2seq":
+            examples.pop("features", None)
     elif local.kind in ("mel", "codes"):
         examples["features"] = own_features(
             examples["waveform"], local, codecs.condition, config.data.sample_rate

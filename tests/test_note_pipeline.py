@@ -1,0 +1,244 @@
+"""From MIDI files to a model of notes, and back to scores."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh
+
+import wavegen
+from wavegen.cli import main
+from wavegen.codecs import make_note_codec
+from wavegen.codecs.note_codec import Interleaved
+from wavegen.codecs.note_grid import NoteGrid
+from wavegen.codecs.notes import NoteEvents
+from wavegen.config import Config, resolve
+from wavegen.config.codecs import NoteEventsConfig, NoteGridConfig
+from wavegen.data.batches import BatchSource
+from wavegen.errors import WavegenError
+from wavegen.notes.events import Notes, Track
+from wavegen.notes.midi import read_midi, write_midi
+from wavegen.training import evaluate, loop
+from wavegen.training.dataset import open_dataset
+
+GRID = {"kind": "note_grid", "voices": 2, "low": 60, "high": 72, "bar": 4}
+LSTM = {"kind": "lstm", "width": 8, "layers": 1}
+BERT = {"kind": "bert", "width": 8, "layers": 1, "heads": 1}
+
+
+def duet(seed: int, steps: int = 22) -> Notes:
+    """Two voices on a grid of sixteenths."""
+    rng = np.random.default_rng(seed)
+    return NoteGrid(2, 60, 72, bar=4).decode(rng.integers(1, 14, (steps, 2)).repeat(2, axis=0))
+
+
+def experiment(folder: Path, model: dict, *overrides: str) -> Config:
+    tree = {
+        "data": {"path": str(folder / "midi"), "cache": str(folder / "cache"), "crop": 32, "batch_size": 2},
+        "codec": GRID,
+        "model": model,
+        "optimizer": {"learning_rate": 1e-2, "warmup_steps": 1},
+        "training": {"steps": 3, "evaluate_every": 3, "evaluate_batches": 2, "checkpoint_every": 3},
+    }
+    splits = [
+        "data.label_pattern='{split}_{n}'",
+        "data.split.test=split=test",
+        "data.split.valid=split=valid",
+    ]
+    return resolve(tree, [*splits, "data.augment.transpose=2", "training.sample_count=1", *overrides])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device() -> Iterator[None]:
+    """Runs on one of the devices: what many do is tested elsewhere, and takes longer to compile."""
+
+    def mesh(*_: int) -> Mesh:
+        kinds = (AxisType.Auto, AxisType.Auto)
+        return jax.make_mesh((1, 1), ("data", "fsdp"), kinds, devices=jax.devices()[:1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_mesh", mesh)
+        patch.setattr(evaluate, "make_mesh", mesh)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """MIDI files, and runs of a causal and of a masked model of them."""
+    here = tmp_path_factory.mktemp("notes")
+    (here / "midi").mkdir()
+    for split in ("train", "valid", "test"):
+        for n in range(2):
+            write_midi(here / "midi" / f"{split}_{n}.mid", duet(n))
+    (here / "midi" / "train_9.mid").write_text("no MIDI file")
+    loop.train(experiment(here, LSTM), here / "lstm")
+    loop.train(experiment(here, BERT), here / "bert")
+    return here
+
+
+def test_datasets_hold_the_tokens_and_tell_what_was_skipped(folder):
+    config = experiment(folder, LSTM)
+    dataset = open_dataset(config)
+    codec = make_note_codec(config.codec)
+    files = dataset.split("train")
+    np.testing.assert_array_equal(dataset.read(files, 0, 0, int(files.length[0])), codec.encode(duet(0)))
+    assert [row.name for row in dataset.manifest.skipped] == ["train_9.mid"]
+
+
+def test_crops_begin_with_a_bar(folder):
+    dataset = open_dataset(experiment(folder, LSTM))
+    source = BatchSource(dataset, "train", batch_size=64, crop=32, seed=0, period=8)
+    batch = source.batch(0)
+    assert "pcm" not in batch
+    assert (batch["start"] % 8 == 0).all()
+    assert len(np.unique(batch["start"])) > 3
+    with pytest.raises(WavegenError, match="crop to be a multiple of the period, 8 samples, got 33; use 40"):
+        BatchSource(dataset, "train", batch_size=1, crop=33, seed=0, period=8)
+
+
+def test_runs_write_midi_files_while_they_learn(folder):
+    for run in ("lstm", "bert"):
+        [sample] = (folder / run / "samples").iterdir()
+        assert read_midi(sample).end <= 16
+
+
+@pytest.mark.parametrize("run", ["lstm", "bert"])
+def test_generating_and_continuing_keep_the_prompt(folder, run):
+    model = wavegen.load(folder / run)
+    assert isinstance(model, wavegen.NoteGenerator)
+    prompt = duet(5, 4)
+    first, second = model.generate(6, count=2, seed=1, prompt=prompt)
+    again = model.generate(6, count=2, seed=1, prompt=prompt)
+    assert [first, second] == again
+    assert first != second
+    codec = model.codec
+    for piece in (first, second):
+        np.testing.assert_array_equal(codec.encode(piece)[: 8 * 2], codec.encode(prompt))
+        assert piece.end <= 14 * piece.ticks_per_quarter // 4
+
+
+def test_harmonising_keeps_the_melody_and_adds_the_voice(folder):
+    model = wavegen.load(folder / "bert")
+    melody = duet(3).select(lambda track: track.name == "voice 2")
+    [piece] = model.harmonise(melody, voice=1, seed=2)
+    grid = model.codec.codec
+    np.testing.assert_array_equal(grid.encode(piece, 44)[:, 1], grid.encode(melody, 44)[:, 0])
+    with pytest.raises(WavegenError, match="expected a melody on one track as one of voices 0 to 1"):
+        model.harmonise(duet(3))
+    with pytest.raises(
+        WavegenError, match=r"to harmonise takes a model\.kind=bert of codec\.kind=note_grid, got lstm"
+    ):
+        wavegen.load(folder / "lstm").harmonise(melody)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_remixing_changes_the_chosen_share_at_most(folder, share):
+    model, piece = wavegen.load(folder / "bert"), duet(4)
+    grid = model.codec.codec
+    [other] = model.remix(piece, share, seed=3)
+    before, after = grid.encode(piece, 44), grid.encode(other, 44)
+    # Every note is as long as another, or twice: so the share of frames is about that of notes.
+    assert np.mean(before != after) <= share * 1.2
+    assert (np.mean(before != after) > 0) == (share > 0)
+
+
+def test_nats_are_those_of_chance_at_first_and_exact_for_causal_models(folder):
+    causal, masked = wavegen.load(folder / "lstm"), wavegen.load(folder / "bert")
+    piece = duet(6)
+    exact = causal.nats(piece)
+    assert exact.shape == (88, 1)
+    np.testing.assert_allclose(exact.mean(), np.log(14), atol=0.6)
+    np.testing.assert_allclose(masked.nats(piece, orders=16).mean(), np.log(14), atol=0.6)
+
+
+def test_one_file_holds_model_and_codec(folder, tmp_path):
+    model = wavegen.load(folder / "lstm")
+    again = wavegen.load(model.save(tmp_path / "model.safetensors"))
+    assert again.codec == model.codec
+    np.testing.assert_allclose(again.nats(duet(6)), model.nats(duet(6)), atol=1e-2)
+
+
+def test_commands_compose_harmonise_remix_and_render(folder, tmp_path, capsys):
+    run, out = str(folder / "bert"), ["-o", str(tmp_path)]
+    write_midi(tmp_path / "melody.mid", duet(3).select(lambda track: track.name == "voice 1"))
+    write_midi(tmp_path / "piece.mid", duet(3))
+    main(["compose", str(folder / "lstm"), "--length", "8", *out])
+    main(["harmonise", run, str(tmp_path / "melody.mid"), *out])
+    main(["remix", run, str(tmp_path / "piece.mid"), "--share", "0.5", *out])
+    main(["render", str(tmp_path / "piece.mid"), *out])
+    printed = capsys.readouterr().out
+    for name in ("lstm-seed0-0", "melody-harmonised0-0", "piece-remix0-0"):
+        for ending in (".mid", ".wav", ".png"):
+            assert (tmp_path / (name + ending)).stat().st_size > 0
+            assert name + ending in printed
+    assert wavegen.Audio.read(tmp_path / "piece.wav").duration > 1
+    with pytest.raises(SystemExit):
+        main(["sample", run])
+    assert "is a model of notes; try wavegen compose" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "codec", [NoteGrid(2, 60, 72), NoteEvents(), Interleaved(NoteGrid(2, 60, 72)), Interleaved(NoteEvents())]
+)
+def test_transposing_tokens_is_transposing_notes(codec):
+    pieces = [duet(0), duet(1), duet(2)]
+    lowest = Notes(
+        np.array([60, 72]),
+        np.array([0, 4]),
+        np.array([4, 4]),
+        np.full(2, 80),
+        np.zeros(2, int),
+        (Track(),) * 2,
+        4,
+    )
+    pieces[2] = lowest  # fills the grid's range: it stays
+    tokens = [codec.encode(piece) for piece in pieces]
+    frames = max(map(len, tokens)) // codec.period * codec.period
+    batch = np.stack([np.pad(t[:frames], ((0, frames - len(t[:frames])), (0, 0))) for t in tokens])
+    moved = codec.transposed(jnp.asarray(batch), jnp.asarray([0, 0, 1]))
+    np.testing.assert_array_equal(moved[:2], batch[:2])
+    inner = codec.codec if isinstance(codec, Interleaved) else codec
+    if isinstance(inner, NoteGrid):
+        np.testing.assert_array_equal(moved[2], batch[2])
+    else:
+        up = codec.encode(lowest.transpose(1))
+        np.testing.assert_array_equal(moved[2, : len(up)], up)
+
+
+def test_interleaving_turns_frames_into_rows_of_one_token():
+    plain, flat = (
+        make_note_codec(NoteGridConfig(voices=2, interleave=interleave)) for interleave in (False, True)
+    )
+    piece = duet(7)
+    np.testing.assert_array_equal(flat.encode(piece).reshape(-1, 2), plain.encode(piece))
+    assert flat.decode(flat.encode(piece)) == plain.decode(plain.encode(piece))
+    assert (flat.codebooks, flat.period, plain.period) == (1, 32, 16)
+    assert flat.fingerprint != plain.fingerprint
+    with pytest.raises(WavegenError, match=r"expected tokens \[frames, 1\], got \[3, 2\]"):
+        flat.decode(np.zeros((3, 2), np.int32))
+
+
+def test_what_does_not_fit_is_one_line(folder):
+    config = experiment(folder, LSTM)
+    cache = next((folder / "cache").iterdir())
+    for change, message in (
+        ({"path": None}, "expected data.path, a folder of MIDI files, got none"),
+        ({"path": str(folder)[:-1] + "zz"}, "expected a folder of recordings"),
+        ({"path": str(folder / "lstm")}, "expected MIDI files in"),
+    ):
+        data = config.data.model_copy(update=change)
+        with pytest.raises(WavegenError, match=message):
+            open_dataset(config.model_copy(update={"data": data}))
+    data = config.data.model_copy(update={"path": str(cache)})
+    for codec, message in (
+        (NoteEventsConfig(), "does not hold the tokens of"),
+        (resolve({}).codec, "holds notes, codec.kind=mulaw reads audio"),
+    ):
+        with pytest.raises(WavegenError, match=message):
+            open_dataset(config.model_copy(update={"data": data, "codec": codec}))
+    model = wavegen.load(folder / "lstm")
+    with pytest.raises(WavegenError, match="expected 1 or 2 temperatures, one a field, got 3"):
+        model.generate(1, drawing=wavegen.NoteDrawing(temperature=(1.0, 1.0, 1.0)))

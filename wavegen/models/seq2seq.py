@@ -1,0 +1,102 @@
+"""Encoder and decoder: one sequence of tokens written while another one is read (Vaswani et al. 2017)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from wavegen.errors import WavegenError
+from wavegen.models.base import State
+from wavegen.models.decoder import Decoder, Source
+from wavegen.models.transformer import Block, RMSNorm
+from wavegen.models.vocabulary import Vocabulary
+from wavegen.types import Features, Labels
+
+
+class Seq2Seq(Decoder):
+    """A ``Decoder`` whose blocks also read a source, which an encoder has read in both directions.
+
+    The source comes as features: its tokens as numbers, ``[B, F, D]`` for D codebooks; frames of negative numbers are
+    padding. Attention to it sees how far a frame of the source is from the frame that is written, where the source's
+    frame f stands at ``f source_hop``.
+
+    Args:
+        source_vocab_size: values of a token of the source.
+        source_codebooks: tokens per frame of the source.
+        source_hop: frames that are written for one of the source.
+        source_period: as ``period``, of the source.
+        encoder_layers: blocks of the encoder.
+        random: draws the initial weights.
+        options: of ``Decoder``.
+
+    Raises:
+        WavegenError: see ``Decoder``.
+    """
+
+    def __init__(
+        self,
+        *,
+        source_vocab_size: int,
+        source_codebooks: int = 1,
+        source_hop: int = 1,
+        source_period: int = 0,
+        encoder_layers: int = 3,
+        random: np.random.Generator,
+        **options: Any,
+    ) -> None:
+        super().__init__(cross=True, random=random, **options)
+        self.source_hop = source_hop
+        heads, scale = self.blocks[0].cross.query.shape[1], (2 * encoder_layers) ** -0.5
+        self.source = Vocabulary(
+            source_vocab_size,
+            source_codebooks,
+            self.width,
+            period=source_period,
+            tied=True,
+            label_sizes=(),
+            random=random,
+        )
+        self.encoder = nnx.List(
+            [Block(self.width, heads, self.hidden, scale=scale, random=random) for _ in range(encoder_layers)]
+        )
+        self.encoder_norm = RMSNorm(self.width)
+
+    def flops_per_frame(self, frames: int) -> int:
+        """As ``Decoder``, and for a source of ``frames / source_hop`` frames; see ``TokenModel``."""
+        source = -(-frames // self.source_hop)
+        encoder_block = 4 * self.width**2 + 3 * self.width * self.hidden + 2 * source * self.width
+        encoder = len(self.encoder) * encoder_block + len(self.blocks) * 2 * self.width**2
+        cross = len(self.blocks) * (2 * self.width**2 + 2 * source * self.width)
+        return super().flops_per_frame(frames) + 2 * (encoder * source // frames + cross)
+
+    def begin(
+        self,
+        batch: int,
+        labels: Labels | None,
+        features: Features | None,
+        dropout_key: Array | None = None,
+    ) -> State:
+        """See ``SteppedModel``; reads the source, once.
+
+        Raises:
+            WavegenError: no source, or one of another number of codebooks; labels missing or not taken.
+        """
+        if features is None:
+            raise WavegenError("this model needs features, the tokens of its source; give those of each clip")
+        tokens = features.astype(jnp.int32)
+        there = (tokens >= 0).all(axis=-1)
+        x = self.source.embed(jnp.where(tokens >= 0, tokens, self.source.size), 0, None)
+        positions = jnp.arange(x.shape[1])
+        mask = there[:, None, None, :]
+        for i, block in enumerate(self.encoder):
+            key = None if dropout_key is None else jax.random.fold_in(dropout_key, i)
+            x = block(x, positions, mask, dropout=self.dropout, dropout_key=key)
+        x = self.encoder_norm(x)
+        memory = super().begin(batch, labels, None)
+        memory["sources"] = [
+            Source(*block.cross.keys_values(x, positions * self.source_hop), mask) for block in self.blocks
+        ]
+        return memory
