@@ -18,6 +18,7 @@ from wavegen.errors import WavegenError
 from wavegen.notes.events import Notes, Track
 
 VELOCITY = 80  # of decoded notes
+LONGEST = 1 << 22  # steps: 145 hours of sixteenths; what lies above is a damaged file
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class NoteGrid:
 
         Raises:
             WavegenError: more tracks than voices, drums, a pitch outside low to high, two notes at once in a voice,
-                or fewer frames than the notes take.
+                fewer frames than the notes take, or more than 2**22.
         """
         if len(notes.tracks) > self.voices:
             raise WavegenError(
@@ -106,6 +107,8 @@ class NoteGrid:
             raise WavegenError(
                 f"expected at least {grid.end} frames for these notes, got {frames}: use .between()"
             )
+        if frames > LONGEST:
+            raise WavegenError(f"expected at most {LONGEST} steps, got {frames}: use .between()")
         tokens = np.zeros((frames, self.voices), np.int32)
         for pitch, onset, end, voice in zip(
             grid.pitch, grid.onset, grid.onset + grid.duration, grid.track, strict=True
