@@ -49,6 +49,12 @@ def file(
     return header + b"MTrk" + (len(events) if length is None else length).to_bytes(4) + events
 
 
+def track_of(data: bytes) -> bytes:
+    """The events of the first track that has notes, in a file as `midi_bytes` writes it."""
+    start = 22 + int.from_bytes(data[18:22])
+    return data[start + 8 : start + 8 + int.from_bytes(data[start + 4 : start + 8])]
+
+
 def truncated(rng: np.random.Generator, data: bytes) -> bytes:
     return data[: rng.integers(len(data))]
 
@@ -69,8 +75,25 @@ def pieces_swapped(rng: np.random.Generator, data: bytes) -> bytes:
     return data[:14] + data[second:] + data[first:second] + data[14:first]
 
 
+def events_cut(rng: np.random.Generator, data: bytes) -> bytes:
+    return file(track_of(data)[: rng.integers(len(track_of(data)))])
+
+
+def events_flipped(rng: np.random.Generator, data: bytes) -> bytes:
+    return file(bits_flipped(rng, track_of(data)))
+
+
+def events_doubled(rng: np.random.Generator, data: bytes) -> bytes:
+    events = track_of(data)
+    start, stop = sorted(rng.integers(0, len(events), 2))
+    return file(events[:stop] + events[start:])
+
+
 def noise(rng: np.random.Generator, data: bytes) -> bytes:
-    return file(rng.bytes(int(rng.integers(1, 4000))))
+    likely = np.frombuffer(
+        b"\0\0\0\0\1\2\3\4\x3c\x40\x51\x58\x7f\x80\x90\x99\xb0\xc0\xd0\xf0\xf7\xff", np.uint8
+    )
+    return file(rng.choice(likely, int(rng.integers(1, 4000))).tobytes())
 
 
 def pitches_above_127(rng: np.random.Generator, data: bytes) -> bytes:
@@ -123,8 +146,9 @@ def text(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 DAMAGES: tuple[Damage, ...] = (
-    truncated, bits_flipped, bytes_cut_out, pieces_swapped, noise, pitches_above_127, absurd_tempo, absurd_times,
-    endless_numbers, absurd_lengths, no_length, never_ended, all_programs, ten_million_notes, text,
+    truncated, bits_flipped, bytes_cut_out, pieces_swapped, events_cut, events_flipped, events_doubled, noise,
+    pitches_above_127, absurd_tempo, absurd_times, endless_numbers, absurd_lengths, no_length, never_ended,
+    all_programs, ten_million_notes, text,
 )  # fmt: skip
 
 

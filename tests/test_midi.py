@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wavegen.errors import WavegenError
-from wavegen.notes.events import COLUMNS, END_OF_TIME, TICKS, Notes, Track, concatenate, together
+from wavegen.notes.arrange import concatenate, together
+from wavegen.notes.events import COLUMNS, END_OF_TIME, TICKS, Notes, Track
 from wavegen.notes.midi import midi_bytes, parse_midi, read_midi, write_midi
 
 
@@ -205,7 +206,7 @@ def fuzz_midi():
 
 def test_sixty_damaged_files_are_parsed_or_refused(tmp_path) -> None:
     rows = fuzz_midi().fuzz(60, 1, tmp_path, seconds=20)
-    assert len(rows) == 15
+    assert len(rows) == 18
     assert sum(sum(row.outcomes.values()) for row in rows.values()) == 60
     assert {"parsed", "refused"} == set().union(*(row.outcomes for row in rows.values()))
 
@@ -235,6 +236,7 @@ def test_notes_are_equal_in_any_order_and_cannot_be_changed() -> None:
         ({"track": np.array([1])}, r"expected track of a note in 0\.\.0, got 1"),
         ({"tracks": (Track("", 128),)}, "expected program of a track in 0"),
         ({"ticks_per_quarter": 0}, r"expected ticks of a quarter note in 1\.\.32767, got 0"),
+        ({"tempos": np.array([[END_OF_TIME, 1]])}, "expected tick of a tempo in 0"),
         ({"tempos": np.array([[0, 0]])}, "expected microseconds of a quarter note in 1"),
         ({"metres": np.array([[0, 4, 3]])}, r"expected metres over 1, 2, 4, \.\.\. 128, got \[3\]"),
         ({"tracks": (Track(),) * 65535}, r"expected count of tracks in 0\.\.65534, got 65535"),
@@ -300,6 +302,11 @@ def test_parts_are_selected_cut_moved_and_joined() -> None:
     assert whole.end == 1440
     np.testing.assert_array_equal(whole.seconds(whole.onset), notes.seconds(notes.onset))
     assert concatenate([first, second], length=4800).onset.tolist() == [0, 480, 4800]
+    late = replace(
+        first, tempos=np.array([[0, 400_000], [5000, 1]])
+    )  # a tempo after the part's end is not the next's
+    for length, start in ((None, 960), (4800, 4800)):
+        assert concatenate([late, second], length).tempos.tolist() == [[0, 400_000], [start, 300_000]]
     plain = replace(first, tempos=notes_of().tempos)
     assert concatenate([first, plain]).tempos.tolist() == [[0, 400_000], [960, 500_000]]
     for join in (together, concatenate):

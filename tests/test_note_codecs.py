@@ -92,6 +92,7 @@ def test_notes_off_the_grid_move_to_the_nearest_step() -> None:
             None,
             "expected one note at a time, got two on track 1 at step 3",
         ),
+        ([(60, 1 << 22, 1, 80, 0)], None, "expected at most 4194304 steps, got 4194305"),
         ([(60, 0, 4, 80, 0)], 3, "expected at least 4 frames for these notes, got 3"),
     ],
 )

@@ -1,6 +1,7 @@
 """Rendering: on time to the sample, in tune, as loud as asked; piano rolls that agree with it; pictures."""
 
 import struct
+import sys
 import warnings
 
 import numpy as np
@@ -142,6 +143,12 @@ def test_a_soundfont_plays_on_time_and_in_tune(tmp_path) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(WavegenError, match=r"cannot read .*absent\.sf2: expected a SoundFont"):
         render(notes, soundfont=tmp_path / "absent.sf2")
+
+
+def test_soundfonts_without_their_library_say_what_to_install(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "symusic", None)
+    with pytest.raises(WavegenError, match=r"SoundFonts need symusic: pip install 'wavegen\[soundfont\]'"):
+        render(notes_of(), soundfont="any.sf2")
 
 
 def test_performances_keep_their_seconds() -> None:

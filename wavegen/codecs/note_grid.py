@@ -22,6 +22,7 @@ from wavegen.notes.events import Notes, Track
 from wavegen.types import Tokens
 
 VELOCITY = 80  # of decoded notes
+LONGEST = 1 << 22  # steps: 145 hours of sixteenths; what lies above is a damaged file
 
 
 @partial(jax.tree_util.register_static)
@@ -104,7 +105,7 @@ class NoteGrid(NoteCodec):
 
         Raises:
             WavegenError: more tracks than voices, drums, a pitch outside low to high, two notes at once in a voice,
-                or fewer frames than the notes take.
+                fewer frames than the notes take, or more than 2**22.
         """
         if len(notes.tracks) > self.voices:
             raise WavegenError(
@@ -123,6 +124,8 @@ class NoteGrid(NoteCodec):
             raise WavegenError(
                 f"expected at least {grid.end} frames for these notes, got {frames}: use .between()"
             )
+        if frames > LONGEST:
+            raise WavegenError(f"expected at most {LONGEST} steps, got {frames}: use .between()")
         tokens = np.zeros((frames, self.voices), np.int32)
         for pitch, onset, end, voice in zip(
             grid.pitch, grid.onset, grid.onset + grid.duration, grid.track, strict=True

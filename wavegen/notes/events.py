@@ -4,7 +4,7 @@ Ticks are integers, so that nothing is lost between a file, a grid and a token. 
 only; `Notes.performance` makes them for what plays and measures sound (`wavegen.notes.score`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from wavegen.notes import score
 
 TICKS = 480  # of a quarter note, unless given
 TEMPO = 500_000  # microseconds of a quarter note before the first tempo, as in MIDI: 120 a minute
+COLUMNS = ("pitch", "onset", "duration", "velocity", "track")
 END_OF_TIME = 1 << 28  # ticks; the longest wait that one MIDI event can say
 
 
@@ -135,11 +136,7 @@ class Notes:
         return score.Notes(self.pitch, onset, end - onset, self.velocity / 127)
 
     def select(self, keep: Callable[[Track], bool]) -> "Notes":
-        """The tracks for which `keep` is true, and their notes.
-
-        Example:
-            >>> notes.select(lambda track: not track.drum)  # doctest: +SKIP
-        """
+        """The tracks for which `keep` is true, and their notes: `select(lambda track: not track.drum)`."""
         kept = np.array([bool(keep(track)) for track in self.tracks], bool)
         number = np.cumsum(kept) - 1
         tracks = tuple(track for track, stays in zip(self.tracks, kept, strict=True) if stays)
@@ -189,9 +186,6 @@ class Notes:
         return replace(self, pitch=pitch, onset=onset, duration=duration, velocity=velocity, track=track)
 
 
-COLUMNS = ("pitch", "onset", "duration", "velocity", "track")
-
-
 def from_performance(played: score.Notes, quarters_per_minute: float = 120.0) -> Notes:
     """Notes in seconds as notes in ticks of one tempo, on one track; times and velocities are rounded.
 
@@ -219,84 +213,6 @@ def from_performance(played: score.Notes, quarters_per_minute: float = 120.0) ->
     )
 
 
-def together(parts: Iterable[Notes]) -> Notes:
-    """Parts that sound at the same time, with the tracks of all; tempos and metres are the first part's.
-
-    Raises:
-        WavegenError: no parts, or parts of different resolution.
-    """
-    parts = _alike(parts)
-    shift = np.cumsum([0, *(len(part.tracks) for part in parts)])
-    return _joined(parts, [0] * len(parts), [int(first) for first in shift[:-1]])
-
-
-def concatenate(parts: Iterable[Notes], length: int | None = None) -> Notes:
-    """Parts one after another; all have the same tracks, and each brings its tempos and metres.
-
-    Args:
-        parts: the pieces in order.
-        length: ticks from the beginning of one part to that of the next; by default each part's `end`, rounded up
-            to a quarter note.
-
-    Raises:
-        WavegenError: no parts, or parts of different tracks or resolution.
-    """
-    parts = _alike(parts)
-    if any(part.tracks != parts[0].tracks for part in parts):
-        raise WavegenError(
-            "expected parts with the same tracks, got different ones: use together(), or select()"
-        )
-    lengths = [-(-part.end // part.ticks_per_quarter) * part.ticks_per_quarter for part in parts]
-    starts = [int(start) for start in np.cumsum([0, *(length or own for own in lengths[:-1])])]
-    whole = _joined(parts, starts, [0] * len(parts))
-    return replace(
-        whole,
-        tracks=parts[0].tracks,
-        tempos=_in_turn([part.tempos for part in parts], starts, [0, TEMPO]),
-        metres=_in_turn([part.metres for part in parts], starts, [0, 4, 4]),
-    )
-
-
-def _alike(parts: Iterable[Notes]) -> list[Notes]:
-    parts = list(parts)
-    resolutions = {part.ticks_per_quarter for part in parts}
-    if len(resolutions) != 1:
-        raise WavegenError(
-            f"expected parts of one resolution, got {sorted(resolutions) or 'no parts'}: use .at_resolution()"
-        )
-    return parts
-
-
-def _joined(parts: Sequence[Notes], starts: Sequence[int], tracks: Sequence[int]) -> Notes:
-    """All notes, those of each part moved by its start in ticks and its first track."""
-    pitch, onset, duration, velocity, track = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS
-    )
-    count = [len(part) for part in parts]
-    return replace(
-        parts[0],
-        pitch=pitch,
-        onset=onset + np.repeat(starts, count),
-        duration=duration,
-        velocity=velocity,
-        track=track + np.repeat(tracks, count),
-        tracks=tuple(track for part in parts for track in part.tracks),
-    )
-
-
-def _in_turn(
-    maps: Sequence[Int[np.ndarray, "_ columns"]], starts: Sequence[int], default: list[int]
-) -> Int[np.ndarray, "rows columns"]:
-    """Tempo or metre maps one after another; a part that begins without a row begins with the default."""
-    if not any(len(rows) for rows in maps):
-        return maps[0]
-    # of two rows at one tick `Notes` keeps the later: the default gives way to the part's own
-    whole = [np.concatenate([[default], rows]) for rows in maps]
-    for rows, start in zip(whole, starts, strict=True):
-        rows[:, 0] += start
-    return np.concatenate(whole)
-
-
 def _cut(rows: Int[np.ndarray, "rows columns"], start: int, stop: int) -> Int[np.ndarray, "kept columns"]:
     """The rows in force within [start, stop), counted from `start`; the one before `start` begins there."""
     first = max(int(np.searchsorted(rows[:, 0], start, side="right")) - 1, 0)
@@ -307,7 +223,7 @@ def _cut(rows: Int[np.ndarray, "rows columns"], start: int, stop: int) -> Int[np
 def _last_of_each_tick(rows: Int[np.ndarray, "rows columns"]) -> Int[np.ndarray, "kept columns"]:
     rows = np.asarray(rows, np.int64)
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
-    return rows[np.diff(rows[:, 0], append=END_OF_TIME) > 0]
+    return rows[np.append(rows[:-1, 0] != rows[1:, 0], True)[: len(rows)]]
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

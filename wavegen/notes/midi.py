@@ -14,11 +14,11 @@ import numpy as np
 
 from wavegen.atomic import atomic_write
 from wavegen.errors import WavegenError
-from wavegen.notes.events import COLUMNS, END_OF_TIME, Notes, Track
+from wavegen.notes.events import END_OF_TIME, Notes, Track
 
 LARGEST = 8 << 20  # bytes of a file: a million notes; it bounds time and memory
 DRUMS = 9  # the channel of drums, from 0
-_OFF, _ON, _PROGRAM = 0x80, 0x90, 0xC0
+_OFF, _ON, _PROGRAM, _PRESSURE = 0x80, 0x90, 0xC0, 0xD0
 _NAME, _END, _TEMPO, _METRE = 0x03, 0x2F, 0x51, 0x58
 
 
@@ -120,16 +120,14 @@ class _File:
     """What the chunks of a file have in common, filled by one chunk after another."""
 
     def __init__(self) -> None:
-        self.columns = {name: array("q") for name in COLUMNS}
+        self.rows = array("q")  # note after note: pitch, onset, duration, velocity, track
         self.tracks: list[Track] = []
         self.tempos: list[tuple[int, int]] = []
         self.metres: list[tuple[int, int, int]] = []
         self.name = ""  # of the chunk that is read
 
     def notes(self, ticks_per_quarter: int) -> Notes:
-        pitch, onset, duration, velocity, track = (
-            np.frombuffer(self.columns[name], np.int64) for name in COLUMNS
-        )
+        pitch, onset, duration, velocity, track = np.frombuffer(self.rows, np.int64).reshape(-1, 5).T
         return Notes(
             pitch,
             onset,
@@ -156,11 +154,11 @@ class _File:
             raise WavegenError(f"{where}: {error}") from error
 
     def _read_events(self, data: bytes) -> None:
-        pitches, onsets, durations, velocities, players = (self.columns[name] for name in COLUMNS)
-        sounding: defaultdict[tuple[int, int], deque[int]] = defaultdict(deque)  # by channel and pitch
+        # by channel and pitch: onset, velocity and track of the notes that sound, the earliest first
+        sounding: defaultdict[tuple[int, int], deque[tuple[int, int, int]]] = defaultdict(deque)
         programs: dict[int, int] = {}  # by channel
-        player: dict[tuple[int, int], int] = {}  # the track of a channel and program
-        self.name, at, tick, running, first = "", 0, 0, 0, len(pitches)
+        players: dict[tuple[int, int], int] = {}  # the track of a channel and program
+        self.name, at, tick, running = "", 0, 0, 0
         while at < len(data):
             wait = data[at]
             at += 1
@@ -172,44 +170,36 @@ class _File:
                 status = running
             else:
                 at += 1
-            if 0x80 <= status < 0xF0:
-                running = status
-                one = data[at]
-                if 0xC0 <= status < 0xE0:  # program and pressure have one value, the others two
-                    two = 0
-                    at += 1
-                else:
-                    two = data[at + 1]
-                    at += 2
-                if (one | two) > 0x7F:
-                    raise WavegenError(
-                        f"expected values under 128 before byte {at}, got {one}, {two}; it is damaged"
-                    )
-                kind = status & 0xF0
-                if kind == _ON and two:
-                    channel = status & 0x0F
-                    sounding[channel, one].append(len(pitches))
-                    pitches.append(one)
-                    onsets.append(tick)
-                    durations.append(0)
-                    velocities.append(two)
-                    key = channel, programs.get(channel, 0)
-                    players.append(player.setdefault(key, len(self.tracks) + len(player)))
-                elif kind in (_ON, _OFF):
-                    if waiting := sounding.get((status & 0x0F, one)):
-                        number = waiting.popleft()
-                        durations[number] = max(tick - onsets[number], 1)
-                elif kind == _PROGRAM:
-                    programs[status & 0x0F] = one
-            else:
+            if not 0x80 <= status < 0xF0:
                 at = self._read_system(status, data, at, tick)
+                continue
+            running = status
+            kind, channel, one, two = status & 0xF0, status & 0x0F, data[at], 0
+            at += 1
+            if kind not in (_PROGRAM, _PRESSURE):  # these have one value, the others two
+                two = data[at]
+                at += 1
+            if (one | two) > 0x7F:
+                raise WavegenError(
+                    f"expected values under 128 before byte {at}, got {one}, {two}; the file is damaged"
+                )
+            if kind == _ON and two:
+                player = players.setdefault((channel, programs.get(channel, 0)), len(players))
+                sounding[channel, one].append((tick, two, len(self.tracks) + player))
+            elif kind in (_ON, _OFF):
+                if ended := sounding.get((channel, one)):
+                    onset, velocity, track = ended.popleft()
+                    self.rows.extend((one, onset, max(tick - onset, 1), velocity, track))
+            elif kind == _PROGRAM:
+                programs[channel] = one
         if tick >= END_OF_TIME:
             raise WavegenError(
                 f"expected a piece of under {END_OF_TIME} ticks, got {tick}; the file is damaged"
             )
-        for number in range(first, len(pitches)):
-            durations[number] = durations[number] or max(tick - onsets[number], 1)
-        keys = list(player) or list(programs.items())[:1]
+        for (_, pitch), never_ended in sounding.items():
+            for onset, velocity, track in never_ended:
+                self.rows.extend((pitch, onset, max(tick - onset, 1), velocity, track))
+        keys = list(players) or list(programs.items())[:1]
         self.tracks += [Track(self.name, program, channel == DRUMS) for channel, program in keys]
 
     def _read_system(self, status: int, data: bytes, at: int, tick: int) -> int:
