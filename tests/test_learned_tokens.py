@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 import wavegen
+from wavegen import masked_generator
 from wavegen.audio import Audio
 from wavegen.cli import main
 from wavegen.codecs import Codecs
@@ -327,10 +328,52 @@ def test_commands_reconstruct_generate_inpaint_and_measure(folder, recording, tm
     assert "bits_per_token" in capsys.readouterr().out
 
 
+def test_redrawing_keeps_the_outline(folder, recording, monkeypatch):
+    bert = wavegen.load(folder / "bert")
+    drawn = []
+    fill = masked_generator.generate_long
+
+    def watch(graph, params, tokens, *rest, **options):
+        drawn.append((tokens, fill(graph, params, tokens, *rest, **options)))
+        return drawn[-1][1]
+
+    monkeypatch.setattr(masked_generator, "generate_long", watch)
+    (clip,) = bert.redraw(recording, period=3, codebooks=1)
+    assert len(clip.samples) == len(recording.samples)
+    ((masked, filled),) = drawn
+    heard = np.asarray(wavegen.load(folder / "codec").encode(recording))
+    kept = np.zeros(heard.shape, bool)
+    kept[:, ::3, :1] = True
+    np.testing.assert_array_equal(masked != bert.codec.vocab_size, kept)
+    np.testing.assert_array_equal(np.asarray(filled)[kept], heard[kept])
+    everything = wavegen.load(folder / "codec").reconstruct(recording)
+    np.testing.assert_allclose(samples(bert.redraw(recording)), samples([everything]), atol=1e-6)
+
+
+def test_the_command_redraws(folder, recording, tmp_path, capsys):
+    path = tmp_path / "a.wav"
+    recording.write(path)
+    call = ["sample", str(folder / "bert"), "--prompt", str(path), "--periodic", "3", "--compression", "1"]
+    main([*call, "-o", str(tmp_path)])
+    assert "spectrogram" in capsys.readouterr().out
+    (clip,) = wavegen.load(folder / "bert").redraw(recording, period=3, codebooks=1)
+    written = Audio.read(tmp_path / "bert-seed0-0.wav")
+    np.testing.assert_allclose(written.samples, clip.samples, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (["sample", "codec"], "generates nothing"),
+        (["sample", "vocoder", "--like", "a.wav", "--periodic", "3"], "takes no --periodic"),
+        (["sample", "bert", "--compression", "1"], "nothing to change"),
+        (["sample", "bert", "--prompt", "a.wav", "--periodic", "0"], "a period of at least 1 frame, got 0"),
+        (["sample", "bert", "--prompt", "a.wav", "--compression", "3"], "0 to 2 codebooks to keep, got 3"),
+        (["sample", "bert", "--prompt", "a.wav", "--vary", "0.3", "--periodic", "3"], "give one of them"),
+        (
+            ["sample", "bert", "--prompt", "a.wav", "--compression", "1", "--seconds", "1"],
+            "takes no --seconds",
+        ),
         (["sample", "vocoder", "--like", "a.wav", "--vary", "0.3"], "takes no --vary"),
         (["sample", "bert", "--top-k", "3"], "takes no --top-k"),
         (["sample", "bert", "--vary", "0.3"], "nothing to change"),

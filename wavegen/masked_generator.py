@@ -1,4 +1,4 @@
-"""What a person asks of a masked model: generate, continue, inpaint and vary clips, through a learned codec."""
+"""What a person asks of a masked model: generate, continue, inpaint, vary and redraw clips, through a learned codec."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -204,6 +204,43 @@ class MaskedGenerator:
         tokens = jnp.repeat(to_tokens(self.codec, audio, self.sample_rate), count, axis=0)
         keys = self._keys(seed, count, 1)
         tokens = prompts.variation(tokens, strength, keys, self.codec.vocab_size)
+        return self._render(tokens, length, seed, labels, drawing, vocoder)
+
+    def redraw(
+        self,
+        audio: Audio,
+        *,
+        period: int = 1,
+        codebooks: int | None = None,
+        count: int = 1,
+        seed: int = 0,
+        labels: Mapping[str, str] | None = None,
+        drawing: Drawing = _USUAL,
+        vocoder: Generator | None = None,
+    ) -> list[Audio]:
+        """Keeps an outline of a recording, and draws the rest anew: VampNet's periodic and compression prompts.
+
+        Args:
+            audio: mixed to mono and resampled as needed.
+            period: keep every ``period``-th frame, from the first on; 1 keeps all.
+            codebooks: keep the first so many codebooks of the frames that are kept, which hold what matters most; None
+                keeps all.
+            count: see ``generate``.
+            seed: see ``generate``.
+            labels: see ``generate``.
+            drawing: see ``generate``.
+            vocoder: see ``generate``.
+
+        Raises:
+            WavegenError: the period is under 1, or there are not so many codebooks; see ``generate``.
+        """
+        require_least(count=(count, 1))
+        length, vocab_size = to_waveform(audio, self.sample_rate).shape[1], self.codec.vocab_size
+        tokens = jnp.repeat(to_tokens(self.codec, audio, self.sample_rate), count, axis=0)
+        kept = self.codec.codebooks if codebooks is None else codebooks
+        tokens = jnp.maximum(
+            prompts.periodic(tokens, period, vocab_size), prompts.compression(tokens, kept, vocab_size)
+        )
         return self._render(tokens, length, seed, labels, drawing, vocoder)
 
     def bound(

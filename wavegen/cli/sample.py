@@ -32,6 +32,8 @@ def sample(
     prompt: Path | None = None,
     inpaint: tuple[str, ...] = (),
     vary: float | None = None,
+    periodic: int | None = None,
+    compression: int | None = None,
     notes: Path | None = None,
     like: Path | None = None,
     labels: tuple[str, ...] = (),
@@ -55,9 +57,13 @@ def sample(
         temperature: below 1 calmer, above 1 wilder, 0 always the likeliest token; by default the experiment's own.
         top_k: draw among the k likeliest tokens; 0 is all. For causal models.
         top_p: draw among the likeliest tokens that together have this probability.
-        prompt: a recording to continue; with --inpaint or --vary, to change.
+        prompt: a recording to continue; with --inpaint, --vary, --periodic or --compression, to change.
         inpaint: seconds of the prompt to fill in anew, written 2.0:3.5. For masked models.
         vary: share of the prompt to draw anew, 0 to 1. For masked models.
+        periodic: keep every so many frames of the prompt, for example 7, and draw those between anew. For masked
+            models.
+        compression: keep the first so many codebooks of the prompt, the coarse ones, and draw the others anew; with
+            --periodic, of the frames that it keeps. For masked models.
         notes: a melody as text (see wavegen.notes.score) for note-conditioned models; none: one is composed from the
             seed.
         like: a recording that a vocoder turns into its tokens or spectrogram and back.
@@ -82,7 +88,8 @@ def sample(
             f"{run} is a codec, which generates nothing; try wavegen reconstruct {run} RECORDING"
         )
     if isinstance(generator, wavegen.Generator):
-        _refuse("a WaveNet", inpaint=inpaint, vary=vary, passes=passes, guidance=guidance, vocoder=vocoder)
+        _refuse("a WaveNet", inpaint=inpaint, vary=vary, periodic=periodic, compression=compression)
+        _refuse("a WaveNet", passes=passes, guidance=guidance, vocoder=vocoder)
         _stream(
             generator,
             out / name,
@@ -99,7 +106,7 @@ def sample(
             implementation=implementation,
         )
         return
-    _refuse("a masked model", top_k=top_k, notes=notes, like=like, implementation=implementation)
+    _refuse("a masked model", top_k=top_k or None, notes=notes, like=like, implementation=implementation)
     drawing = wavegen.Drawing(passes or None, temperature, top_p, guidance=guidance)
     options: dict[str, Any] = {
         "count": count,
@@ -107,9 +114,13 @@ def sample(
         "labels": pairs(labels),
         "drawing": drawing,
     }
-    if inpaint and vary is not None:
-        raise WavegenError("--inpaint and --vary are two ways to change the prompt; give one of them")
-    if (inpaint or vary is not None) and heard is None:
+    redrawn = periodic is not None or compression is not None
+    ways = bool(inpaint) + (vary is not None) + redrawn
+    if ways > 1:
+        raise WavegenError(
+            "--inpaint, --vary, and --periodic or --compression are ways to change the prompt; give one of them"
+        )
+    if ways and heard is None:
         raise WavegenError("there is nothing to change; give a recording with --prompt")
     if heard is not None and inpaint:
         _refuse("inpainting", seconds=seconds, vocoder=vocoder)
@@ -119,6 +130,10 @@ def sample(
     if heard is not None and vary is not None:
         _refuse("varying", seconds=seconds)
         clips = generator.vary(heard, vary, **options)
+    elif heard is not None and redrawn:
+        _refuse("redrawing", seconds=seconds)
+        period = 1 if periodic is None else periodic
+        clips = generator.redraw(heard, period=period, codebooks=compression, **options)
     else:
         clips = generator.generate(3.0 if seconds is None else seconds, prompt=heard, **options)
     _write(clips, out / name)
@@ -229,7 +244,7 @@ def _melody(generator: Generator, notes: Path | None, seed: int, seconds: float 
 
 
 def _refuse(what: str, **options: object) -> None:
-    given = [name for name, value in options.items() if value not in (None, (), 0)]
+    given = [name for name, value in options.items() if value is not None and value != ()]
     if given:
         raise WavegenError(f"{what} takes no --{given[0].replace('_', '-')}; leave it out")
 
