@@ -31,7 +31,8 @@ import tyro
 from jax.sharding import SingleDeviceSharding
 
 from wavegen.kernels import wavenet_init_state
-from wavegen.kernels.wavenet import mosaic_gpu, pallas_tpu, xla
+from wavegen.kernels.wavenet import mosaic_gpu, mosaic_gpu_cluster, pallas_tpu, xla
+from wavegen.kernels.wavenet.mosaic_gpu_cluster_weights import STREAMS, Division, divide
 from wavegen.kernels.wavenet.mosaic_gpu_weights import BLOCK, sizes_of
 from wavegen.kernels.wavenet.shapes import NETS, Net
 
@@ -204,16 +205,33 @@ def tpu_rows(dump: Path) -> Iterator[Row]:
             )
 
 
+TAKEN = ("key", "forced", "temperature", "row_offset", "return_logits")
+"""Arguments of the Hopper kernels."""
+
+
 def compile_mosaic_gpu(net: Net, batch: int, device: Any) -> tuple[float, int]:
     """Compile the Hopper kernel; return the processor seconds it took, and its slots for weights."""
     args, given = arguments(net, batch, jnp.bfloat16, device)
     mosaic_gpu.check_network(args[0], net.shape, given)
     slots = mosaic_gpu.choose_slots(sizes_of(args[0], net.shape))
-    taken = {name: given[name] for name in ("key", "forced", "temperature", "row_offset", "return_logits")}
-    lowered = partial(mosaic_gpu.run.lower, *args, **taken, slots=slots, interpret=False)
+    taken = {name: given[name] for name in TAKEN}
     start = time.process_time()
-    lowered().compile(compiler_options=UNTUNED)
+    lowered = mosaic_gpu.run.lower(*args, **taken, slots=slots, interpret=False)
+    lowered.compile(compiler_options=UNTUNED)
     return time.process_time() - start, slots
+
+
+def compile_mosaic_gpu_cluster(net: Net, batch: int, device: Any) -> tuple[float, Division]:
+    """Compile the kernel of a Hopper cluster; return the processor seconds it took, and its stages."""
+    args, given = arguments(net, batch, jnp.bfloat16, device)
+    mosaic_gpu.check_network(args[0], net.shape, given)
+    room = mosaic_gpu.SHARED_MEMORY - mosaic_gpu_cluster.RESERVED
+    division = divide(sizes_of(args[0], net.shape), room)
+    taken = {name: given[name] for name in TAKEN}
+    start = time.process_time()
+    lowered = mosaic_gpu_cluster.run.lower(*args, **taken, division=division, interpret=False)
+    lowered.compile(compiler_options=UNTUNED)
+    return time.process_time() - start, division
 
 
 def read_assembler(dump: Path) -> str:
@@ -238,6 +256,17 @@ def h100_rows(dump: Path) -> Iterator[Row]:
             yield row(None, f"refused: {reason}")
             continue
         yield row(seconds, f"{read_assembler(dump)}, {slots} blocks of weights in flight")
+        for path in dump.iterdir():
+            path.unlink()
+    for net in NETS:
+        row = partial(Row, "H100 cluster", net, "bfloat16", STREAMS)
+        try:
+            seconds, division = compile_mosaic_gpu_cluster(NETS[net], STREAMS, device)
+        except NotImplementedError as reason:
+            yield row(None, f"refused: {reason}")
+            continue
+        held = f"{division.stages} multiprocessors of {division.shared_bytes / 2**10:.0f} KiB"
+        yield row(seconds, f"{read_assembler(dump)}, {held}")
         for path in dump.iterdir():
             path.unlink()
     nothing = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast")

@@ -12,6 +12,7 @@ In the interpreter, which knows no cluster's shared memory, the stages are the t
 with the same messages and barriers, but each stage's memory is a slice of one array.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,6 +35,8 @@ ROWS, COLUMNS = LAYOUT.reduce(1), LAYOUT.reduce(0)
 SWIZZLED = (plgpu.TilingTransform((8, STREAMS)), plgpu.SwizzleTransform(2 * STREAMS))
 """How the tensor cores read bfloat16 whose rows are as short as the streams are few."""
 SENT = (plgpu.TilingTransform((8, STREAMS)), plgpu.SwizzleTransform(4 * STREAMS))
+"""How messages lie in float32, so that neither their stores nor their loads conflict."""
+LOG2_E = math.log2(math.e)
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ def run_layers(stage: Stage) -> None:
     sizes, layers = division.sizes, range(division.layers)
     residual, gate, skips = (BLOCK * n for n in (sizes.residual, sizes.gate, sizes.skip))
     past = sizes.past * sizes.residual
+    position = ref["integers"][0]
     streams = pl.ds(lax.axis_index("tile") * STREAMS, STREAMS)
 
     def rows_of(j: int) -> tuple[int, int, int, int]:
@@ -160,7 +164,7 @@ def run_layers(stage: Stage) -> None:
         ]
 
     def step(i: Int[Array, ""], sums: list[Float[Array, "C B"]]) -> list[Float[Array, "C B"]]:
-        t = ref["integers"][0] + i
+        t = position + i
         h = stage.receive("h")
         for j in layers:
             _, current, to_residual, _ = rows_of(j)
@@ -182,24 +186,25 @@ def run_layers(stage: Stage) -> None:
         plgpu.wait_smem_to_gmem(0)  # the next sample may read them
         return of_the_past(t + 1)
 
-    lax.fori_loop(0, plan.steps, step, of_the_past(ref["integers"][0]))
+    lax.fori_loop(0, plan.steps, step, of_the_past(position))
 
 
 def gated(a: Float[Array, "C B"], b: Float[Array, "C B"]) -> Float[Array, "C B"]:
-    """Return tanh(a) sigmoid(b); tanh as 2 sigmoid(2 a) - 1 has no branches, and is exact to 1e-7."""
-    return (2 / (1 + jnp.exp(-2 * a)) - 1) / (1 + jnp.exp(-b))
+    """Return tanh(a) sigmoid(b) in few instructions, for the layers wait for it one by one; it cannot overflow."""
+    e, f = jnp.exp2(-2 * LOG2_E * jnp.abs(a)), jnp.exp2(-LOG2_E * b)
+    root = lax.rsqrt((1 + e) * (1 + f))  # a division takes ten instructions
+    return jnp.where(a < 0, e - 1, 1 - e) * root * root
 
 
 def run_head(stage: Stage) -> None:
     """Embed the newest token, and draw the next one from what comes round, for every sample."""
     plan, ref, sizes = stage.plan, stage.ref, stage.plan.division.sizes
-    interpret = plan.interpret
+    interpret, temperature = plan.interpret, ref["numbers"][0]
     residual, hidden, levels = (BLOCK * n for n in (sizes.residual, sizes.hidden, sizes.output))
     streams = pl.ds(lax.axis_index("tile") * STREAMS, STREAMS)
     to_hidden = sizes.output * residual
     to_output = to_hidden + sizes.skip * hidden
-    to_running = to_output + sizes.hidden * levels
-    to_total = to_running + BLOCK
+    to_sums = to_output + sizes.hidden * levels  # running, and whole
 
     def per_stream(x: Array) -> Array:
         return lax.broadcast_in_dim(x, (levels, STREAMS), (1,))
@@ -224,20 +229,20 @@ def run_head(stage: Stage) -> None:
 
     def draw(logits: Float[Array, "V B"], uniform: Float[Array, "B"]) -> Int[Array, "B"]:
         """Draw as `draw.choose_token` does; weights enter their running sum with 16 bits."""
-        temperature = ref["numbers"][0]
-        divisor = jnp.where(temperature > 0, temperature, 1.0)
+        sharpness = LOG2_E / jnp.where(temperature > 0, temperature, 1.0)
         highest = per_stream(jnp.max(logits, axis=0))
         order = FLOAT(levels) - numbers().astype(FLOAT)
         best = FLOAT(levels) - jnp.max(jnp.where(logits == highest, order, 0.0), axis=0)
-        weight = jnp.exp((logits - highest) / divisor)
+        weight = jnp.exp2((logits - highest) * sharpness)
         coarse = weight.astype(jnp.bfloat16)
         heres = stage.write("wide", 0, coarse)
         rests = stage.write("wide_too", 0, weight - coarse.astype(FLOAT))
         before = jnp.zeros((BLOCK, STREAMS), FLOAT)
         running = []
         for here, rest in zip(heres, rests, strict=True):
-            running.append(before + stage.product_of_all([(to_running, [here]), (to_running, [rest])], BLOCK))
-            before = before + stage.product_of_all([(to_total, [here]), (to_total, [rest])], BLOCK)
+            sums = stage.product_of_all([(to_sums, [here]), (to_sums, [rest])], 2 * BLOCK)
+            running.append(before + sums[:BLOCK])
+            before = before + sums[BLOCK:]
         total = jnp.max(running[-1], axis=0)
         threshold = lax.broadcast_in_dim(uniform * total, (BLOCK, STREAMS), (1,))
         below = [jnp.where(part <= threshold, 1.0, 0.0) for part in running]
@@ -338,8 +343,11 @@ def call(plan: Plan, rings: Float[Array, "rows R B"], given: dict[str, Any]) -> 
         with_scratch,
         out_type=tuple(out),
         mesh=plgpu.Mesh(grid=(batch // STREAMS,), grid_names=("tile",), **among),
-        compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Warpgroup),
-        interpret=versions.interpreter() if plan.interpret else False,
+        compiler_params=plgpu.CompilerParams(
+            lowering_semantics=plgpu.LoweringSemantics.Warpgroup,
+            approx_math=True,  # 2^x and 1/sqrt(x) in one instruction each, to 22 bits
+        ),
+        interpret=versions.interpreter(detect_races=True) if plan.interpret else False,
         name="wavenet_generate_cluster",
     )
     outputs = run(*(given[name] for name in INPUTS if name != "rings"), updated)

@@ -14,8 +14,19 @@ def load(source: Any, layout: Any, interpret: bool) -> jax.Array:
     return plgpu.load(source, *index, layout=layout, optimized=False)
 
 
-def interpreter() -> Any:
-    """Return the parameter that runs a kernel in the interpreter; jax 0.10 has not made it public."""
+def interpreter(detect_races: bool = False) -> Any:
+    """Return the parameter that runs a kernel in the interpreter; jax has not made it public.
+
+    Args:
+        detect_races: look for accesses to shared memory that no barrier orders, see `races_found`.
+    """
     from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 
-    return InterpretGPUParams()
+    return InterpretGPUParams(detect_races=detect_races)
+
+
+def races_found() -> bool:
+    """Say whether the latest kernel in the interpreter, run with `detect_races`, had races."""
+    from jax._src.pallas.mosaic_gpu.interpret.gpu_callbacks import get_races
+
+    return get_races().races_found
