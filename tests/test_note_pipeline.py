@@ -227,7 +227,7 @@ def test_what_does_not_fit_is_one_line(folder):
     for change, message in (
         ({"path": None}, "expected data.path, a folder of MIDI files, got none"),
         ({"path": str(folder)[:-1] + "zz"}, "expected a folder of recordings"),
-        ({"path": str(folder / "lstm")}, "expected MIDI files in"),
+        ({"path": str(folder / "cache")}, "expected MIDI files in"),
     ):
         data = config.data.model_copy(update=change)
         with pytest.raises(WavegenError, match=message):

@@ -256,7 +256,7 @@ class NoteGenerator:
             )
         return codec
 
-    def _rows(self, tokens: Int[np.ndarray, "N K"], count: int) -> Tokens:
+    def _rows(self, tokens: Int[np.ndarray, "N K"], count: int) -> Int[Array, "B frames codebooks"]:
         return jnp.repeat(jnp.asarray(tokens.reshape(1, -1, self.codec.codebooks)), count, axis=0)
 
     def _choice(self, drawing: NoteDrawing) -> Choice:

@@ -10,7 +10,6 @@ from wavegen.config.codecs import LearnedCodecConfig
 from wavegen.config.section import Section
 
 
-
 class SoftmaxHeadConfig(Section):
     """One logit per token."""
 
@@ -214,7 +213,9 @@ class Seq2SeqConfig(DecoderConfig):
     source_vocab_size: int = Field(0, ge=0, description="values of a token of the source; 0: the codec's")
     source_codebooks: int = Field(0, ge=0, le=64, description="its tokens per frame; 0: the codec's")
     source_hop: int = Field(1, ge=1, le=65536, description="frames that are written for one of the source")
-    source_period: int = Field(0, ge=0, le=65536, description="frames after which the kinds of its tokens come back; 0: none")
+    source_period: int = Field(
+        0, ge=0, le=65536, description="frames after which its kinds of tokens come back"
+    )
 
 
 ModelConfig = Annotated[
