@@ -29,6 +29,7 @@ def order_agnostic_bound(
     labels: Labels | None,
     key: Array,
     orders: int,
+    known: Bool[Array, "B N"] | None = None,
 ) -> Float[Array, "B K"]:
     """Estimates the bound, without bias.
 
@@ -40,13 +41,16 @@ def order_agnostic_bound(
         key: the same key gives the same figures.
         orders: masks drawn for each clip and codebook, each a pass of the model; their sizes are spread evenly
             over 1 to n, so that n of them measure every step once.
+        known: frames that are told beforehand, as a melody is to be harmonised; the bound is of the others. None is
+            none.
 
     Returns:
         Nats per token of each clip and codebook: their mean over K is that of the clip, and times the valid frames
-        their sum is the bound on the whole clip.
+        their sum is the bound on the whole clip. Frames that are known count neither way.
     """
     batch, frames, codebooks = tokens.shape
-    length = jnp.sum(valid, axis=1)
+    unknown = valid if known is None else valid & ~known
+    length = jnp.sum(unknown, axis=1)
     start = jax.random.uniform(jax.random.fold_in(key, 0), (batch, codebooks))
 
     def measure(index: Int[Array, ""]) -> Float[Array, "B"]:
@@ -55,9 +59,9 @@ def order_agnostic_bound(
         # The quotient may round up to 1.
         count = jnp.minimum(step + 1, length)
         scores = jax.random.uniform(jax.random.fold_in(key, index + 1), (batch, frames))
-        masked = lowest(scores, valid, count)
+        masked = lowest(scores, unknown, count)
         level = jnp.full(batch, codebook)
-        inputs = hide_levels(tokens, level, masked, valid, model.vocab_size)
+        inputs = hide_levels(tokens, level, masked, unknown, model.vocab_size)
         log_p = jax.nn.log_softmax(model.level_logits(inputs, level, labels, valid=valid))
         nats = -jnp.take_along_axis(log_p, level_of(tokens, level)[..., None], axis=2)[..., 0]
         return jnp.sum(jnp.where(masked, nats, 0), axis=1) / jnp.maximum(count, 1)
