@@ -34,7 +34,7 @@ from wavegen.kernels import wavenet_generate, wavenet_init_state
 from wavegen.kernels.wavenet.forward import condition_frames, input_convolution, network
 from wavegen.loading import SHIPPED
 from wavegen.models.base import with_parameters
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Performance
 
 SETTINGS = {"temperature 1": (1.0, None), "temperature 0.8, top_p 0.95": (0.8, 0.95)}
 MELODIES = Path(wavegen.__file__).parent / "assets" / "melodies"
@@ -69,7 +69,9 @@ def conditions_of(
         labels = jnp.asarray(random.integers(sizes, size=(clips, len(sizes))), jnp.int32)
     if net.model.local is not None:
         hop, rate = generator.config.model.local.hop_length, generator.sample_rate
-        melodies = [Notes.read(path).frames(rate, hop, 20 * rate) for path in sorted(MELODIES.glob("*.txt"))]
+        melodies = [
+            Performance.read(path).frames(rate, hop, 20 * rate) for path in sorted(MELODIES.glob("*.txt"))
+        ]
         frames = -(-samples // hop)
         chosen = [melodies[index] for index in random.integers(len(melodies), size=clips)]
         starts = random.integers(10 * rate // hop, size=clips)

@@ -12,10 +12,10 @@ from wavegen.errors import WavegenError
 from wavegen.evaluation.pictures import loss_curve, read_picture, spectrograms
 from wavegen.evaluation.report import Report, compare, controls, write
 from wavegen.notes.piano import Piano
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Performance
 
 RATE = 8000
-MELODY = Notes.parse("tempo 110, C4 1, E4 1/2, G4 1/2, C5 2, A4 1")
+MELODY = Performance.parse("tempo 110, C4 1, E4 1/2, G4 1/2, C5 2, A4 1")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from wavegen.errors import WavegenError
 from wavegen.generator import Generator, build
 from wavegen.models.base import parameters, with_parameters
 from wavegen.models.make import make_model
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Performance
 from wavegen.training.checkpoints import Checkpoints
 from wavegen.training.restore import Trained, open_codecs
 from wavegen.training.step import first_state, make_evaluation_step
@@ -40,7 +40,7 @@ VARIANTS = {
         "model.kernel_size=2",
     ],
 }
-MELODY = Notes.parse("tempo 240, A4 1, C5 1/2, R 1/2, E4 2")
+MELODY = Performance.parse("tempo 240, A4 1, C5 1/2, R 1/2, E4 2")
 
 
 @cache
@@ -131,7 +131,7 @@ def test_a_conditioned_model_plays_notes_to_their_end():
     (clip,) = generator.generate(notes=MELODY)
     assert MELODY.seconds == 1.0
     assert len(clip.samples) == RATE
-    other = Notes.parse("tempo 240, F4 1, C5 3")
+    other = Performance.parse("tempo 240, F4 1, C5 3")
     alike = samples(generator.generate(0.02, notes=MELODY, count=2))
     unlike = samples(generator.generate(0.02, notes=[MELODY, other], count=2))
     np.testing.assert_array_equal(alike[0], unlike[0])
@@ -197,7 +197,7 @@ def test_the_reference_implementation_gives_the_same_audio():
             "label digit=7 was not in the training data; it had 0, 1, 2",
         ),
         ("notes", {"seconds": 1}, "this model plays notes: give some, for example --notes melody.txt"),
-        ("notes", {"notes": Notes.parse("R 1")}, "seconds must be at least one sample, got 0.0"),
+        ("notes", {"notes": Performance.parse("R 1")}, "seconds must be at least one sample, got 0.0"),
         (
             "notes",
             {"seconds": 1, "count": 3, "notes": [MELODY, MELODY]},

@@ -1,4 +1,4 @@
-"""Notes: the text format, features aligned to the sample, the piano, the composer and the corpus."""
+"""Performance: the text format, features aligned to the sample, the piano, the composer and the corpus."""
 
 import json
 import re
@@ -14,17 +14,17 @@ from wavegen.errors import WavegenError
 from wavegen.notes import corpus, melodies, piano_build
 from wavegen.notes.composer import HIGH, LOW, compose
 from wavegen.notes.piano import ASSETS, RELEASE, Piano
-from wavegen.notes.score import Notes, frequency, pitch_name
+from wavegen.notes.score import Performance, frequency, pitch_name
 
 PIANO = Piano.load()
 
 
-def one_note(pitch: int, *, onset: float = 0.0, duration: float = 0.5, velocity: float = 0.8) -> Notes:
-    return Notes(np.array([pitch]), np.array([onset]), np.array([duration]), np.array([velocity]))
+def one_note(pitch: int, *, onset: float = 0.0, duration: float = 0.5, velocity: float = 0.8) -> Performance:
+    return Performance(np.array([pitch]), np.array([onset]), np.array([duration]), np.array([velocity]))
 
 
 @st.composite
-def monophonic(draw: st.DrawFn, shortest: float = 0.001) -> Notes:
+def monophonic(draw: st.DrawFn, shortest: float = 0.001) -> Performance:
     rows, now = [], 0.0
     seconds = st.floats(shortest, 3)
     for pitch, rest, duration, velocity in draw(
@@ -36,17 +36,19 @@ def monophonic(draw: st.DrawFn, shortest: float = 0.001) -> Notes:
         rows.append((pitch, now + rest, duration, velocity))
         now += rest + duration
     columns = np.array(rows).reshape(-1, 4)
-    return Notes(columns[:, 0].astype(int), columns[:, 1], columns[:, 2], columns[:, 3])
+    return Performance(columns[:, 0].astype(int), columns[:, 1], columns[:, 2], columns[:, 3])
 
 
-def assert_same(left: Notes, right: Notes) -> None:
+def assert_same(left: Performance, right: Performance) -> None:
     assert left.pitch.tolist() == right.pitch.tolist()
     for name in ("onset", "duration", "velocity"):
         np.testing.assert_allclose(getattr(left, name), getattr(right, name), atol=1e-6)
 
 
 def test_text_is_read_as_documented() -> None:
-    notes = Notes.parse("# title\ntempo 120\nC4 1, C#4 1/2 | R 1.5 # rest\n velocity 0.5\nBb-1 1, G9 0.25 1")
+    notes = Performance.parse(
+        "# title\ntempo 120\nC4 1, C#4 1/2 | R 1.5 # rest\n velocity 0.5\nBb-1 1, G9 0.25 1"
+    )
     assert notes.pitch.tolist() == [60, 61, 10, 127]
     np.testing.assert_allclose(notes.onset, [0, 0.5, 1.5, 2.0])
     np.testing.assert_allclose(notes.duration, [0.5, 0.25, 0.5, 0.125])
@@ -56,13 +58,13 @@ def test_text_is_read_as_documented() -> None:
 
 @given(monophonic(), st.floats(20, 400))
 @settings(deadline=None, max_examples=30)
-def test_text_round_trip(notes: Notes, tempo: float) -> None:
-    assert_same(Notes.parse(notes.text(tempo)), notes)
+def test_text_round_trip(notes: Performance, tempo: float) -> None:
+    assert_same(Performance.parse(notes.text(tempo)), notes)
 
 
 def test_pitch_names_round_trip() -> None:
     text = ", ".join(f"{pitch_name(pitch)} 1" for pitch in range(128))
-    assert Notes.parse(text).pitch.tolist() == list(range(128))
+    assert Performance.parse(text).pitch.tolist() == list(range(128))
 
 
 @pytest.mark.parametrize(
@@ -84,19 +86,19 @@ def test_pitch_names_round_trip() -> None:
 )
 def test_bad_text_names_its_line(text: str, message: str) -> None:
     with pytest.raises(WavegenError, match=message) as caught:
-        Notes.parse(text)
+        Performance.parse(text)
     assert "\n" not in str(caught.value)
 
 
 def test_bad_files_are_named(tmp_path) -> None:
     with pytest.raises(WavegenError, match=r"expected a melody as text in .*absent"):
-        Notes.read(tmp_path / "absent.txt")
+        Performance.read(tmp_path / "absent.txt")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(WavegenError, match=r"expected a melody as text in .*binary"):
-        Notes.read(tmp_path / "binary.txt")
+        Performance.read(tmp_path / "binary.txt")
     (tmp_path / "wrong.txt").write_text("X 1")
     with pytest.raises(WavegenError, match=r"wrong\.txt, line 1"):
-        Notes.read(tmp_path / "wrong.txt")
+        Performance.read(tmp_path / "wrong.txt")
 
 
 @pytest.mark.parametrize(
@@ -112,11 +114,11 @@ def test_bad_files_are_named(tmp_path) -> None:
 def test_values_out_of_range_are_named(change: dict, message: str) -> None:
     good = {"pitch": np.array([60]), "onset": np.zeros(1), "duration": np.ones(1), "velocity": np.ones(1)}
     with pytest.raises(WavegenError, match=message):
-        Notes(**(good | change))
+        Performance(**(good | change))
 
 
 def test_notes_are_sorted_moved_stretched_and_cut() -> None:
-    notes = Notes(np.array([62, 60]), np.array([1.0, 0.0]), np.array([2.0, 1.0]), np.array([0.5, 1.0]))
+    notes = Performance(np.array([62, 60]), np.array([1.0, 0.0]), np.array([2.0, 1.0]), np.array([0.5, 1.0]))
     assert notes.pitch.tolist() == [60, 62]
     assert notes.velocity.tolist() == [1.0, 0.5]
     assert notes.transpose(-5).pitch.tolist() == [55, 57]
@@ -128,7 +130,9 @@ def test_notes_are_sorted_moved_stretched_and_cut() -> None:
 
 
 def test_monophonic_keeps_the_highest_and_ends_notes_where_the_next_begins() -> None:
-    chords = Notes(np.array([60, 67, 64, 72]), np.array([0, 0, 0, 0.5]), np.full(4, 1.0), np.full(4, 0.5))
+    chords = Performance(
+        np.array([60, 67, 64, 72]), np.array([0, 0, 0, 0.5]), np.full(4, 1.0), np.full(4, 0.5)
+    )
     melody = chords.monophonic()
     assert melody.pitch.tolist() == [67, 72]
     assert melody.duration.tolist() == [0.5, 1.0]
@@ -139,14 +143,16 @@ def test_monophonic_keeps_the_highest_and_ends_notes_where_the_next_begins() -> 
     ):
         chords.frames(8000, 80, 8000)
     with pytest.raises(WavegenError, match=r"notes 0 and 1 together at 0\.500 s"):
-        Notes(np.array([60, 62]), np.array([0, 0.5]), np.array([1.0, 1.0]), np.full(2, 0.5)).frames(
+        Performance(np.array([60, 62]), np.array([0, 0.5]), np.array([1.0, 1.0]), np.full(2, 0.5)).frames(
             8000, 80, 8000
         )
 
 
 @given(monophonic(shortest=0.05), st.sampled_from([(1000, 10), (1100, 16)]))
 @settings(deadline=None, max_examples=30)
-def test_features_say_what_sounds_at_the_first_sample_of_a_frame(notes: Notes, grid: tuple[int, int]) -> None:
+def test_features_say_what_sounds_at_the_first_sample_of_a_frame(
+    notes: Performance, grid: tuple[int, int]
+) -> None:
     rate, hop = grid
     length = round(notes.seconds * rate) + 2 * hop + 1
     frames = notes.frames(rate, hop, length)
@@ -256,13 +262,13 @@ def test_notes_fade_within_the_release_and_then_are_silent() -> None:
 
 
 def test_chords_are_sums_and_loud_ones_are_scaled() -> None:
-    both = Notes(np.array([60, 64]), np.array([0.0, 0.25]), np.array([0.5, 0.5]), np.array([0.5, 0.5]))
+    both = Performance(np.array([60, 64]), np.array([0.0, 0.25]), np.array([0.5, 0.5]), np.array([0.5, 0.5]))
     apart = [
         PIANO.render(one_note(p, onset=o, velocity=0.5), 8000, length=8000).samples
         for p, o in ((60, 0.0), (64, 0.25))
     ]
     np.testing.assert_allclose(PIANO.render(both, 8000, length=8000).samples, sum(apart), atol=1e-6)
-    cluster = Notes(np.arange(50, 80), np.zeros(30), np.ones(30), np.ones(30))
+    cluster = Performance(np.arange(50, 80), np.zeros(30), np.ones(30), np.ones(30))
     assert np.abs(PIANO.render(cluster, 8000).samples).max() == 1.0
 
 

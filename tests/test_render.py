@@ -152,7 +152,7 @@ def test_soundfonts_without_their_library_say_what_to_install(monkeypatch) -> No
 
 
 def test_performances_keep_their_seconds() -> None:
-    played = score.Notes.parse("tempo 97, C4 1, R 1/3, E4 2/3 0.5, F#4 1/7")
+    played = score.Performance.parse("tempo 97, C4 1, R 1/3, E4 2/3 0.5, F#4 1/7")
     notes = from_performance(played, 97)
     assert notes.onset.tolist() == [0, 640, 960]
     again = notes.performance()
@@ -166,7 +166,7 @@ def test_performances_keep_their_seconds() -> None:
 
 
 def test_a_roll_shows_what_sounds() -> None:
-    played = score.Notes(
+    played = score.Performance(
         np.array([60, 64, 60]),
         np.array([0.0, 0.104, 0.2]),
         np.array([0.3, 0.001, 0.2]),
@@ -208,7 +208,7 @@ def test_rolls_of_no_velocity_are_refused() -> None:
 @pytest.mark.parametrize(("rate", "hop"), [(8000, 80), (11025, 128)])
 def test_features_agree_with_the_audio_to_the_sample(rate: int, hop: int, rng: np.random.Generator) -> None:
     count = 30
-    played = score.Notes(
+    played = score.Performance(
         rng.permutation(np.arange(40, 40 + count)), rng.uniform(0, 2, count), rng.uniform(0.001, 0.5, count),
         rng.uniform(0.1, 1, count),
     )  # fmt: skip
@@ -235,7 +235,7 @@ def test_features_agree_with_the_audio_to_the_sample(rate: int, hop: int, rng: n
 def test_long_rolls_are_refused(monkeypatch) -> None:
     monkeypatch.setattr(rolls, "LARGEST", 10)
     with pytest.raises(WavegenError, match="expected at most 10 frames, got 11"):
-        roll_features(score.Notes.parse("C4 1"), 8000, 80, 801)
+        roll_features(score.Performance.parse("C4 1"), 8000, 80, 801)
 
 
 def test_pictures_show_every_pitched_track(tmp_path) -> None:

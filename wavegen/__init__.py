@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from wavegen.masked_generator import MaskedGenerator as MaskedGenerator
     from wavegen.note_generator import NoteDrawing as NoteDrawing
     from wavegen.note_generator import NoteGenerator as NoteGenerator
-    from wavegen.notes.score import Notes as Notes
+    from wavegen.notes.events import Notes as Notes
+    from wavegen.notes.midi import read_midi as read_midi
+    from wavegen.notes.midi import write_midi as write_midi
+    from wavegen.notes.score import Performance as Performance
     from wavegen.reconstructor import Reconstructor as Reconstructor
 
 __version__ = "0.1.0"
@@ -29,10 +32,13 @@ _PUBLIC = {
     "MaskedGenerator": "wavegen.masked_generator",
     "NoteDrawing": "wavegen.note_generator",
     "NoteGenerator": "wavegen.note_generator",
-    "Notes": "wavegen.notes.score",
+    "Notes": "wavegen.notes.events",
+    "Performance": "wavegen.notes.score",
     "Reconstructor": "wavegen.reconstructor",
     "load": "wavegen.loading",
     "load_config": "wavegen.config",
+    "read_midi": "wavegen.notes.midi",
+    "write_midi": "wavegen.notes.midi",
 }
 __all__ = sorted(_PUBLIC)
 

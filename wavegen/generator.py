@@ -25,7 +25,7 @@ from wavegen.errors import WavegenError
 from wavegen.kernels.wavenet.api import IMPLEMENTATIONS
 from wavegen.models.base import Choice, parameters
 from wavegen.models.make import make_model
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Performance
 from wavegen.requests import (
     pad_frames,
     require_least,
@@ -82,7 +82,7 @@ class Generator:
         top_p: float = 1.0,
         prompt: Audio | None = None,
         labels: Mapping[str, str] | None = None,
-        notes: Notes | Sequence[Notes] | None = None,
+        notes: Performance | Sequence[Performance] | None = None,
         like: Audio | None = None,
         implementation: str | None = None,
     ) -> list[Audio]:
@@ -137,7 +137,7 @@ class Generator:
         top_p: float = 1.0,
         prompt: Audio | None = None,
         labels: Mapping[str, str] | None = None,
-        notes: Notes | Sequence[Notes] | None = None,
+        notes: Performance | Sequence[Performance] | None = None,
         like: Audio | None = None,
         chunk: int = 2000,
         implementation: str | None = None,
@@ -205,7 +205,7 @@ class Generator:
         audio: Audio,
         *,
         labels: Mapping[str, str] | None = None,
-        notes: Notes | None = None,
+        notes: Performance | None = None,
         window: int = 8192,
     ) -> Float[np.ndarray, "T"]:
         """The exact log-likelihood of a recording's tokens, sample by sample.
@@ -293,7 +293,7 @@ class Generator:
         return self.config.model
 
     def _seconds(
-        self, seconds: float | None, notes: Notes | Sequence[Notes] | None, like: Audio | None
+        self, seconds: float | None, notes: Performance | Sequence[Performance] | None, like: Audio | None
     ) -> float:
         if seconds is not None:
             return seconds
@@ -307,7 +307,7 @@ class Generator:
         return to_labels(self.model.global_fields, self.labels, labels, count)
 
     def _features(
-        self, notes: Notes | Sequence[Notes] | None, like: Audio | None, samples: int, count: int
+        self, notes: Performance | Sequence[Performance] | None, like: Audio | None, samples: int, count: int
     ) -> Array | None:
         local = self.model.local
         if notes is not None and not isinstance(local, NoteConditionConfig):
@@ -337,8 +337,8 @@ class Generator:
         return jnp.repeat(pad_frames(features, -(-samples // local.hop_length)), count, axis=0)
 
 
-def _each(notes: Notes | Sequence[Notes], count: int) -> Sequence[Notes]:
-    return [notes] * count if isinstance(notes, Notes) else notes
+def _each(notes: Performance | Sequence[Performance], count: int) -> Sequence[Performance]:
+    return [notes] * count if isinstance(notes, Performance) else notes
 
 
 def build(trained: Trained, precision: Precision = "float32") -> Generator:

@@ -17,7 +17,7 @@ from wavegen.errors import WavegenError
 if TYPE_CHECKING:
     from wavegen.audio import Audio
     from wavegen.generator import Generator
-    from wavegen.notes.score import Notes
+    from wavegen.notes.score import Performance
 
 
 def sample(
@@ -182,7 +182,7 @@ def reconstruct(
 
 
 def _stream(
-    generator: Generator, path: Path, seconds: float | None, melody: Notes | None, **options: Any
+    generator: Generator, path: Path, seconds: float | None, melody: Performance | None, **options: Any
 ) -> None:
     """Generates with a bar, block by block; ``path`` is where files go, without row and ending."""
     from wavegen.atomic import atomic_write
@@ -232,12 +232,12 @@ def _picture(paths: list[Path]) -> None:
         print(f"audio        {path}\nspectrogram  {picture}")
 
 
-def _melody(generator: Generator, notes: Path | None, seed: int, seconds: float | None) -> Notes | None:
+def _melody(generator: Generator, notes: Path | None, seed: int, seconds: float | None) -> Performance | None:
     from wavegen.notes.composer import compose
-    from wavegen.notes.score import Notes
+    from wavegen.notes.score import Performance
 
     if notes:
-        return Notes.read(notes)
+        return Performance.read(notes)
     local = generator.config.model.local
     plays = local is not None and local.kind == "notes"
     return compose(seed, seconds or 10.0) if plays else None

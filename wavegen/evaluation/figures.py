@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from wavegen.audio import Audio
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Notes, frequency
+from wavegen.notes.score import Performance, frequency
 
 HOP = 0.02  # seconds between frames
 RANGE_DB = 60.0  # below the loudest frame or bin nothing is heard
@@ -48,7 +48,7 @@ class Figures:
     envelope_correlation: float | None = None
 
 
-def measure(audio: Audio, recording: Audio | None = None, notes: Notes | None = None) -> Figures:
+def measure(audio: Audio, recording: Audio | None = None, notes: Performance | None = None) -> Figures:
     """Measure a clip.
 
     Args:
@@ -124,7 +124,7 @@ def _rms(wave: Float[np.ndarray, "T"]) -> float:
     return float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
 
 
-def _pitch_accuracy(pitch: Float[np.ndarray, "F"], notes: Notes) -> float | None:
+def _pitch_accuracy(pitch: Float[np.ndarray, "F"], notes: Performance) -> float | None:
     """`pitch` in Hz every `HOP` seconds, NaN where none was found."""
     time = np.arange(len(pitch)) * HOP
     note = np.searchsorted(notes.onset, time, side="right") - 1

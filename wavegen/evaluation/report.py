@@ -11,7 +11,7 @@ import numpy as np
 from wavegen.audio import Audio
 from wavegen.evaluation.figures import Figures, measure
 from wavegen.evaluation.pictures import spectrograms
-from wavegen.notes.score import Notes, frequency
+from wavegen.notes.score import Performance, frequency
 
 COLUMNS = {
     "pitch_accuracy": "pitch right",
@@ -67,7 +67,7 @@ class Report:
         )
 
 
-def compare(generated: Sequence[Audio], recordings: Sequence[Audio], notes: Sequence[Notes]) -> Report:
+def compare(generated: Sequence[Audio], recordings: Sequence[Audio], notes: Sequence[Performance]) -> Report:
     """Measure generated clips and, on the same music, the controls.
 
     Args:
@@ -85,7 +85,7 @@ def compare(generated: Sequence[Audio], recordings: Sequence[Audio], notes: Sequ
     return Report({name: _mean(figures) for name, figures in measured.items()}, len(generated))
 
 
-def controls(recording: Audio, notes: Notes) -> dict[str, Audio]:
+def controls(recording: Audio, notes: Performance) -> dict[str, Audio]:
     """What generated audio is judged against.
 
     Returns:

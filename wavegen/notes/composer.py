@@ -9,7 +9,7 @@ rests, loud and soft.
 import numpy as np
 
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Performance
 
 MODES = {
     "major": (0, 2, 4, 5, 7, 9, 11),
@@ -30,7 +30,7 @@ LONGEST = 3.0  # seconds of one note
 LOW, HIGH = 53, 84  # F3 to C6: the pitches of tunes
 
 
-def compose(seed: int, seconds: float) -> Notes:
+def compose(seed: int, seconds: float) -> Performance:
     """Compose a melody.
 
     Args:
@@ -74,7 +74,7 @@ def compose(seed: int, seconds: float) -> Notes:
                 now += beat  # a breath between phrases
     pitch, onset, duration, velocity = (np.array(column) for column in zip(*rows, strict=True))
     pitch = np.where(pitch < LOW, pitch + 12, np.where(pitch > HIGH, pitch - 12, pitch))
-    return Notes(pitch, onset, duration, np.clip(velocity, 0.3, 1.0)).between(0, seconds)
+    return Performance(pitch, onset, duration, np.clip(velocity, 0.3, 1.0)).between(0, seconds)
 
 
 def _next_degree(rng: np.random.Generator, degree: int, root: int, size: int, *, strong: bool) -> int:

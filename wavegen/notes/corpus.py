@@ -19,7 +19,7 @@ from wavegen.errors import WavegenError
 from wavegen.notes import melodies
 from wavegen.notes.composer import HIGH, LOW, compose
 from wavegen.notes.piano import Piano
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Performance
 
 Split = Literal["train", "valid", "test"]
 SHARES: dict[Split, float] = {"train": 10 / 12, "valid": 1 / 12, "test": 1 / 12}
@@ -65,7 +65,7 @@ def build_corpus(out: str | Path, *, sample_rate: int, minutes: float, seed: int
     write_dataset(out, _clips(sample_rate, minutes, seed, hop), sample_rate, hop)
 
 
-def pieces(split: Split, seconds: float, seed: int) -> Iterator[tuple[str, Notes]]:
+def pieces(split: Split, seconds: float, seed: int) -> Iterator[tuple[str, Performance]]:
     """The pieces of a split, in turn a known melody and a composed one, of `CLIP_SECONDS` at most.
 
     Args:
@@ -101,14 +101,14 @@ def melodies_of(split: Split, seed: int) -> list[str]:
     return {"test": names[:held], "valid": names[held : 2 * held], "train": names[2 * held :]}[split]
 
 
-def perform(melody: Notes, rng: np.random.Generator) -> Notes:
+def perform(melody: Performance, rng: np.random.Generator) -> Performance:
     """Play a melody in some key between F3 and C6, at some tempo, loudness and articulation."""
     lowest, highest = LOW - int(melody.pitch.min()), HIGH - int(melody.pitch.max())
     melody = melody.transpose(int(rng.integers(max(lowest, -7), min(highest, 7), endpoint=True)))
     melody = melody.stretch(rng.uniform(0.75, 1.3))
     velocity = rng.uniform(0.6, 0.95) + rng.normal(0, 0.04, len(melody))
     gate = rng.uniform(0.8, 0.98)
-    return Notes(melody.pitch, melody.onset, gate * melody.duration, np.clip(velocity, 0.3, 1.0))
+    return Performance(melody.pitch, melody.onset, gate * melody.duration, np.clip(velocity, 0.3, 1.0))
 
 
 def _clips(sample_rate: int, minutes: float, seed: int, hop: int) -> Iterator[Clip]:

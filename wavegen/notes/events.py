@@ -130,10 +130,10 @@ class Notes:
         row = np.searchsorted(start, ticks, side="right") - 1
         return np.asarray(reached[row] + (ticks - start[row]) * pace[row])
 
-    def performance(self) -> score.Notes:
+    def performance(self) -> score.Performance:
         """The notes in seconds, as the piano and a note-conditioned model read them; velocity is divided by 127."""
         onset, end = self.seconds(self.onset), self.seconds(self.onset + self.duration)
-        return score.Notes(self.pitch, onset, end - onset, self.velocity / 127)
+        return score.Performance(self.pitch, onset, end - onset, self.velocity / 127)
 
     def select(self, keep: Callable[[Track], bool]) -> "Notes":
         """The tracks for which `keep` is true, and their notes: `select(lambda track: not track.drum)`."""
@@ -186,7 +186,7 @@ class Notes:
         return replace(self, pitch=pitch, onset=onset, duration=duration, velocity=velocity, track=track)
 
 
-def from_performance(played: score.Notes, quarters_per_minute: float = 120.0) -> Notes:
+def from_performance(played: score.Performance, quarters_per_minute: float = 120.0) -> Notes:
     """Notes in seconds as notes in ticks of one tempo, on one track; times and velocities are rounded.
 
     Args:

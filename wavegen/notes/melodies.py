@@ -7,7 +7,7 @@ were written out for this package.
 from pathlib import Path
 
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Performance
 
 FOLDER = Path(__file__).parents[1] / "assets" / "melodies"
 
@@ -17,7 +17,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.txt"))
 
 
-def melody(name: str) -> Notes:
+def melody(name: str) -> Performance:
     """One melody, as it is written.
 
     Raises:
@@ -29,4 +29,4 @@ def melody(name: str) -> Notes:
     """
     if name not in names():
         raise WavegenError(f"expected one of the melodies {', '.join(names())}, got {name!r}")
-    return Notes.read(FOLDER / f"{name}.txt")
+    return Performance.read(FOLDER / f"{name}.txt")

@@ -12,7 +12,7 @@ from scipy.signal import resample_poly
 
 from wavegen.audio import Audio
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Performance
 
 ASSETS = Path(__file__).parents[1] / "assets"
 SOFT = 80 / 127  # velocities up to this play the soft layer, as in the instrument's own map
@@ -24,7 +24,7 @@ class Piano:
     """Recorded keys of a piano (Upright Piano KW, CC0), two velocity layers.
 
     Example:
-        >>> Piano.load().render(Notes.parse("tempo 120, C4 1, E4 1, G4 2"), 16_000).duration
+        >>> Piano.load().render(Performance.parse("tempo 120, C4 1, E4 1, G4 2"), 16_000).duration
         2.03
 
     Attributes:
@@ -66,7 +66,7 @@ class Piano:
         return self._keys[pitch, layer, sample_rate]
 
     def render(
-        self, notes: Notes, sample_rate: int, *, release: float = RELEASE, length: int | None = None
+        self, notes: Performance, sample_rate: int, *, release: float = RELEASE, length: int | None = None
     ) -> Audio:
         """Play notes.
 

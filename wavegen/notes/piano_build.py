@@ -15,7 +15,7 @@ from jaxtyping import Float
 from scipy.signal import resample_poly
 
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Notes, frequency
+from wavegen.notes.score import Performance, frequency
 
 SAMPLE_RATE = 16_000  # Hz
 ATTACK = 0.002  # seconds before the hammer's first clear sample: the onset of every recording
@@ -35,7 +35,7 @@ def build(folder: tyro.conf.Positional[Path], out: Path = ASSETS) -> None:
     recordings = []
     for path in sorted((folder / "samples").glob("*.flac")):
         name, layer = path.stem.rsplit("v", 1)
-        pitch = int(Notes.parse(f"{name} 1").pitch[0])
+        pitch = int(Performance.parse(f"{name} 1").pitch[0])
         samples, rate = soundfile.read(path, dtype="float64", always_2d=True)
         # The right microphone alone: the mean of both cancels partials, up to 8 dB a note.
         wave = cut(resample_poly(samples[:, -1], SAMPLE_RATE, rate), longest_seconds(pitch))

@@ -4,21 +4,23 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Performance
 
 PITCHES = 128
 FEATURES = 2 * PITCHES  # columns of `roll_features`
 LARGEST = 1 << 22  # frames: 11 hours at 100 a second
 
 
-def piano_roll(notes: Notes, frame_rate: float, frames: int | None = None) -> Float32[np.ndarray, "F 128"]:
+def piano_roll(
+    notes: Performance, frame_rate: float, frames: int | None = None
+) -> Float32[np.ndarray, "F 128"]:
     """The velocity of what sounds.
 
     A note sounds from the frame nearest to its onset to the last frame that begins before its end, and for one frame
     at least. Where notes of one pitch overlap the one that began last is seen.
 
     Args:
-        notes: in seconds; for MIDI, `Notes.performance()` without its drums.
+        notes: in seconds; for MIDI, `Performance.performance()` without its drums.
         frame_rate: frames a second.
         frames: of the result; by default up to the last that sounds.
 
@@ -37,7 +39,7 @@ def piano_roll(notes: Notes, frame_rate: float, frames: int | None = None) -> Fl
     return _paint(notes, onset.astype(np.int64), end.astype(np.int64), frames)
 
 
-def from_piano_roll(roll: Float[np.ndarray, "F 128"], frame_rate: float) -> Notes:
+def from_piano_roll(roll: Float[np.ndarray, "F 128"], frame_rate: float) -> Performance:
     """The notes of a piano roll: runs of one velocity in one column.
 
     `piano_roll` of them is `roll` again. A note that is repeated at once with the same velocity is one long note.
@@ -63,16 +65,18 @@ def from_piano_roll(roll: Float[np.ndarray, "F 128"], frame_rate: float) -> Note
     begins = velocity > 0
     following = np.append(frame[1:], 0)
     onset = frame[begins] / frame_rate
-    return Notes(
+    return Performance(
         pitch[begins], onset, following[begins] / frame_rate - onset, velocity[begins].astype(np.float64)
     )
 
 
-def roll_features(notes: Notes, sample_rate: int, hop: int, length: int) -> Float32[np.ndarray, "F 256"]:
+def roll_features(
+    notes: Performance, sample_rate: int, hop: int, length: int
+) -> Float32[np.ndarray, "F 256"]:
     """The condition of a model that plays chords: what begins in every frame, and what sounds at its first sample.
 
     Frame f covers samples [f * hop, (f + 1) * hop). Onsets are rounded to frames: render the notes that
-    `Notes.quantize` returns, and audio and features agree to the sample.
+    `Performance.quantize` returns, and audio and features agree to the sample.
 
     Args:
         notes: in seconds.
@@ -96,7 +100,7 @@ def roll_features(notes: Notes, sample_rate: int, hop: int, length: int) -> Floa
 
 
 def _paint(
-    notes: Notes, start: Int[np.ndarray, " notes"], stop: Int[np.ndarray, " notes"], frames: int
+    notes: Performance, start: Int[np.ndarray, " notes"], stop: Int[np.ndarray, " notes"], frames: int
 ) -> Float32[np.ndarray, "F 128"]:
     if frames > LARGEST:
         raise WavegenError(

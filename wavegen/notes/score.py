@@ -24,14 +24,14 @@ from wavegen.errors import WavegenError
 
 TEMPO = 100.0  # quarter notes a minute, of a text that names none
 VELOCITY = 0.8
-FEATURES = 4  # columns of `Notes.frames`
+FEATURES = 4  # columns of `Performance.frames`
 _STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 _PITCH = re.compile(r"[A-G][#b]?(-1|\d)")
 
 
 @dataclass(frozen=True, eq=False)
-class Notes:
+class Performance:
     """Notes sorted by onset.
 
     Attributes:
@@ -44,7 +44,7 @@ class Notes:
         WavegenError: arrays of unlike lengths, or a value out of range.
 
     Example:
-        >>> Notes.parse("tempo 120, A4 1, R 1, B4 1/2").onset
+        >>> Performance.parse("tempo 120, A4 1, R 1, B4 1/2").onset
         array([0., 1.])
     """
 
@@ -79,7 +79,7 @@ class Notes:
         return float((self.onset + self.duration).max(initial=0.0))
 
     @classmethod
-    def parse(cls, text: str, source: str = "melody") -> "Notes":
+    def parse(cls, text: str, source: str = "melody") -> "Performance":
         """Read the text format of this module.
 
         Args:
@@ -116,7 +116,7 @@ class Notes:
         return cls(columns[:, 0].astype(np.int64), columns[:, 1], columns[:, 2], columns[:, 3])
 
     @classmethod
-    def read(cls, path: str | Path) -> "Notes":
+    def read(cls, path: str | Path) -> "Performance":
         """Read a melody file.
 
         Raises:
@@ -152,40 +152,40 @@ class Notes:
             now = onset + duration
         return "\n".join(lines) + "\n"
 
-    def transpose(self, semitones: int) -> "Notes":
+    def transpose(self, semitones: int) -> "Performance":
         """Move every pitch up by `semitones` (down if negative)."""
-        return Notes(self.pitch + semitones, self.onset, self.duration, self.velocity)
+        return Performance(self.pitch + semitones, self.onset, self.duration, self.velocity)
 
-    def stretch(self, factor: float) -> "Notes":
+    def stretch(self, factor: float) -> "Performance":
         """Make onsets and durations `factor` times as long."""
-        return Notes(self.pitch, self.onset * factor, self.duration * factor, self.velocity)
+        return Performance(self.pitch, self.onset * factor, self.duration * factor, self.velocity)
 
-    def between(self, start: float, stop: float) -> "Notes":
+    def between(self, start: float, stop: float) -> "Performance":
         """Keep the notes that begin in [start, stop) seconds, end them by `stop`; time starts at `start`."""
         kept = (self.onset >= start) & (self.onset < stop)
         onset = self.onset[kept]
-        return Notes(
+        return Performance(
             self.pitch[kept],
             onset - start,
             np.minimum(self.duration[kept], stop - onset),
             self.velocity[kept],
         )
 
-    def monophonic(self) -> "Notes":
+    def monophonic(self) -> "Performance":
         """End every note where the next begins; of notes that begin together the highest stays."""
         order = np.lexsort((-self.pitch, self.onset))
         first = order[np.diff(self.onset[order], prepend=-1.0) > 0]
         pitch, onset, duration, velocity = (
             column[first] for column in (self.pitch, self.onset, self.duration, self.velocity)
         )
-        return Notes(pitch, onset, np.minimum(duration, np.diff(onset, append=np.inf)), velocity)
+        return Performance(pitch, onset, np.minimum(duration, np.diff(onset, append=np.inf)), velocity)
 
-    def quantize(self, sample_rate: int, hop: int) -> "Notes":
+    def quantize(self, sample_rate: int, hop: int) -> "Performance":
         """Move onsets to the nearest multiple of `hop` samples; ends stay, but no note is under a frame."""
         frame = hop / sample_rate
         onset = np.rint(self.onset * sample_rate / hop) * frame
         duration = np.maximum(self.onset + self.duration - onset, frame)
-        return Notes(self.pitch, onset, duration, self.velocity)
+        return Performance(self.pitch, onset, duration, self.velocity)
 
     def frames(self, sample_rate: int, hop: int, length: int) -> Float32[np.ndarray, "F 4"]:
         """The condition of a model: what sounds at the first sample of every frame.
