@@ -57,6 +57,6 @@ def test_public_names_are_there(name: str) -> None:
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
         AttributeError,
-        match=r"no attribute 'Wave'; it has Audio, Config, Drawing, Generator, MaskedGenerator, Notes",
+        match=r"no attribute 'Wave'; it has Audio, Config, Drawing, Generator, MaskedGenerator, NoteDrawing",
     ):
         _ = wavegen.Wave
