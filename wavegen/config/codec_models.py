@@ -48,6 +48,32 @@ class CodecLossConfig(Section):
     codebook: float = Field(1.0, ge=0)
 
 
+class AdversarialConfig(Section):
+    """The second phase of a waveform codec's training: discriminators that play against it (DAC's)."""
+
+    start: int = Field(..., ge=0, description="step before which the codec trains alone")
+    learning_rate: float = Field(
+        1e-4, gt=0, lt=1, description="of the discriminators, at first; a cosine follows"
+    )
+    adversarial: float = Field(
+        1.0, ge=0, description="size of this loss's gradient, as a share of that of the codec's own losses"
+    )
+    features: float = Field(1.0, ge=0, description="the same for feature matching")
+    periods: tuple[int, ...] = Field((2, 3, 5, 7, 11), description="samples, of one kind of discriminator")
+    windows: tuple[int, ...] = Field(
+        (2048, 1024, 512), description="samples, of the other kind; shorter ones suit low sample rates"
+    )
+    width: int = Field(32, ge=1, le=1024, description="channels of their first layers")
+
+    @model_validator(mode="after")
+    def _there_is_a_discriminator(self) -> "AdversarialConfig":
+        if not self.periods + self.windows or min(self.periods, default=2) < 2:
+            raise ValueError(f"periods must be at least 2, one of them or a window, got {self.periods}")
+        if any(window < 32 or window % 4 for window in self.windows):
+            raise ValueError(f"windows must be multiples of 4 from 32 on, got {self.windows}")
+        return self
+
+
 class WaveVQConfig(Section):
     """A waveform codec: convolutional autoencoder with a quantizer (DAC, arXiv:2306.06546)."""
 
@@ -61,6 +87,7 @@ class WaveVQConfig(Section):
     quantizer: QuantizerConfig = ResidualVQConfig()
     quantizer_dropout: float = Field(0.5, ge=0, le=1, description="share of clips coded with fewer codebooks")
     loss: CodecLossConfig = CodecLossConfig()
+    adversarial: AdversarialConfig | None = None
 
     @property
     def global_fields(self) -> tuple[str, ...]:

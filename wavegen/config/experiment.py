@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from wavegen.config.codec_models import CodecModelConfig
+from wavegen.config.codec_models import AdversarialConfig, CodecModelConfig, WaveVQConfig
 from wavegen.config.codecs import CodecConfig, MuLawConfig, NoteCodecConfig
 from wavegen.config.data import DataConfig
 from wavegen.config.models import ModelConfig, WaveNetConfig
@@ -29,6 +29,8 @@ class Config(Section):
     def _parts_fit(self) -> "Config":
         if isinstance(self.model, WaveNetConfig):
             self._wavenet_fits(self.model)
+        if isinstance(self.model, WaveVQConfig) and self.model.adversarial is not None:
+            self._second_phase_fits(self.model.adversarial)
         if isinstance(self.model, CodecModelConfig) and self.codec != MuLawConfig():
             raise ValueError("a codec learns from waveforms: leave the section codec out")
         if self.model.kind == "bert" and self.codec.kind in ("mulaw", "linear", "sashimi"):
@@ -50,6 +52,20 @@ class Config(Section):
                 f"evaluate_every {self.training.evaluate_every}"
             )
         return self
+
+    def _second_phase_fits(self, phase: AdversarialConfig) -> None:
+        if phase.start >= self.training.steps:
+            raise ValueError(
+                f"model.adversarial.start {phase.start} must be less than training.steps {self.training.steps}"
+            )
+        if self.optimizer.accumulate > 1:
+            raise ValueError(
+                "discriminators judge whole batches: use optimizer.accumulate=1 with model.adversarial"
+            )
+        if max(phase.windows, default=0) > self.data.crop:
+            raise ValueError(
+                f"model.adversarial.windows {phase.windows} must fit into data.crop {self.data.crop}"
+            )
 
     def _wavenet_fits(self, model: WaveNetConfig) -> None:
         levels = getattr(self.codec, "levels", 256)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from wavegen.codecs.quantizers import draw_levels
 from wavegen.codecs.spectrogram_vae import SpectrogramVAE
-from wavegen.codecs.wave_vq import WaveVQ
+from wavegen.codecs.wave_vq import Reconstruction, WaveVQ
 from wavegen.config import Config
 from wavegen.config.codec_models import (
     CodecLossConfig,
@@ -164,9 +164,23 @@ def reconstruction(
     Returns:
         Sums over clips: the weighted loss, its parts, and the scale-invariant signal-to-distortion ratio in dB.
     """
+    levels = dropped_levels(model, examples, key, quantizer_dropout)
+    result = model.reconstruct(examples["waveform"], levels=levels)
+    return judge_reconstruction(result, examples, sample_rate=sample_rate, weights=weights)
+
+
+def dropped_levels(
+    model: WaveVQ | SpectrogramVAE, examples: Mapping[str, Array], key: Array | None, share: float
+) -> Int[Array, "B"] | None:
+    """With how many codebooks each clip is coded; without a key with all."""
+    return None if key is None else draw_levels(key, len(examples["waveform"]), model.codebooks, share)
+
+
+def judge_reconstruction(
+    result: Reconstruction, examples: Mapping[str, Array], *, sample_rate: int, weights: CodecLossConfig
+) -> Outcome:
+    """The second half of ``reconstruction``: what came out beside what went in."""
     audio, counted = examples["waveform"], examples["length"] > 0
-    levels = None if key is None else draw_levels(key, len(audio), model.codebooks, quantizer_dropout)
-    result = model.reconstruct(audio, levels=levels)
     # Row by row: some losses are ratios over what they are given.
     parts = jax.vmap(lambda ours, theirs: audio_losses(ours[None], theirs[None], sample_rate))(
         result.audio, audio
@@ -197,7 +211,7 @@ def mel_reconstruction(
         Sums over clips: the weighted loss, and its parts.
     """
     audio, length = examples["waveform"], examples["length"]
-    levels = None if key is None else draw_levels(key, len(audio), model.codebooks, quantizer_dropout)
+    levels = dropped_levels(model, examples, key, quantizer_dropout)
     result = model.reconstruct(audio, levels=levels)
     valid = frame_mask(jnp.zeros_like(length), length, result.target.shape[1], model.frames.hop_length)
     parts = mel_losses(result.rows, result.target, valid)

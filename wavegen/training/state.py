@@ -1,6 +1,7 @@
 """The training state: one pytree of plain dicts that the jitted step takes, donates and returns.
 
-``{"params": ..., "ema": ..., "optimizer": ..., "step": int32}``: no module, no key, no iterator. The random
+``{"params": ..., "ema": ..., "optimizer": ..., "step": int32}``, and ``"adversary"`` where discriminators train beside
+a codec (see ``wavegen.training.adversary``): no module, no key, no iterator. The random
 key and the batch of a step are functions of ``step``, so this tree is all that a run needs to go on bit for
 bit.
 """
@@ -15,7 +16,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 TrainState = dict[str, Any]
-"""``params``, ``ema`` (like params; ``{}`` without), ``optimizer`` (optax's state), ``step`` (steps done)."""
+"""``params``, ``ema`` (like params; ``{}`` without), ``optimizer``, ``step`` (steps done), and maybe ``adversary``."""
 
 
 def init_state(params: PyTree, optimizer: optax.GradientTransformation, *, ema: bool) -> TrainState:

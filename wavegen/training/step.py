@@ -17,6 +17,7 @@ from wavegen.config import Config
 from wavegen.data.device import make_example, own_features
 from wavegen.models.base import parameters, with_parameters
 from wavegen.models.make import make_model
+from wavegen.training.adversary import first_adversary, make_second_phase, phase_of, skipped_in_a_row
 from wavegen.training.objectives import Outcome, add_outcomes, metric_of, objective_of
 from wavegen.training.optimizer import make_optimizer, make_schedule, skipped_updates
 from wavegen.training.state import TrainState, init_state, update_ema
@@ -38,7 +39,10 @@ def first_state(
     model = make_model(config, codecs, labels)
     # Under one jit: XLA would compile the zeros of every shape on their own.
     start = jax.jit(partial(init_state, optimizer=optimizer_of(config), ema=config.optimizer.ema_decay > 0))
-    return model, start(parameters(model)[1])
+    state = start(parameters(model)[1])
+    if phase := phase_of(config):
+        state["adversary"] = first_adversary(config, phase)
+    return model, state
 
 
 def optimizer_of(config: Config) -> optax.GradientTransformation:
@@ -87,7 +91,8 @@ def make_train_step(config: Config, graph: nnx.GraphDef) -> TrainStep:
     """
     objective, optimizer = objective_of(config), optimizer_of(config)
     name, unit = metric_of(config)
-    compute = jnp.dtype(config.training.precision)
+    compute, phase = jnp.dtype(config.training.precision), phase_of(config)
+    second_phase = make_second_phase(config, phase, graph) if phase else None
 
     def summed_loss(
         params: PyTree, batch: dict[str, Array], key: Array, codecs: Codecs
@@ -109,7 +114,15 @@ def make_train_step(config: Config, graph: nnx.GraphDef) -> TrainStep:
     ) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
         params, pieces = state["params"], config.optimizer.accumulate
-        if pieces == 1:
+        adversary: PyTree = {}
+        game: dict[str, Array] = {}
+        if second_phase is not None:
+            data_key, model_key = jax.random.split(key)
+            examples = _examples(config, codecs, batch, data_key)
+            outcome, grads, adversary, game = second_phase(
+                params, state["adversary"], state["step"], examples, model_key
+            )
+        elif pieces == 1:
             outcome, grads = gradients(params, batch, key, codecs)
         else:
             # Strided, so that every piece takes rows of every device.
@@ -132,17 +145,20 @@ def make_train_step(config: Config, graph: nnx.GraphDef) -> TrainStep:
         skipped = skipped_updates(optimizer_state)["in_a_row"]
         if outcome.statistics:
             updated = _learn_averages(graph, params, updated, outcome.statistics, skipped > 0)
+        if adversary:
+            skipped = jnp.maximum(skipped, skipped_in_a_row(adversary))
         ema = update_ema(state["ema"], updated, decay=config.optimizer.ema_decay, step=state["step"])
         metrics = {
             name: outcome.total / count * unit,
             **{figure: value / count for figure, value in outcome.figures.items()},
+            **game,
             "gradient_norm": optax.tree.norm(grads),
             "skipped_in_a_row": skipped,
         }
         if "counts" in outcome.statistics:
             metrics["perplexity"] = jnp.mean(code_usage(outcome.statistics["counts"]).perplexity)
         new = {"params": updated, "ema": ema, "optimizer": optimizer_state, "step": state["step"] + 1}
-        return new, metrics
+        return new | ({"adversary": adversary} if adversary else {}), metrics
 
     return train_step
 
