@@ -18,6 +18,7 @@ from wavegen.codecs.notes import NoteEvents
 from wavegen.config import Config, resolve
 from wavegen.config.codecs import NoteEventsConfig, NoteGridConfig
 from wavegen.data.batches import BatchSource
+from wavegen.data.device import part_voices
 from wavegen.errors import WavegenError
 from wavegen.notes.events import Notes, Track
 from wavegen.notes.midi import read_midi, write_midi
@@ -27,6 +28,7 @@ from wavegen.training.dataset import open_dataset
 GRID = {"kind": "note_grid", "voices": 2, "low": 60, "high": 72, "bar": 4}
 LSTM = {"kind": "lstm", "width": 8, "layers": 1}
 BERT = {"kind": "bert", "width": 8, "layers": 1, "heads": 1}
+SEQ2SEQ = {"kind": "seq2seq", "width": 8, "layers": 1, "heads": 1, "encoder_layers": 1}
 
 
 def duet(seed: int, steps: int = 22) -> Notes:
@@ -76,6 +78,7 @@ def folder(tmp_path_factory) -> Path:
     (here / "midi" / "train_9.mid").write_text("no MIDI file")
     loop.train(experiment(here, LSTM), here / "lstm")
     loop.train(experiment(here, BERT), here / "bert")
+    loop.train(experiment(here, SEQ2SEQ), here / "seq2seq")
     return here
 
 
@@ -134,6 +137,34 @@ def test_harmonising_keeps_the_melody_and_adds_the_voice(folder):
         wavegen.load(folder / "lstm").harmonise(melody)
 
 
+def test_an_encoder_decoder_writes_a_voice_to_a_melody(folder):
+    model = wavegen.load(folder / "seq2seq")
+    melody = duet(3).select(lambda track: track.name == "voice 1")
+    first, second = model.harmonise(melody, count=2, seed=2)
+    grid = model.codec.codec
+    for piece in (first, second):
+        np.testing.assert_array_equal(grid.encode(piece, 44)[:, 0], grid.encode(melody, 44)[:, 0])
+    assert first != second
+    assert [first, second] == model.harmonise(melody, count=2, seed=2)
+    with pytest.raises(WavegenError, match="a melody of the 1 highest tracks, got 2 tracks and voice 0"):
+        model.harmonise(duet(3))
+    with pytest.raises(WavegenError, match="an encoder-decoder writes voices to a melody; use harmonise"):
+        model.generate(4)
+
+
+def test_voices_part_into_a_source_and_what_is_written():
+    codec = Interleaved(NoteGrid(3, 60, 72))
+    tokens = jnp.arange(1, 25).reshape(2, 12, 1) % codec.vocab_size
+    length = jnp.asarray([12, 6])
+    mask = jnp.arange(12)[None] < length[:, None]
+    parts = part_voices({"targets": tokens, "mask": mask, "length": length}, codec, 1)
+    np.testing.assert_array_equal(parts["features"][0, :, 0], tokens[0, ::3, 0])
+    np.testing.assert_array_equal(parts["features"][1, :, 0], [*tokens[1, :6:3, 0], -1, -1])
+    np.testing.assert_array_equal(parts["targets"][0, :, 0], [2, 3, 5, 6, 8, 9, 11, 12])
+    np.testing.assert_array_equal(parts["inputs"][0, :, 0], [0, 2, 3, 5, 6, 8, 9, 11])
+    np.testing.assert_array_equal(parts["mask"].sum(axis=1), [8, 4])
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_remixing_changes_the_chosen_share_at_most(folder, share):
     model, piece = wavegen.load(folder / "bert"), duet(4)
@@ -178,6 +209,24 @@ def test_commands_compose_harmonise_remix_and_render(folder, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["sample", run])
     assert "is a model of notes; try wavegen compose" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "codec", "message"),
+    [
+        (
+            SEQ2SEQ,
+            {"kind": "note_events"},
+            "an encoder-decoder writes voices to voices, got codec.kind=note_events",
+        ),
+        (SEQ2SEQ, GRID | {"interleave": False}, "an encoder-decoder writes voices to voices"),
+        (SEQ2SEQ | {"source_voices": 2}, GRID, "source_voices 2 must be less than codec.voices 2"),
+        ({"kind": "wavenet"}, GRID | {"interleave": False}, "a WaveNet of notes needs codec.interleave=true"),
+    ],
+)
+def test_models_that_cannot_read_a_codec_are_refused(model, codec, message):
+    with pytest.raises(WavegenError, match=message):
+        resolve({"codec": codec, "model": model})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from wavegen.codecs import Codecs, NoteCodec
 from wavegen.codecs.note_codec import Interleaved
 from wavegen.codecs.note_grid import NoteGrid
 from wavegen.config import Config
-from wavegen.config.models import BertConfig
+from wavegen.config.models import BertConfig, Seq2SeqConfig
 from wavegen.errors import WavegenError
 from wavegen.models.base import Choice, with_parameters
 from wavegen.notes.events import Notes
@@ -101,6 +101,8 @@ class NoteGenerator:
             WavegenError: an argument is out of range, or not one that this model takes.
         """
         require_least(length=(length, 1), count=(count, 1))
+        if isinstance(self.config.model, Seq2SeqConfig):
+            raise WavegenError("an encoder-decoder writes voices to a melody; use harmonise")
         heard = np.zeros((0, self.codec.codebooks), np.int32) if prompt is None else self.codec.encode(prompt)
         start = self._rows(heard, count)
         frames = length * self.width
@@ -133,17 +135,19 @@ class NoteGenerator:
         """Adds the other voices to a melody; the melody stays as it is.
 
         Args:
-            melody: of one track.
-            voice: which one it is, from the highest, 0, down.
+            melody: of one track; for an encoder-decoder of as many as it was trained to read.
+            voice: which one it is, from the highest, 0, down; an encoder-decoder reads the highest.
             count: see ``generate``.
             seed: see ``generate``.
             labels: see ``generate``.
             drawing: see ``generate``.
 
         Raises:
-            WavegenError: the model is none that fills gaps in a grid of voices, or the melody has several tracks.
+            WavegenError: the model is none that can in a grid of voices, or the melody has other tracks.
         """
         require_least(count=(count, 1))
+        if isinstance(self.config.model, Seq2SeqConfig):
+            return self._written(melody, self.config.model.source_voices, voice, count, seed, labels, drawing)
         grid = self._grid("harmonise")
         if len(melody.tracks) != 1 or not 0 <= voice < grid.voices:
             raise WavegenError(
@@ -246,6 +250,43 @@ class NoteGenerator:
             labels=self._labels(labels, len(tokens)),
         )
         return self._decode(filled, like)
+
+    def _written(
+        self,
+        melody: Notes,
+        voices: int,
+        voice: int,
+        count: int,
+        seed: int,
+        labels: Mapping[str, str] | None,
+        drawing: NoteDrawing,
+    ) -> list[Notes]:
+        """The melody, and the voices that an encoder-decoder writes to it."""
+        assert isinstance(self.codec, Interleaved)
+        assert isinstance(self.codec.codec, NoteGrid)
+        grid = self.codec.codec
+        if len(melody.tracks) != voices or voice:
+            raise WavegenError(
+                f"expected a melody of the {voices} highest tracks, got {len(melody.tracks)} tracks and voice {voice}"
+            )
+        source = grid.encode(melody)[:, :voices]
+        frames, others = len(source), grid.voices - voices
+        pieces = stream(
+            self.graph,
+            self.params,
+            frames * others,
+            jax.random.key(seed),
+            batch=count,
+            choice=self._choice(drawing),
+            labels=self._labels(labels, count),
+            features=jnp.repeat(jnp.asarray(source, jnp.float32)[None], count, axis=0),
+            chunk=min(frames * others, 1024),
+        )
+        written = np.concatenate([np.asarray(piece) for piece in pieces], axis=1).reshape(
+            count, frames, others
+        )
+        whole = np.concatenate([np.repeat(source[None], count, axis=0), written], axis=2)
+        return self._decode(jnp.asarray(whole.reshape(count, -1, 1)), melody)
 
     def _grid(self, task: str) -> NoteGrid:
         codec = self.codec.codec if isinstance(self.codec, Interleaved) else self.codec

@@ -3,9 +3,9 @@
 from pydantic import Field, model_validator
 
 from wavegen.config.codec_models import AdversarialConfig, CodecModelConfig, WaveVQConfig
-from wavegen.config.codecs import CodecConfig, MuLawConfig, NoteCodecConfig
+from wavegen.config.codecs import CodecConfig, MuLawConfig, NoteCodecConfig, NoteGridConfig
 from wavegen.config.data import DataConfig
-from wavegen.config.models import ModelConfig, WaveNetConfig
+from wavegen.config.models import ModelConfig, Seq2SeqConfig, WaveNetConfig
 from wavegen.config.section import Section
 from wavegen.config.training import OptimizerConfig, SamplingConfig, TrainingConfig
 
@@ -38,6 +38,8 @@ class Config(Section):
                 f"a masked model needs a learned codec, got codec.kind={self.codec.kind}; "
                 "say codec.run=runs/NAME of a codec run"
             )
+        if isinstance(self.model, Seq2SeqConfig):
+            self._voices_part(self.model)
         if self.data.batch_size % self.optimizer.accumulate:
             raise ValueError(
                 f"batch_size {self.data.batch_size} must be a multiple of accumulate {self.optimizer.accumulate}"
@@ -65,6 +67,17 @@ class Config(Section):
         if max(phase.windows, default=0) > self.data.crop:
             raise ValueError(
                 f"model.adversarial.windows {phase.windows} must fit into data.crop {self.data.crop}"
+            )
+
+    def _voices_part(self, model: Seq2SeqConfig) -> None:
+        codec = self.codec
+        if not isinstance(codec, NoteGridConfig) or not codec.interleave:
+            raise ValueError(
+                f"an encoder-decoder writes voices to voices, got codec.kind={codec.kind}; say codec.kind=note_grid"
+            )
+        if model.source_voices >= codec.voices:
+            raise ValueError(
+                f"model.source_voices {model.source_voices} must be less than codec.voices {codec.voices}"
             )
 
     def _wavenet_fits(self, model: WaveNetConfig) -> None:

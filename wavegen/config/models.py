@@ -206,15 +206,12 @@ class DecoderConfig(Section):
 
 
 class Seq2SeqConfig(DecoderConfig):
-    """A decoder that reads another sequence, its source, through an encoder."""
+    """A decoder that reads some voices of a score, its source, through an encoder, and writes the others."""
 
     kind: Literal["seq2seq"] = "seq2seq"  # type: ignore[assignment]
     encoder_layers: int = Field(3, ge=1, le=256)
-    source_vocab_size: int = Field(0, ge=0, description="values of a token of the source; 0: the codec's")
-    source_codebooks: int = Field(0, ge=0, le=64, description="its tokens per frame; 0: the codec's")
-    source_hop: int = Field(1, ge=1, le=65536, description="frames that are written for one of the source")
-    source_period: int = Field(
-        0, ge=0, le=65536, description="frames after which its kinds of tokens come back"
+    source_voices: int = Field(
+        1, ge=1, le=63, description="of a grid of notes, the highest first; the others follow"
     )
 
 

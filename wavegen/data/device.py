@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
 from wavegen.codecs.base import AudioCodec, Codec
-from wavegen.codecs.note_codec import NoteCodec
+from wavegen.codecs.note_codec import Interleaved, NoteCodec
 from wavegen.config.models import CodeConditionConfig, MelConditionConfig
 from wavegen.spectral import log_mel, mel_spectrogram
 from wavegen.types import Features, Pcm, Tokens, Waveform
@@ -150,3 +150,28 @@ def make_example(
     if "features" in batch:
         example["features"] = batch["features"]
     return example
+
+
+def part_voices(examples: Mapping[str, Array], codec: Interleaved, voices: int) -> dict[str, Array]:
+    """Make of the first voices of clips the source, and of the others what is to be written.
+
+    Args:
+        examples: what `make_example` made of notes: targets [B, N * K, 1], mask and length.
+        codec: of K voices, one after the other.
+        voices: of the source, S.
+
+    Returns:
+        features: float32 [B, N, S], the source's tokens as numbers; -1 behind the clip's end.
+        targets, inputs, mask: as of `make_example`, of the other voices, [B, N * (K - S), 1].
+    """
+    rows, width = len(examples["targets"]), codec.codec.codebooks
+    frames = examples["targets"].reshape(rows, -1, width)
+    there = jnp.arange(frames.shape[1])[None] * width < examples["length"][:, None]
+    source = jnp.where(there[:, :, None], frames[:, :, :voices], -1)
+    targets = frames[:, :, voices:].reshape(rows, -1, 1)
+    return {
+        "features": source.astype(jnp.float32),
+        "targets": targets,
+        "inputs": shift(targets, codec.start_token),
+        "mask": examples["mask"].reshape(rows, -1, width)[:, :, voices:].reshape(rows, -1),
+    }

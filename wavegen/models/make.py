@@ -7,7 +7,7 @@ from flax import nnx
 
 from wavegen.codecs.base import AudioCodec, Codec, Codecs
 from wavegen.codecs.mel_frames import MelFrames
-from wavegen.codecs.note_codec import NoteCodec
+from wavegen.codecs.note_codec import Interleaved, NoteCodec
 from wavegen.codecs.quantizers import FSQ, EMAResidualVQ, Quantizer, ResidualVQ
 from wavegen.codecs.spectrogram_vae import SpectrogramVAE
 from wavegen.codecs.wave_vq import PRESETS, WaveVQ
@@ -100,10 +100,16 @@ def _make_stepped(
     options |= {"heads": config.heads, "reach": Reach(**config.reach.model_dump())}
     if not isinstance(config, Seq2SeqConfig):
         return Decoder(**options)
+    assert isinstance(codec, Interleaved)
+    source = config.source_voices
+    voices = codec.codec.codebooks - source
+    options["period"] = codec.codec.period * voices
     return Seq2Seq(
-        source_vocab_size=config.source_vocab_size or codec.vocab_size,
-        source_codebooks=config.source_codebooks or codec.codebooks,
-        **config.model_dump(include={"source_hop", "source_period", "encoder_layers"}),
+        source_vocab_size=codec.vocab_size,
+        source_codebooks=source,
+        source_hop=voices,
+        source_period=codec.codec.period,
+        encoder_layers=config.encoder_layers,
         **options,
     )
 

@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 from wavegen.codecs import Codecs, NoteCodec
 from wavegen.codecs.quantizers import code_usage
 from wavegen.config import Config
+from wavegen.config.models import Seq2SeqConfig
 from wavegen.data.batches import Batch, EvaluationSource
 from wavegen.data.dataset import Dataset
 from wavegen.models.base import CausalModel
@@ -47,7 +48,8 @@ def evaluation_source(
     period = codecs.tokens.period if isinstance(codecs.tokens, NoteCodec) else 1
     # Models that read a clip as a whole see it as they do in training: cut into crops.
     context = model.receptive_field if isinstance(model, CausalModel) else 0
-    if context is None:
+    # An encoder's source, too, reaches over the whole clip.
+    if context is None or isinstance(config.model, Seq2SeqConfig):
         context = int(dataset.split(split).length.max())
     hop = math.lcm(hop, period)
     return EvaluationSource(

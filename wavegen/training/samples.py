@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from wavegen.audio import Audio
 from wavegen.codecs import AudioCodec, Codec, Codecs, NoteCodec
 from wavegen.config import Config
-from wavegen.config.models import BertConfig, CodeConditionConfig, MelConditionConfig
+from wavegen.config.models import BertConfig, CodeConditionConfig, MelConditionConfig, Seq2SeqConfig
 from wavegen.data.dataset import Dataset, Files
 from wavegen.data.device import own_features, to_waveform
 from wavegen.evaluation.pictures import read_picture, spectrograms
@@ -54,8 +54,10 @@ def write_samples(
     if config.model.global_fields:
         labels = jnp.asarray(files.labels[rows][:, dataset.label_columns(config.model.global_fields)])
     if isinstance(codecs.tokens, NoteCodec):
-        tokens = _draw(config, codecs.tokens, graph, params, config.data.crop, labels, None)
-        _write_notes(folder, step, codecs.tokens, np.asarray(tokens))
+        # Without a source nothing can be written: what an encoder-decoder is worth, `wavegen harmonise` tells.
+        if not isinstance(config.model, Seq2SeqConfig):
+            tokens = _draw(config, codecs.tokens, graph, params, config.data.crop, labels, None)
+            _write_notes(folder, step, codecs.tokens, np.asarray(tokens))
         return
     rate, length = dataset.sample_rate, round(config.training.sample_seconds * dataset.sample_rate)
     recordings = [

@@ -11,10 +11,12 @@ from flax import nnx
 from jaxtyping import Array, PyTree
 
 from wavegen.codecs import Codecs
+from wavegen.codecs.note_codec import Interleaved
 from wavegen.codecs.quantizers import Average
 from wavegen.codecs.quantizers.usage import code_usage
 from wavegen.config import Config
-from wavegen.data.device import make_example, own_features
+from wavegen.config.models import Seq2SeqConfig
+from wavegen.data.device import make_example, own_features, part_voices
 from wavegen.models.base import parameters, with_parameters
 from wavegen.models.make import make_model
 from wavegen.training.adversary import first_adversary, make_second_phase, phase_of, skipped_in_a_row
@@ -71,10 +73,11 @@ def _examples(config: Config, codecs: Codecs, batch: dict[str, Array], key: Arra
     )
     if not config.model.global_fields:
         del examples["labels"]
-    if local is None:
-        # The source of an encoder is no condition at frame rate, but comes as one.
-        if config.model.kind != "seq2seq":
-            examples.pop("features", None)
+    if isinstance(config.model, Seq2SeqConfig):
+        assert isinstance(codecs.tokens, Interleaved)
+        examples |= part_voices(examples, codecs.tokens, config.model.source_voices)
+    elif local is None:
+        examples.pop("features", None)
     elif local.kind in ("mel", "codes"):
         examples["features"] = own_features(
             examples["waveform"], local, codecs.condition, config.data.sample_rate
