@@ -9,7 +9,11 @@ from wavegen.config.section import Section
 
 
 class ResidualVQConfig(Section):
-    """Residual VQ with factorised, normalised codebooks learned by gradient (DAC)."""
+    """Residual VQ with factorised, normalised codebooks learned by gradient (DAC).
+
+    For long runs at a low learning rate. An entry moves by about the learning rate in a step, the latents by far more:
+    in runs of a few hundred steps at 1e-3 they outgrow their entries and most entries stay unused; ``ema`` starts well.
+    """
 
     kind: Literal["residual"] = "residual"
     codebooks: int = Field(4, ge=1, le=64)
