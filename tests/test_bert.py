@@ -8,7 +8,7 @@ import pytest
 from wavegen.errors import WavegenError
 from wavegen.models.base import parameters, with_parameters
 from wavegen.models.bert import Bert
-from wavegen.models.transformer import Attention, RMSNorm, rotate
+from wavegen.models.transformer import Attention, RMSNorm, attend, drop, rotate
 
 BATCH, FRAMES, CODEBOOKS, VOCAB = 3, 10, 2, 9
 SIZES = {"vocab_size": VOCAB, "codebooks": CODEBOOKS, "width": 16, "layers": 1, "heads": 2, "dropout": 0.5}
@@ -181,3 +181,27 @@ def test_bad_sizes_and_labels_for_a_model_without_are_told():
         Bert(**SIZES | {"heads": 3}, random=np.random.default_rng(0))
     with pytest.raises(WavegenError, match="this model takes no labels"):
         Bert(**SIZES, random=np.random.default_rng(0))(TOKENS, LABELS)
+
+
+def test_attention_is_that_of_jax(key):
+    queries, keys, values = jax.random.normal(key, (3, 2, 5, 2, 4))
+    mask = jnp.arange(5)[None, None, None] < jnp.array([5, 3])[:, None, None, None]
+    for given in (None, mask):
+        expected = jax.nn.dot_product_attention(queries, keys, values, mask=given)
+        np.testing.assert_allclose(attend(queries, keys, values, given), expected, atol=1e-6)
+
+
+def test_turning_by_positions_turns_each_pair(key):
+    x = jax.random.normal(key, (1, 3, 1, 4))
+    pairs = np.asarray(x[..., :2] + 1j * x[..., 2:])
+    angle = np.arange(3)[:, None, None] * np.array([1, 0.01])
+    turned = pairs * np.exp(1j * angle)
+    expected = np.concatenate([turned.real, turned.imag], axis=-1)
+    np.testing.assert_allclose(rotate(x, jnp.arange(3)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [7, 8])
+def test_dropout_drops_its_share_and_keeps_the_mean(key, width):
+    dropped = drop(jnp.ones((100, 100, width)), 0.1, key)
+    assert set(np.unique(dropped).tolist()) == {0, np.float32(1 / 0.9)}
+    assert jnp.mean(dropped == 0) == pytest.approx(0.1, abs=0.005)

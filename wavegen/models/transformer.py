@@ -8,6 +8,8 @@ Other sources: Vaswani et al. 2017; Zhang and Sennrich 2019 (RMSNorm); Shazeer 2
 Xiong et al. 2020 (normalising first). There are no biases.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,8 +51,61 @@ def rotate(x: Float[Array, "B N heads D"], positions: Int[Array, "N"]) -> Float[
     frequency = 10000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle = positions.astype(jnp.float32)[None, :, None, None] * frequency[None, None, None, :]
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
-    a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
-    return jnp.concatenate([a * cosine - b * sine, b * cosine + a * sine], -1).astype(x.dtype)
+    # The other half of the pair by a roll: halves that are put together take XLA on a CPU six times as long.
+    wide = x.astype(jnp.float32)
+    along, across = jnp.concatenate([cosine, cosine], -1), jnp.concatenate([-sine, sine], -1)
+    return (wide * along + jnp.roll(wide, half, axis=-1) * across).astype(x.dtype)
+
+
+def apply(x: Float[Array, "B N D"], weights: Float[Array, "D *outputs"]) -> Float[Array, "B N *outputs"]:
+    """A matrix times every frame.
+
+    All frames are one column of rows: contracted over rows and frames apart, the gradient of the weights takes XLA on a
+    CPU half as long again.
+    """
+    rows = x.reshape(-1, x.shape[2]) @ weights.reshape(len(weights), -1)
+    return rows.reshape(*x.shape[:2], *weights.shape[1:])
+
+
+def attend(
+    queries: Float[Array, "B M heads D"],
+    keys: Float[Array, "B N heads D"],
+    values: Float[Array, "B N heads D"],
+    mask: Bool[Array, "B 1 #M N"] | None,
+) -> Float[Array, "B M heads D"]:
+    """The mean of the values, weighted by ``softmax(queries . keys / sqrt(D))``, for each head.
+
+    It is ``jax.nn.dot_product_attention``, flash attention where there is one, but for a CPU, on which it takes twice
+    the time of what is written out here.
+    """
+
+    def elsewhere(queries: Array, keys: Array, values: Array) -> Array:
+        return jax.nn.dot_product_attention(queries, keys, values, mask=mask)
+
+    return lax.platform_dependent(
+        queries, keys, values, cpu=partial(_attend_on_cpu, mask=mask), default=elsewhere
+    )
+
+
+def _attend_on_cpu(
+    queries: Float[Array, "B M heads D"],
+    keys: Float[Array, "B N heads D"],
+    values: Float[Array, "B N heads D"],
+    mask: Bool[Array, "B 1 #M N"] | None,
+) -> Float[Array, "B M heads D"]:
+    """Heads stand beside rows before the products, and the weights are divided by their sum after them."""
+    queries, keys, values = (jnp.moveaxis(x, 2, 1) for x in (queries, keys, values))
+    scores = jnp.einsum(
+        "bhmd,bhnd->bhmn", queries * queries.shape[3] ** -0.5, keys, preferred_element_type=jnp.float32
+    )
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    weights = jnp.exp(scores - lax.stop_gradient(jnp.max(scores, axis=3, keepdims=True)))
+    read = jnp.einsum(
+        "bhmn,bhnd->bhmd", weights.astype(values.dtype), values, preferred_element_type=jnp.float32
+    )
+    read = read / jnp.sum(weights, axis=3, keepdims=True)
+    return jnp.moveaxis(read, 1, 2).astype(values.dtype)
 
 
 class Attention(nnx.Module):
@@ -73,8 +128,8 @@ class Attention(nnx.Module):
         self, x: Float[Array, "B N width"], positions: Int[Array, "N"] | None
     ) -> tuple[Float[Array, "B N heads D"], Float[Array, "B N heads D"], Float[Array, "B N heads D"]]:
         """What each frame asks, answers to, and says; a decoder remembers the last two. None turns nothing."""
-        projected = jnp.einsum("bnw,wchd->bnchd", x, self.project[...])
-        queries, keys, values = projected[:, :, 0], projected[:, :, 1], projected[:, :, 2]
+        project = self.project[...]
+        queries, keys, values = (apply(x, project[:, i]) for i in range(3))
         queries, keys = self.query_norm(queries), self.key_norm(keys)
         if positions is not None:
             queries, keys = rotate(queries, positions), rotate(keys, positions)
@@ -82,7 +137,7 @@ class Attention(nnx.Module):
 
     def mix(self, read: Float[Array, "B N heads D"]) -> Float[Array, "B N width"]:
         """What the heads have read, as one frame again."""
-        return jnp.einsum("bnhd,hdw->bnw", read, self.output[...])
+        return _mix(read, self.output[...])
 
     def __call__(
         self,
@@ -92,7 +147,7 @@ class Attention(nnx.Module):
     ) -> Float[Array, "B N width"]:
         """Every frame reads all frames where the mask (rows, heads, queries, keys) is true; None is everywhere."""
         queries, keys, values = self.queries_keys_values(x, positions)
-        return self.mix(jax.nn.dot_product_attention(queries, keys, values, mask=mask))
+        return self.mix(attend(queries, keys, values, mask))
 
 
 class CrossAttention(nnx.Module):
@@ -116,8 +171,9 @@ class CrossAttention(nnx.Module):
         self, source: Float[Array, "B F width"], positions: Int[Array, "F"]
     ) -> tuple[Float[Array, "B F heads D"], Float[Array, "B F heads D"]]:
         """What the frames of the source answer to, and say."""
-        projected = jnp.einsum("bfw,wchd->bfchd", source, self.project[...])
-        return rotate(self.key_norm(projected[:, :, 0]), positions), projected[:, :, 1]
+        project = self.project[...]
+        keys, values = (apply(source, project[:, i]) for i in range(2))
+        return rotate(self.key_norm(keys), positions), values
 
     def __call__(
         self,
@@ -128,9 +184,13 @@ class CrossAttention(nnx.Module):
         mask: Bool[Array, "B 1 1 F"],
     ) -> Float[Array, "B N width"]:
         """Every frame reads the frames of the source where the mask is true."""
-        queries = rotate(self.query_norm(jnp.einsum("bnw,whd->bnhd", x, self.query[...])), positions)
-        read = jax.nn.dot_product_attention(queries, keys, values, mask=mask)
-        return jnp.einsum("bnhd,hdw->bnw", read, self.output[...])
+        queries = rotate(self.query_norm(apply(x, self.query[...])), positions)
+        return _mix(attend(queries, keys, values, mask), self.output[...])
+
+
+def _mix(read: Float[Array, "B N heads D"], output: Float[Array, "heads D width"]) -> Float[Array, "B N width"]:
+    heads, head, width = output.shape
+    return apply(read.reshape(*read.shape[:2], heads * head), output.reshape(heads * head, width))
 
 
 class SwiGLU(nnx.Module):
@@ -149,8 +209,9 @@ class SwiGLU(nnx.Module):
 
     def __call__(self, x: Float[Array, "B N width"]) -> Float[Array, "B N width"]:
         """Each frame on its own."""
-        gate_up = jnp.einsum("bnw,wch->bnch", x, self.gate_up[...])
-        return (nnx.silu(gate_up[:, :, 0]) * gate_up[:, :, 1]) @ self.down[...]
+        gate_up = self.gate_up[...]
+        gate, up = jnp.split(apply(x, gate_up.reshape(len(gate_up), -1)), 2, axis=2)
+        return apply(nnx.silu(gate) * up, self.down[...])
 
 
 class Block(nnx.Module):
@@ -190,4 +251,8 @@ def drop(x: Float[Array, "*axes"], rate: float, key: Array | None) -> Float[Arra
     """Zeroes a share of the values and scales the others up; without a key or a rate it does nothing."""
     if key is None or rate == 0:
         return x
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+    # 16 bits for each value, as drawing them takes longer than all else here.
+    width = x.shape[-1]
+    bits = jax.random.bits(key, (*x.shape[:-1], -(-width // 2)))
+    bits = lax.bitcast_convert_type(bits, jnp.uint16).reshape(*x.shape[:-1], -1)[..., :width]
+    return jnp.where(bits >= round(rate * 2**16), x / (1 - rate), 0)
