@@ -188,7 +188,9 @@ class CrossAttention(nnx.Module):
         return _mix(attend(queries, keys, values, mask), self.output[...])
 
 
-def _mix(read: Float[Array, "B N heads D"], output: Float[Array, "heads D width"]) -> Float[Array, "B N width"]:
+def _mix(
+    read: Float[Array, "B N heads D"], output: Float[Array, "heads D width"]
+) -> Float[Array, "B N width"]:
     heads, head, width = output.shape
     return apply(read.reshape(*read.shape[:2], heads * head), output.reshape(heads * head, width))
 
