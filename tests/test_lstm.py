@@ -1,6 +1,6 @@
 """The laws of causal models, for the LSTM; and what is its own: cost, conditions, places in a period."""
 
-from functools import cache
+from functools import cache, partial
 
 import causal_laws as laws
 import jax
@@ -11,7 +11,7 @@ from causal_laws import BATCH, START, VOCAB, Case, assert_same
 
 from wavegen.errors import WavegenError
 from wavegen.models.base import parameters, with_parameters
-from wavegen.models.lstm import LSTM
+from wavegen.models.lstm import LSTM, recur
 
 FRAMES = 14
 VARIANTS = {
@@ -111,6 +111,35 @@ def test_bfloat16_parameters_give_float32_logits_near_those_of_float32():
     state = case.init_state(BATCH, params=narrow)
     logits, state = case.step(case.inputs[:, 0], state, params=narrow)
     assert (logits.dtype, state["cell"].dtype) == (jnp.float32, jnp.float32)
+
+
+def test_the_derivative_of_the_cells_is_that_of_their_arithmetic():
+    random = np.random.default_rng(0)
+    shapes = ((5, 2, 12), (3, 12), (2, 3), (2, 3))
+    arguments = [jnp.asarray(random.standard_normal(shape), jnp.float32) for shape in shapes]
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(x, jnp.float64) for x in arguments]
+
+        def plain(told, recurrent, hidden, cell):
+            hiddens, cells = [], []
+            for row in told:
+                i, f, g, o = jnp.split(row + hidden @ recurrent, 4, axis=-1)
+                cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+                hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
+                hiddens.append(hidden)
+                cells.append(cell)
+            return jnp.stack(hiddens), jnp.stack(cells)
+
+        values, pull = jax.vjp(plain, *wide)
+        slopes = [random.standard_normal((5, 2, 3)) for _ in range(2)]
+        expected = (values, pull(tuple(map(jnp.asarray, slopes))))
+
+    @partial(jax.jit, compiler_options=laws.QUICK)
+    def own(*arguments):
+        values, pull = jax.vjp(recur, *arguments)
+        return values, pull(tuple(jnp.asarray(slope, jnp.float32) for slope in slopes))
+
+    jax.tree.map(lambda ours, theirs: assert_same(ours, theirs, 1e-5), own(*arguments), expected)
 
 
 def test_a_fresh_model_knows_nothing():
