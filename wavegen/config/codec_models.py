@@ -11,8 +11,8 @@ from wavegen.config.section import Section
 class ResidualVQConfig(Section):
     """Residual VQ with factorised, normalised codebooks learned by gradient (DAC).
 
-    In runs of a few hundred steps at a learning rate of 1e-3 the latents outgrow their entries, and few entries are used:
-    ``ema`` is for short runs. Long runs were not tried.
+    In runs of a few hundred steps at a learning rate of 1e-3 the latents outgrow their entries, and few entries are
+    used: ``ema`` is for short runs. Long runs were not tried.
     """
 
     kind: Literal["residual"] = "residual"
