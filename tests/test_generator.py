@@ -40,13 +40,24 @@ VARIANTS = {
         "model.kernel_size=2",
     ],
 }
+OTHERS = {
+    "lstm": {"kind": "lstm", "width": 8, "layers": 1, "global_fields": ["digit"]},
+    "decoder": {
+        "kind": "decoder",
+        "width": 8,
+        "layers": 1,
+        "heads": 1,
+        "reach": {"segment": 64, "memory": 64},
+    },
+}
 MELODY = Performance.parse("tempo 240, A4 1, C5 1/2, R 1/2, E4 2")
 
 
 @cache
 def make(variant: str, seed: int = 0) -> Generator:
     """An untrained model whose every weight is random."""
-    config = resolve({"data": {"sample_rate": RATE, "crop": 1280 * 5}, "model": MODEL}, VARIANTS[variant])
+    tree = {"data": {"sample_rate": RATE, "crop": 1280 * 5}, "model": OTHERS.get(variant, MODEL)}
+    config = resolve(tree, VARIANTS.get(variant, []))
     codecs = open_codecs(config)
     params = parameters(make_model(config, codecs, VOCABULARY))[1]
     random = np.random.default_rng(seed)
@@ -88,7 +99,7 @@ def test_the_same_seed_gives_the_same_clips_and_another_seed_others():
     assert (one[0] != one[1]).any()
 
 
-@pytest.mark.parametrize("variant", ["notes", "prediction"])
+@pytest.mark.parametrize("variant", ["notes", "prediction", *OTHERS])
 def test_the_audio_does_not_depend_on_how_it_is_cut(variant):
     notes = MELODY if variant == "notes" else None
     whole = samples(make(variant).generate(0.05, count=2, seed=3, notes=notes))
@@ -97,7 +108,7 @@ def test_the_audio_does_not_depend_on_how_it_is_cut(variant):
     np.testing.assert_array_equal(np.concatenate(blocks, axis=1), whole)
 
 
-@pytest.mark.parametrize("variant", ["plain", "mixture"])
+@pytest.mark.parametrize("variant", ["plain", "mixture", *OTHERS])
 def test_a_prompt_comes_back_unchanged_but_for_the_codec(variant):
     generator, prompt = make(variant), recording(160)
     clips = generator.generate(0.02, count=2, prompt=prompt)

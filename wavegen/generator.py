@@ -168,7 +168,9 @@ class Generator:
         temperature = self.config.sampling.temperature if temperature is None else temperature
         require_least(count=(count, 1), chunk=(chunk, 1), temperature=(temperature, 0), top_k=(top_k, 0))
         require_share("top_p", top_p)
-        if self.model.head.kind == "mixture" and (top_k or top_p < 1):
+        network = self.config.model
+        mixture = isinstance(network, WaveNetConfig) and network.head.kind == "mixture"
+        if mixture and (top_k or top_p < 1):
             raise WavegenError(
                 "top_k and top_p need a softmax head, this model has a mixture; use temperature"
             )
@@ -249,7 +251,7 @@ class Generator:
         Raises:
             WavegenError: this is no vocoder of tokens, or one of another codec.
         """
-        local, codec = self.model.local, self.condition
+        local, codec = self.config.model.local, self.condition
         if not isinstance(local, CodeConditionConfig) or codec is None:
             raise WavegenError(
                 "this model does not speak a codec's tokens; give a run with model.local.kind=codes"
@@ -286,12 +288,6 @@ class Generator:
             path, Trained(self.config, labels, self.params, Codecs(self.codec, self.condition))
         )
 
-    @property
-    def model(self) -> WaveNetConfig:
-        """The network's section of the configuration."""
-        assert isinstance(self.config.model, WaveNetConfig)
-        return self.config.model
-
     def _seconds(
         self, seconds: float | None, notes: Performance | Sequence[Performance] | None, like: Audio | None
     ) -> float:
@@ -304,12 +300,12 @@ class Generator:
         raise WavegenError("say how long the audio is to be, for example seconds=3")
 
     def _labels(self, labels: Mapping[str, str] | None, count: int) -> Array | None:
-        return to_labels(self.model.global_fields, self.labels, labels, count)
+        return to_labels(self.config.model.global_fields, self.labels, labels, count)
 
     def _features(
         self, notes: Performance | Sequence[Performance] | None, like: Audio | None, samples: int, count: int
     ) -> Array | None:
-        local = self.model.local
+        local = self.config.model.local
         if notes is not None and not isinstance(local, NoteConditionConfig):
             raise WavegenError("this model is not conditioned on notes; leave them out")
         if local is None:
