@@ -235,17 +235,16 @@ class NoteGenerator:
     ) -> list[Notes]:
         if drawing.top_k:
             raise WavegenError("a masked model draws with top_p; leave top_k out")
-        filling = filling_of(self.config.sampling, self.codec.codebooks)
-        choice = self._choice(drawing)
-        if isinstance(drawing.temperature, tuple):
-            raise WavegenError("a masked model takes one temperature; several are for causal models")
+        filling = filling_of(self.config.sampling, self.codec.codebooks)._replace(
+            choice=self._choice(drawing)
+        )
         keys = jax.random.split(jax.random.key(seed), len(tokens))
         filled = generate_long(
             self.graph,
             self.params,
             tokens,
             keys,
-            filling._replace(choice=choice),
+            filling,
             window=self.config.data.crop,
             labels=self._labels(labels, len(tokens)),
         )

@@ -38,6 +38,11 @@ class Config(Section):
                 f"a masked model needs a learned codec, got codec.kind={self.codec.kind}; "
                 "say codec.run=runs/NAME of a codec run"
             )
+        if self.model.kind == "bert" and self.codec.kind == "note_events":
+            raise ValueError(
+                "a masked model would draw fields from each other's values, got codec.kind=note_events; "
+                "use codec.kind=note_grid, or a causal model"
+            )
         if isinstance(self.model, Seq2SeqConfig):
             self._voices_part(self.model)
         if self.data.batch_size % self.optimizer.accumulate:

@@ -233,6 +233,10 @@ def make_plan(filling: Filling, codebooks: int) -> tuple[Plan, Cut]:
         WavegenError: a setting is out of range.
     """
     given, choice = filling.passes, filling.choice
+    if choice.allowed is not None or jnp.ndim(choice.temperature):
+        raise WavegenError(
+            "a masked model draws all tokens alike; give one temperature, and no allowed values"
+        )
     passes = (given,) * codebooks if isinstance(given, int) else given
     if len(passes) != codebooks or min(passes) < 1:
         raise WavegenError(
