@@ -142,7 +142,7 @@ def test_what_a_run_exports_holds_no_discriminator(alone, stopped, tmp_path):
     [
         ("training.steps=2", "start 2 must be less than training.steps 2"),
         ("optimizer.accumulate=2", "optimizer.accumulate=1"),
-        ("data.crop=16", "must fit into data.crop 16"),
+        ("model.adversarial.windows=[512]", "must fit into data.crop"),
         ("model.adversarial.windows=[30]", "multiples of 4 from 32 on"),
         ("model.adversarial.periods=[1]", "at least 2"),
     ],

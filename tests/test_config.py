@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from wavegen.config import VERSION, Config, dump_config, load_config, resolve
+from wavegen.config.codec_models import AdversarialConfig
 from wavegen.config.files import _sections
 from wavegen.errors import WavegenError
 
@@ -33,7 +34,7 @@ def fields(section: type[BaseModel] = Config, prefix: str = "", setup: tuple[str
         yield prefix + name, field, setup
         options = _sections(field.annotation)
         for inner in options:
-            more = ()
+            more = (f"{prefix}{name}.start=1",) if inner is AdversarialConfig else ()
             if "kind" in inner.model_fields:
                 kind = inner.model_fields["kind"].default
                 more = tuple(f"{prefix}{name}.{text}" for text in (f"kind={kind}", *REQUIRED.get(kind, ())))

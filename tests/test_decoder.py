@@ -3,13 +3,16 @@
 from functools import cache, partial
 
 import causal_laws as laws
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from causal_laws import START, VOCAB, Case
+from causal_laws import BATCH, START, VOCAB, Case, assert_same
 
+from wavegen.errors import WavegenError
+from wavegen.models.base import parameters, with_parameters
 from wavegen.models.decoder import Decoder
-from wavegen.models.memory import Reach
+from wavegen.models.memory import MemoryAttention, Reach
 
 FRAMES = 23
 MEMORY, COMPRESSED = Reach(4, 4), Reach(4, 2, 3, 2)

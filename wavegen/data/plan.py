@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from wavegen.codecs.note_codec import NoteCodec
+import numpy as np
+
 from wavegen.data.manifest import VERSION, Backend, Format
 from wavegen.data.splits import LabelPattern, SplitRule, Splits
 from wavegen.errors import WavegenError
+from wavegen.notes.events import Notes
 
 AUDIO_SUFFIXES = frozenset(
     f".{name}"
@@ -26,6 +28,22 @@ AUDIO_SUFFIXES = frozenset(
 MIDI_SUFFIXES = frozenset((".mid", ".midi", ".kar"))
 
 
+@runtime_checkable
+class NoteTokens(Protocol):
+    """What preparation needs of a note codec; a `wavegen.codecs.NoteCodec` is one, and starts JAX."""
+
+    @property
+    def codebooks(self) -> int:
+        """Tokens of a frame."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for codecs that write the same tokens."""
+
+    def encode(self, notes: Notes) -> np.ndarray:
+        """Write a piece as tokens, `[N, K]` int32."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What decides the content of a prepared dataset, besides the recordings; see `prepare`."""
@@ -37,7 +55,7 @@ class Settings:
     trim_silence_db: float | None
     backend: Backend
     shard_bytes: int
-    codec: NoteCodec | None = None
+    codec: NoteTokens | None = None
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "channels", "shard_bytes"):

@@ -22,11 +22,11 @@ from jaxtyping import Int16
 
 from wavegen.atomic import cannot_write
 from wavegen.audio import Audio
-from wavegen.codecs.note_codec import NoteCodec
 from wavegen.data.manifest import MANIFEST, VERSION, Backend, DataFile, ShardRow, SkippedRow, read_shard_row
 from wavegen.data.plan import (
     AUDIO_SUFFIXES,
     MIDI_SUFFIXES,
+    NoteTokens,
     PlannedShard,
     Settings,
     digest,
@@ -93,7 +93,7 @@ def prepare(
     trim_silence_db: float | None = None,
     backend: Backend = "memmap",
     shard_bytes: int = 64 * 2**20,
-    codec: NoteCodec | None = None,
+    codec: NoteTokens | None = None,
     workers: int | None = None,
     shard_index: int = 0,
     num_shards: int = 1,
