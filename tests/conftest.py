@@ -1,6 +1,7 @@
 """Strict numerics for every test, and the fixtures they share."""
 
 import os
+from collections.abc import Iterator
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -22,3 +23,20 @@ def key() -> jax.Array:
 def rng() -> np.random.Generator:
     """A fixed numpy generator."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def one_device() -> Iterator[None]:
+    """Training on one of the devices: what many do is tested elsewhere, and takes longer to compile."""
+    from jax.sharding import AxisType, Mesh
+
+    from wavegen.training import evaluate, loop
+
+    def mesh(*_: int) -> Mesh:
+        kinds = (AxisType.Auto, AxisType.Auto)
+        return jax.make_mesh((1, 1), ("data", "fsdp"), kinds, devices=jax.devices()[:1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_mesh", mesh)
+        patch.setattr(evaluate, "make_mesh", mesh)
+        yield

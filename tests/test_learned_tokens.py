@@ -1,13 +1,11 @@
 """From recordings to a learned codec, from its tokens to a masked model and a vocoder, and back to audio."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh
 
 import wavegen
 from wavegen import masked_generator
@@ -22,7 +20,7 @@ from wavegen.data.dataset import Dataset
 from wavegen.data.device import make_example, own_features
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.errors import WavegenError
-from wavegen.training import evaluate, loop
+from wavegen.training import loop
 from wavegen.training.dataset import expect_same_codec
 from wavegen.training.restore import open_codecs, open_trained
 
@@ -77,22 +75,8 @@ def experiment(path: Path, model: dict, **sections) -> Config:
     return resolve({**SMALL, "model": model, **sections}, [f"data.path={path}"])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_device() -> Iterator[None]:
-    """Runs on one of the devices: what many do is tested elsewhere, and takes longer to compile."""
-
-    def mesh(*_: int) -> Mesh:
-        kinds = (AxisType.Auto, AxisType.Auto)
-        return jax.make_mesh((1, 1), ("data", "fsdp"), kinds, devices=jax.devices()[:1])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_mesh", mesh)
-        patch.setattr(evaluate, "make_mesh", mesh)
-        yield
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory, one_device) -> Path:
     """A dataset, and runs of a codec, a masked model on its tokens, and a vocoder that speaks them."""
     here = tmp_path_factory.mktemp("learned")
     clips = [

@@ -332,13 +332,16 @@ def test_windows_of_clips_that_fit_are_one():
         generate_long(GRAPH, PARAMS, MASKED, KEYS, window=1)
 
 
-def test_windows_move_on_by_half_and_end_with_the_clip():
+@pytest.mark.parametrize(
+    ("period", "firsts"), [(1, [0, 5, 10, 15, 17]), (4, [0, 4, 8, 12, 16, 20])], ids=["alike", "period"]
+)
+def test_windows_move_on_by_half_and_end_with_the_clip(period, firsts):
     tokens = jnp.full((1, 27, CODEBOOKS), VOCAB, jnp.int32)
     expected = tokens
-    for index, first in enumerate([0, 5, 10, 15, 17]):
+    for index, first in enumerate(firsts):
         key = jax.random.fold_in(KEYS[0], index)[None]
         piece = fill(GRAPH, PARAMS, expected[:, first : first + 10], key, FILLING)
         expected = expected.at[:, first : first + 10].set(piece)
     np.testing.assert_array_equal(
-        generate_long(GRAPH, PARAMS, tokens, KEYS[:1], FILLING, window=10), expected
+        generate_long(GRAPH, PARAMS, tokens, KEYS[:1], FILLING, window=10, period=period), expected
     )

@@ -1,9 +1,10 @@
 """What a person asks of a model of notes: generate, continue, harmonise and remix scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from wavegen.config import Config
 from wavegen.config.models import BertConfig, Seq2SeqConfig
 from wavegen.errors import WavegenError
 from wavegen.models.base import Choice, with_parameters
-from wavegen.notes.events import Notes
+from wavegen.notes.events import COLUMNS, Notes
 from wavegen.requests import require_least, require_share, to_labels
 from wavegen.samplers.autoregressive import log_likelihood, stream
 from wavegen.samplers.masked import filling_of, generate_long
@@ -93,7 +94,8 @@ class NoteGenerator:
             length: steps of the grid, or notes of a codec of events, that are generated after the prompt.
             count: pieces, drawn side by side.
             seed: the same seed gives the same pieces.
-            prompt: a piece that they continue, and which comes first in what is returned.
+            prompt: a piece that they continue; it comes first in what is returned, as the codec hears it, with its
+                tempos and metres.
             labels: the value of each label field.
             drawing: how tokens are drawn.
 
@@ -104,23 +106,14 @@ class NoteGenerator:
         if isinstance(self.config.model, Seq2SeqConfig):
             raise WavegenError("an encoder-decoder writes voices to a melody; use harmonise")
         heard = np.zeros((0, self.codec.codebooks), np.int32) if prompt is None else self.codec.encode(prompt)
-        start = self._rows(heard, count)
+        start = jnp.repeat(jnp.asarray(heard)[None], count, axis=0)
         frames = length * self.width
         if self.masked:
             gap = jnp.full((count, frames, self.codec.codebooks), self.codec.vocab_size, jnp.int32)
-            return self._filled(jnp.concatenate([start, gap], axis=1), prompt, seed, labels, drawing)
-        pieces = stream(
-            self.graph,
-            self.params,
-            frames,
-            jax.random.key(seed),
-            batch=count,
-            choice=self._choice(drawing),
-            prompt=start,
-            labels=self._labels(labels, count),
-            chunk=min(frames, 1024),
-        )
-        return self._decode(jnp.concatenate([start, *pieces], axis=1), prompt)
+            tokens = self._filled(jnp.concatenate([start, gap], axis=1), seed, labels, drawing)
+            return self._decode(tokens, prompt)
+        drawn = self._drawn(frames, count, seed, labels, drawing, prompt=start)
+        return self._decode(np.concatenate([start, drawn], axis=1), prompt)
 
     def harmonise(
         self,
@@ -132,7 +125,7 @@ class NoteGenerator:
         labels: Mapping[str, str] | None = None,
         drawing: NoteDrawing = _USUAL,
     ) -> list[Notes]:
-        """Adds the other voices to a melody; the melody stays as it is.
+        """Adds the other voices to a melody; the melody stays as it is, note for note.
 
         Args:
             melody: of one track; for an encoder-decoder of as many as it was trained to read.
@@ -146,18 +139,32 @@ class NoteGenerator:
             WavegenError: the model is none that can in a grid of voices, or the melody has other tracks.
         """
         require_least(count=(count, 1))
-        if isinstance(self.config.model, Seq2SeqConfig):
-            return self._written(melody, self.config.model.source_voices, voice, count, seed, labels, drawing)
-        grid = self._grid("harmonise")
-        if len(melody.tracks) != 1 or not 0 <= voice < grid.voices:
+        grid, model = self._grid("harmonise"), self.config.model
+        voices, highest = 1, grid.voices - 1
+        if isinstance(model, Seq2SeqConfig):
+            voices, highest = model.source_voices, 0
+        if len(melody.tracks) != voices or not 0 <= voice <= highest:
             raise WavegenError(
-                f"expected a melody on one track as one of voices 0 to {grid.voices - 1}, got "
+                f"expected a melody on {voices} track(s), the first as voice 0 to {highest}, got "
                 f"{len(melody.tracks)} tracks and voice {voice}; use select()"
             )
-        line = grid.encode(melody)[:, 0]
-        tokens = np.full((len(line), grid.voices), self.codec.vocab_size, np.int32)
-        tokens[:, voice] = line
-        return self._filled(self._rows(tokens, count), melody, seed, labels, drawing)
+        line = grid.encode(melody)[:, :voices]
+        sung = slice(voice, voice + voices)
+        tokens = np.full((count, len(line), grid.voices), self.codec.vocab_size, np.int32)
+        tokens[:, :, sung] = line
+        if isinstance(model, Seq2SeqConfig):
+            others = tokens[:, :, voices:]
+            drawn = self._drawn(
+                others[0].size, count, seed, labels, drawing, features=tokens[:, :, sung].astype(np.float32)
+            )
+            tokens[:, :, voices:] = drawn.reshape(others.shape)
+        else:
+            filled = self._filled(
+                jnp.asarray(tokens.reshape(count, -1, self.codec.codebooks)), seed, labels, drawing
+            )
+            tokens = filled.reshape(tokens.shape)
+        tokens[:, :, sung] = 0
+        return [_joined(melody, grid.decode(clip), voice) for clip in tokens]
 
     def remix(
         self,
@@ -169,10 +176,10 @@ class NoteGenerator:
         labels: Mapping[str, str] | None = None,
         drawing: NoteDrawing = _USUAL,
     ) -> list[Notes]:
-        """Draws a share of a piece's notes anew; the others stay as they are.
+        """Draws a share of a piece's notes anew; the others stay as they are, note for note.
 
         Args:
-            notes: a piece.
+            notes: a piece, one track a voice.
             share: of its notes, 0 to 1, chosen at random.
             count: see ``generate``.
             seed: see ``generate``; it chooses the notes too.
@@ -186,13 +193,16 @@ class NoteGenerator:
         if not 0 <= share <= 1:
             raise WavegenError(f"expected a share in [0, 1], got {share}; 0.3 changes three notes of ten")
         grid = self._grid("remix")
+        chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(notes)) < round(
+            share * len(notes)
+        )
+        kept, others = (_only(notes, which) for which in (~chosen, chosen))
         tokens = grid.encode(notes)
-        chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(notes))
-        placed = notes.at_resolution(grid.steps_per_quarter)
-        for note in chosen[: round(share * len(notes))]:
-            first, steps = placed.onset[note], placed.duration[note]
-            tokens[first : first + steps, placed.track[note]] = self.codec.vocab_size
-        return self._filled(self._rows(tokens, count), notes, seed, labels, drawing)
+        hidden = grid.encode(others, len(tokens)) > 0
+        rows = np.where(hidden, self.codec.vocab_size, tokens).reshape(1, -1, self.codec.codebooks)
+        filled = self._filled(jnp.repeat(jnp.asarray(rows), count, axis=0), seed, labels, drawing)
+        clips = np.where(hidden, filled.reshape(count, *tokens.shape), 0)
+        return [_joined(kept, grid.decode(clip), 0) for clip in clips]
 
     def nats(
         self, notes: Notes, *, labels: Mapping[str, str] | None = None, orders: int = 64, seed: int = 0
@@ -204,7 +214,14 @@ class NoteGenerator:
             labels: see ``generate``.
             orders: passes of the bound; more make it steadier.
             seed: of the orders.
+
+        Raises:
+            WavegenError: the model is an encoder-decoder.
         """
+        if isinstance(self.config.model, Seq2SeqConfig):
+            raise WavegenError(
+                "an encoder-decoder tells voices given others; measure it with wavegen evaluate"
+            )
         tokens = jnp.asarray(self.codec.encode(notes))[None]
         rows = self._labels(labels, 1)
         if not self.masked:
@@ -226,78 +243,61 @@ class NoteGenerator:
         return save_trained(path, Trained(self.config, labels, self.params, Codecs(self.codec)))
 
     def _filled(
-        self,
-        tokens: Tokens,
-        like: Notes | None,
-        seed: int,
-        labels: Mapping[str, str] | None,
-        drawing: NoteDrawing,
-    ) -> list[Notes]:
+        self, tokens: Tokens, seed: int, labels: Mapping[str, str] | None, drawing: NoteDrawing
+    ) -> Int[np.ndarray, "B N K"]:
+        """The tokens with nothing masked."""
         if drawing.top_k:
             raise WavegenError("a masked model draws with top_p; leave top_k out")
-        filling = filling_of(self.config.sampling, self.codec.codebooks)._replace(
-            choice=self._choice(drawing)
-        )
-        keys = jax.random.split(jax.random.key(seed), len(tokens))
+        filling = filling_of(self.config.sampling, self.codec.codebooks)
+        key, count = jax.random.key(seed), len(tokens)
         filled = generate_long(
             self.graph,
             self.params,
             tokens,
-            keys,
-            filling,
+            jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count)),
+            filling._replace(choice=self._choice(drawing)),
             window=self.config.data.crop,
-            labels=self._labels(labels, len(tokens)),
+            period=self.codec.period,
+            labels=self._labels(labels, count),
         )
-        return self._decode(filled, like)
+        return np.array(filled)
 
-    def _written(
+    def _drawn(
         self,
-        melody: Notes,
-        voices: int,
-        voice: int,
+        frames: int,
         count: int,
         seed: int,
         labels: Mapping[str, str] | None,
         drawing: NoteDrawing,
-    ) -> list[Notes]:
-        """The melody, and the voices that an encoder-decoder writes to it."""
-        assert isinstance(self.codec, Interleaved)
-        assert isinstance(self.codec.codec, NoteGrid)
-        grid = self.codec.codec
-        if len(melody.tracks) != voices or voice:
-            raise WavegenError(
-                f"expected a melody of the {voices} highest tracks, got {len(melody.tracks)} tracks and voice {voice}"
-            )
-        source = grid.encode(melody)[:, :voices]
-        frames, others = len(source), grid.voices - voices
+        *,
+        prompt: Tokens | None = None,
+        features: Float[np.ndarray, "B F D"] | None = None,
+    ) -> Int[np.ndarray, "B frames K"]:
+        """What a causal model draws after the prompt, given the features."""
         pieces = stream(
             self.graph,
             self.params,
-            frames * others,
+            frames,
             jax.random.key(seed),
             batch=count,
             choice=self._choice(drawing),
+            prompt=prompt,
             labels=self._labels(labels, count),
-            features=jnp.repeat(jnp.asarray(source, jnp.float32)[None], count, axis=0),
-            chunk=min(frames * others, 1024),
+            features=None if features is None else jnp.asarray(features),
+            chunk=min(frames, 1024),
         )
-        written = np.concatenate([np.asarray(piece) for piece in pieces], axis=1).reshape(
-            count, frames, others
-        )
-        whole = np.concatenate([np.repeat(source[None], count, axis=0), written], axis=2)
-        return self._decode(jnp.asarray(whole.reshape(count, -1, 1)), melody)
+        return np.concatenate([np.asarray(piece) for piece in pieces], axis=1)
 
     def _grid(self, task: str) -> NoteGrid:
+        """The grid of a model that can do this."""
         codec = self.codec.codec if isinstance(self.codec, Interleaved) else self.codec
-        if not self.masked or not isinstance(codec, NoteGrid):
+        able = self.masked or (task == "harmonise" and isinstance(self.config.model, Seq2SeqConfig))
+        if not able or not isinstance(codec, NoteGrid):
             raise WavegenError(
                 f"to {task} takes a model.kind=bert of codec.kind=note_grid, got {self.config.model.kind} of "
                 f"{self.config.codec.kind}; train one with configs/chorales-bert.yaml"
             )
         return codec
-
-    def _rows(self, tokens: Int[np.ndarray, "N K"], count: int) -> Int[Array, "B frames codebooks"]:
-        return jnp.repeat(jnp.asarray(tokens.reshape(1, -1, self.codec.codebooks)), count, axis=0)
 
     def _choice(self, drawing: NoteDrawing) -> Choice:
         require_share("top_p", drawing.top_p)
@@ -318,10 +318,13 @@ class NoteGenerator:
         sizes = np.asarray(self.codec.codec.sizes)
         return jnp.asarray(np.arange(self.codec.vocab_size)[None] < sizes[:, None])
 
-    def _decode(self, tokens: Tokens, like: Notes | None) -> list[Notes]:
+    def _decode(self, tokens: Int[np.ndarray, "B N K"], prompt: Notes | None) -> list[Notes]:
+        pieces = [self.codec.decode(clip) for clip in tokens]
+        if prompt is None:
+            return [piece.at_resolution(TICKS) for piece in pieces]
         return [
-            self.codec.decode(clip).at_resolution(TICKS if like is None else like.ticks_per_quarter)
-            for clip in np.asarray(tokens)
+            replace(piece.at_resolution(prompt.ticks_per_quarter), tempos=prompt.tempos, metres=prompt.metres)
+            for piece in pieces
         ]
 
     def _labels(self, labels: Mapping[str, str] | None, count: int) -> Array | None:
@@ -334,3 +337,20 @@ def _bound(
 ) -> Float[Array, "K"]:
     valid = jnp.ones(tokens.shape[:2], bool)
     return order_agnostic_bound(with_parameters(graph, params), tokens, valid, labels, key, orders)[0]
+
+
+def _only(notes: Notes, which: Bool[np.ndarray, " notes"]) -> Notes:
+    return replace(notes, **{name: getattr(notes, name)[which] for name in COLUMNS})
+
+
+def _joined(kept: Notes, fresh: Notes, voice: int) -> Notes:
+    """The notes that are kept, on the tracks from ``voice`` on, and fresh ones, with the tempos of what is kept."""
+    fresh = fresh.at_resolution(kept.ticks_per_quarter)
+    # Voices behind the last one that sounds are not made up.
+    used = max(int(fresh.track.max(initial=-1)) + 1, voice + len(kept.tracks))
+    tracks = [*fresh.tracks[:voice], *kept.tracks, *fresh.tracks[voice + len(kept.tracks) : used]]
+    shift = {name: voice if name == "track" else 0 for name in COLUMNS}
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(kept, name) + shift[name], getattr(fresh, name)]) for name in COLUMNS
+    }
+    return replace(kept, tracks=tuple(tracks), **columns)

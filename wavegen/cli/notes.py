@@ -45,12 +45,13 @@ def compose(
         out: folder of the files.
     """
     from wavegen.cli.sample import pairs
+    from wavegen.notes.midi import read_midi
 
     pieces = _open(run).generate(
         length,
         count=count,
         seed=seed,
-        prompt=_read(prompt),
+        prompt=read_midi(prompt) if prompt else None,
         labels=pairs(labels),
         drawing=_drawing(temperature, top_k, top_p),
     )
@@ -80,10 +81,10 @@ def harmonise(
         top_p: draw among the likeliest tokens that together have this probability.
         out: folder of the files.
     """
-    notes = _read(melody)
-    assert notes is not None
+    from wavegen.notes.midi import read_midi
+
     drawing = _drawing(temperature, 0, top_p)
-    pieces = _open(run).harmonise(notes, voice=voice, count=count, seed=seed, drawing=drawing)
+    pieces = _open(run).harmonise(read_midi(melody), voice=voice, count=count, seed=seed, drawing=drawing)
     _write(pieces, out / f"{melody.stem}-harmonised{seed}")
 
 
@@ -110,9 +111,10 @@ def remix(
         top_p: draw among the likeliest tokens that together have this probability.
         out: folder of the files.
     """
-    notes = _read(piece)
-    assert notes is not None
-    pieces = _open(run).remix(notes, share, count=count, seed=seed, drawing=_drawing(temperature, 0, top_p))
+    from wavegen.notes.midi import read_midi
+
+    drawing = _drawing(temperature, 0, top_p)
+    pieces = _open(run).remix(read_midi(piece), share, count=count, seed=seed, drawing=drawing)
     _write(pieces, out / f"{piece.stem}-remix{seed}")
 
 
@@ -131,10 +133,10 @@ def render(
         sample_rate: Hz.
         out: folder of the WAV file.
     """
+    from wavegen.notes.midi import read_midi
     from wavegen.notes.render import render as play
 
-    notes = _read(piece)
-    assert notes is not None
+    notes = read_midi(piece)
     path = out / f"{piece.stem}.wav"
     path.parent.mkdir(parents=True, exist_ok=True)
     play(notes, sample_rate, soundfont=soundfont).write(path)
@@ -148,12 +150,6 @@ def _open(run: Path) -> NoteGenerator:
     if not isinstance(model, wavegen.NoteGenerator):
         raise WavegenError(f"{run} makes audio, not notes; try wavegen sample {run}")
     return model
-
-
-def _read(path: Path | None) -> Notes | None:
-    from wavegen.notes.midi import read_midi
-
-    return None if path is None else read_midi(path)
 
 
 def _drawing(temperature: tuple[float, ...], top_k: int, top_p: float) -> NoteDrawing:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
@@ -126,4 +127,4 @@ class Interleaved(NoteCodec):
         width = self.codec.codebooks
         whole = tokens[:, : frames // width * width]
         moved = self.codec.transposed(whole.reshape(batch, -1, width), semitones)
-        return jax.numpy.concatenate([moved.reshape(whole.shape), tokens[:, whole.shape[1] :]], axis=1)
+        return jnp.concatenate([moved.reshape(whole.shape), tokens[:, whole.shape[1] :]], axis=1)

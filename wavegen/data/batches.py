@@ -50,9 +50,10 @@ class _Source:
         """Lengths must be whole numbers of feature frames, so that samples and features stay aligned."""
         for name, count in samples.items():
             if count < 0 or count % self._unit:
-                what = "the period" if self.dataset.holds_notes else "the feature hop"
+                notes = self.dataset.holds_notes
+                unit = "the period, {} tokens" if notes else "the feature hop, {} samples"
                 raise WavegenError(
-                    f"expected {name} to be a multiple of {what}, {self._unit} samples, got {count}; "
+                    f"expected {name} to be a multiple of {unit.format(self._unit)}, got {count}; "
                     f"use {-(-count // self._unit) * self._unit}"
                 )
 

@@ -292,11 +292,13 @@ def generate_long(
     filling: Filling = _USUAL,
     *,
     window: int,
+    period: int = 1,
     labels: Labels | None = None,
 ) -> Tokens:
     """Fills the masked tokens of clips of any length, window by window.
 
-    The window moves on by half; the half that it keeps is the prompt of the next. The last one ends with the clip.
+    The window moves on by half; the half that it keeps is the prompt of the next. The last one ends with the clip, or
+    is shorter, where it would not begin with a period.
 
     Args:
         graph: of the masked model.
@@ -305,6 +307,7 @@ def generate_long(
         keys: one for each clip; window w draws from ``fold_in(key, w)``.
         filling: how.
         window: frames that the model sees at once: those of its training; 2 or more.
+        period: windows begin at multiples of it, for models that are told the place in a period.
         labels: see ``fill``.
 
     Raises:
@@ -314,12 +317,13 @@ def generate_long(
         raise WavegenError(f"expected a window of at least 2 frames, got {window}; use that of the training")
     frames = tokens.shape[1]
     window = min(window, frames)
-    moves = -(-(frames - window) // (window // 2)) if frames > window else 0
-    for index in range(moves + 1):
-        first = min(index * (window // 2), frames - window)
+    step = max(window // 2 // period, 1) * period
+    last = -(-(frames - window) // period) * period
+    for index in range(-(-last // step) + 1):
+        first = min(index * step, last)
         fresh = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
         # Dynamic slices are compiled once, not for each place.
-        piece = lax.dynamic_slice_in_dim(tokens, first, window, axis=1)
+        piece = lax.dynamic_slice_in_dim(tokens, first, min(window, frames - first), axis=1)
         piece = fill(graph, params, piece, fresh, filling, labels=labels)
         tokens = lax.dynamic_update_slice_in_dim(tokens, piece, first, axis=1)
     return tokens
