@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from wavegen.errors import WavegenError
 from wavegen.models.base import State
-from wavegen.models.transformer import Attention
+from wavegen.models.transformer import Attention, attend
 
 
 class Reach(NamedTuple):
@@ -107,7 +107,7 @@ class MemoryAttention(nnx.Module):
             there = _there(count, *window)[:, None]
             seen.insert(0, jnp.broadcast_to(there, (count, length, there.shape[2])))
         mask = jnp.concatenate(seen, axis=2)[:, None, None]
-        read = jax.vmap(_attend, in_axes=(1, 1, 1, 0), out_axes=1)(queries, keys, values, mask)
+        read = jax.vmap(attend, in_axes=(1, 1, 1, 0), out_axes=1)(queries, keys, values, mask)
         return self.attention.mix(read.reshape(*x.shape[:2], *read.shape[3:]))
 
     def _past(
@@ -151,7 +151,7 @@ class MemoryAttention(nnx.Module):
 
         def read(keys: Array, values: Array, hop: int, back: int) -> Array:
             parts = (_windows(part, count, hop, hop, back)[:, first:] for part in (keys, values))
-            return jax.vmap(_attend, in_axes=(1, 1, 1), out_axes=1)(queries, *parts).astype(jnp.float32)
+            return jax.vmap(attend, in_axes=(1, 1, 1), out_axes=1)(queries, *parts).astype(jnp.float32)
 
         exact = read(keys, values, s, m + s)
         return jnp.mean((read(entry_keys, entry_values, s // rate, (m + s) // rate) - exact) ** 2)
@@ -201,7 +201,7 @@ class MemoryAttention(nnx.Module):
             memory = {**memory, "newest": heard[:, -rate:]}
             there = _numbers((position + x.shape[1]) // rate, size_of_entries)
             seen = jnp.concatenate([seen, _between(there, group - c, group)], axis=1)
-        read = _attend(queries, memory["keys"], memory["values"], seen[None, None])
+        read = attend(queries, memory["keys"], memory["values"], seen[None, None])
         return self.attention.mix(read), memory
 
     def _entries(
@@ -240,15 +240,6 @@ def _store(
 ) -> State:
     stored = {"keys": keys, "values": values}
     return {**memory, **{name: memory[name].at[:, places].set(new) for name, new in stored.items()}}
-
-
-def _attend(
-    queries: Float[Array, "B N heads D"],
-    keys: Float[Array, "B S heads D"],
-    values: Float[Array, "B S heads D"],
-    mask: Bool[Array, "1 1 N S"] | None = None,
-) -> Float[Array, "B N heads D"]:
-    return jax.nn.dot_product_attention(queries, keys, values, mask=mask)
 
 
 def _numbers(count: Int[Array, ""], size: int) -> Int[Array, "size"]:

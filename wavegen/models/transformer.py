@@ -71,7 +71,7 @@ def attend(
     queries: Float[Array, "B M heads D"],
     keys: Float[Array, "B N heads D"],
     values: Float[Array, "B N heads D"],
-    mask: Bool[Array, "B 1 #M N"] | None,
+    mask: Bool[Array, "#B 1 #M N"] | None = None,
 ) -> Float[Array, "B M heads D"]:
     """The mean of the values, weighted by ``softmax(queries . keys / sqrt(D))``, for each head.
 
@@ -91,7 +91,7 @@ def _attend_on_cpu(
     queries: Float[Array, "B M heads D"],
     keys: Float[Array, "B N heads D"],
     values: Float[Array, "B N heads D"],
-    mask: Bool[Array, "B 1 #M N"] | None,
+    mask: Bool[Array, "#B 1 #M N"] | None = None,
 ) -> Float[Array, "B M heads D"]:
     """Heads stand beside rows before the products, and the weights are divided by their sum after them."""
     queries, keys, values = (jnp.moveaxis(x, 2, 1) for x in (queries, keys, values))
