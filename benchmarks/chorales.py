@@ -20,6 +20,7 @@ import tyro
 import wavegen
 from wavegen.codecs import Codecs
 from wavegen.codecs.note_grid import NoteGrid
+from wavegen.config.models import Seq2SeqConfig
 from wavegen.models.base import with_parameters
 from wavegen.note_generator import NoteGenerator
 from wavegen.notes.harmony import in_range, parallels
@@ -81,6 +82,32 @@ def counting(train: list[np.ndarray], held: list[np.ndarray]) -> dict[str, float
             nats[name] += first - np.log(p).sum()
         count += piece.size
     return {name: value / count for name, value in nats.items()}
+
+
+def counting_given_soprano(train: list[np.ndarray], held: list[np.ndarray]) -> dict[str, float]:
+    """Nats per note of the lower voices: from the note before, and from that and the soprano's note together."""
+    size, voices = GRID.vocab_size, GRID.voices
+    single = np.full((voices, size), SMOOTHING)
+    pairs = np.zeros((voices, size, size))
+    triples = np.zeros((voices, size, size, size))
+    for piece in train:
+        soprano = piece[1:, 0]
+        for v in range(voices):
+            np.add.at(single[v], piece[:, v], 1)
+            np.add.at(pairs[v], (piece[:-1, v], piece[1:, v]), 1)
+            np.add.at(triples[v], (piece[:-1, v], soprano, piece[1:, v]), 1)
+    single /= single.sum(axis=1, keepdims=True)
+    pairs += 2 * single[:, None]
+    pairs /= pairs.sum(axis=2, keepdims=True)
+    triples += 2 * pairs[:, :, None]
+    triples /= triples.sum(axis=3, keepdims=True)
+    nats, count, v = np.zeros(2), 0, np.arange(1, voices)[None]
+    for piece in held:
+        before, now, soprano = piece[:-1, 1:], piece[1:, 1:], piece[1:, :1]
+        nats -= np.log(single[v[0], piece[0, 1:]]).sum()
+        nats -= [np.log(pairs[v, before, now]).sum(), np.log(triples[v, before, soprano, now]).sum()]
+        count += piece[:, 1:].size
+    return dict(zip(("bigram", "bigram given the soprano"), (nats / count).tolist(), strict=True))
 
 
 def bound(
@@ -156,26 +183,34 @@ def measure(
         chorales: the JSON file.
         runs: trained as in configs/chorales-*.yaml.
         orders: passes of the bound of masked models.
-        harmonise: how many sopranos of the test split a masked model harmonises.
+        harmonise: how many sopranos of the test split are harmonised.
         json_file: where the figures are written too.
     """
     data = {
         split: [GRID.from_pitches(piece) for piece in pieces]
         for split, pieces in read_chorales(chorales).items()
     }
-    figures: dict[str, object] = {
-        f"counting, {split}": counting(data["train"], data[split]) for split in ("valid", "test")
-    }
+    figures: dict[str, object] = {}
+    for split in ("valid", "test"):
+        figures[f"counting, {split}"] = counting(data["train"], data[split])
+        figures[f"counting, {split}, lower voices"] = counting_given_soprano(data["train"], data[split])
     for run in runs:
         model = wavegen.load(run)
         if not isinstance(model, NoteGenerator):
             raise SystemExit(f"expected a run of a model of notes, got {run}")
         size = sum(np.size(x) for x in jax.tree.leaves(model.params))
+        writes_to_a_melody = isinstance(model.config.model, Seq2SeqConfig)
         row: dict[str, object] = {"parameters": size}
         for split in ("valid", "test"):
-            row[split] = bound(model, data[split], orders) if model.masked else exact(model, split)
-        if model.masked:
-            row["test, lower voices given the soprano"] = bound(model, data["test"], orders, known_voice=0)
+            what = f"{split}, lower voices given the soprano"
+            if writes_to_a_melody:
+                row[what] = exact(model, split)
+            elif model.masked:
+                row[split] = bound(model, data[split], orders)
+                row[what] = bound(model, data[split], orders, known_voice=0)
+            else:
+                row[split] = exact(model, split)
+        if model.masked or writes_to_a_melody:
             row["voice leading"] = harmonies(model, data["test"], harmonise)
         figures[run.name] = row
         print(run.name, json.dumps(row, indent=1), flush=True)
