@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import QUICK
 from etils import epath
 
 from wavegen.errors import WavegenError
@@ -318,7 +319,7 @@ def test_killed_in_the_middle_of_saves_it_goes_on_as_if_uninterrupted(tmp_path):
             [sys.executable, "-W", "error::UserWarning", "-c", SAVER, str(tmp_path / folder), str(last)],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "XLA_FLAGS": ""},
+            env={**os.environ, "XLA_FLAGS": QUICK},
             cwd=Path(__file__).parents[1],
         )
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from jaxtyping import Float32, Int16
-from scipy.signal import resample_poly
 
 from wavegen.audio import Audio
 from wavegen.errors import WavegenError
@@ -57,6 +56,9 @@ class Piano:
                 (recording for recording in self.recordings if recording["layer"] == layer),
                 key=lambda recording: abs(recording["pitch"] - pitch),
             )
+            # Here, as it takes a second to import: what trains without a piano need not wait for it.
+            from scipy.signal import resample_poly
+
             wave = self.pcm[nearest["offset"] : nearest["offset"] + nearest["length"]] / 32768
             semitones = pitch - nearest["pitch"] - nearest["cents"] / 100
             # 300: the pitch is exact within 0.02 cents
