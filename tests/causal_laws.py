@@ -14,8 +14,6 @@ from wavegen.models.delay import delay, undelay
 
 BATCH, VOCAB, START = 2, 11, 3
 CLIP = jax.random.key(5)
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Tests compile longer than they run."""
 EVERYTHING = np.ones((2, VOCAB), bool)
 
 
@@ -45,7 +43,7 @@ class Case:
         def call(*arguments, params=self.params, **options):
             return getattr(self.model(params), name)(*arguments, **options)
 
-        return jax.jit(call, static_argnums=0 if name == "init_state" else (), compiler_options=QUICK)
+        return jax.jit(call, static_argnums=0 if name == "init_state" else ())
 
     def model(self, params=None):
         return with_parameters(self.graph, self.params if params is None else params)
@@ -69,7 +67,7 @@ class Case:
         return np.concatenate(tokens, axis=1)
 
 
-@partial(jax.jit, static_argnums=(0, 3), compiler_options=QUICK)
+@partial(jax.jit, static_argnums=(0, 3))
 def draw(graph, params, state, frames, temperature, allowed):
     choice = Choice(temperature, allowed=allowed)
     return with_parameters(graph, params).draw(state, frames, CLIP, choice=choice)
@@ -119,7 +117,7 @@ def no_output_depends_on_later_rows(case, frame):
         # A tied embedding also makes the logit of its own value.
         return jnp.sum(outputs[:, before][..., : VOCAB - 1] ** 2)
 
-    gradient = jax.jit(jax.grad(size), compiler_options=QUICK)(case.params)
+    gradient = jax.jit(jax.grad(size))(case.params)
     embedding = np.asarray(gradient["vocabulary"]["embedding"])
     assert not embedding[:, VOCAB - 1].any()
     assert embedding[:, START].any()

@@ -83,7 +83,7 @@ def reached(reach, layers, frame):
     model = build(reach=reach, layers=layers)
     tokens = jnp.full((1, FRAMES + 1, 1), START)
     rows = jnp.where(jnp.eye(FRAMES + 1, dtype=bool)[..., None], VOCAB - 1, tokens)
-    last = jax.jit(lambda x: model(x)[:, frame, 0], compiler_options=laws.QUICK)
+    last = jax.jit(lambda x: model(x)[:, frame, 0])
     return model, np.flatnonzero((np.asarray(last(rows)) != np.asarray(last(rows * 0 + START))).any(axis=1))
 
 
@@ -137,9 +137,7 @@ def test_nothing_learns_through_the_memory_but_the_weights_that_read_it():
     def loss(params):
         return jnp.sum(case.model(params)(marked, case.labels)[:, 20:] ** 2)
 
-    table = np.asarray(
-        jax.jit(jax.grad(loss), compiler_options=laws.QUICK)(case.params)["vocabulary"]["embedding"]
-    )
+    table = np.asarray(jax.jit(jax.grad(loss))(case.params)["vocabulary"]["embedding"])
     assert not table[0, 1].any()
     assert table[0, 2].any()
 
@@ -151,7 +149,7 @@ def test_compression_learns_from_its_reconstruction_and_nothing_else_does():
         logits, lost = case.model(params).with_reconstruction(case.inputs)
         return jnp.stack([jnp.sum(logits**2), lost])
 
-    gradients = jax.jit(jax.jacrev(parts), compiler_options=laws.QUICK)(case.params)
+    gradients = jax.jit(jax.jacrev(parts))(case.params)
     for path, gradient in jax.tree.leaves_with_path(gradients):
         of_likelihood, of_reconstruction = (bool(part.any()) for part in np.asarray(gradient))
         assert (of_likelihood, of_reconstruction) == (("compress" not in str(path)), "compress" in str(path))
@@ -171,7 +169,7 @@ def test_dropout_is_drawn_from_its_key_and_off_without_one():
     case = make_case("memory, labels, period")
     graph, _ = parameters(build(**VARIANTS["memory, labels, period"], dropout=0.3))
 
-    @partial(jax.jit, compiler_options=laws.QUICK)
+    @jax.jit
     def forward(key):
         return with_parameters(graph, case.params)(case.inputs, case.labels, dropout_key=key)
 

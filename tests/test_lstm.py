@@ -134,7 +134,7 @@ def test_the_derivative_of_the_cells_is_that_of_their_arithmetic():
         slopes = [random.standard_normal((5, 2, 3)) for _ in range(2)]
         expected = (values, pull(tuple(map(jnp.asarray, slopes))))
 
-    @partial(jax.jit, compiler_options=laws.QUICK)
+    @jax.jit
     def own(*arguments):
         values, pull = jax.vjp(recur, *arguments)
         return values, pull(tuple(jnp.asarray(slope, jnp.float32) for slope in slopes))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUICK
 
 from wavegen.config import load_config
 from wavegen.data.prepare import Clip, write_dataset
@@ -57,7 +56,10 @@ def experiment(tmp_path_factory) -> Path:
 
 
 def start(experiment: Path, name: str) -> subprocess.Popen:
-    environment = os.environ | {"XLA_FLAGS": QUICK, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     command = [sys.executable, "-m", "wavegen", "train", str(experiment / "tiny.yaml"), f"name={name}"]
     return subprocess.Popen(
         [*command, "--runs", str(experiment / "runs")],

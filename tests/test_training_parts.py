@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import QUICK
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -285,7 +284,7 @@ def run_processes(tmp_path: Path, count: int) -> list[dict[str, str]]:
     common = {
         k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI", "KUBERNETES", "WAVEGEN"))
     }
-    common["XLA_FLAGS"] = f"{QUICK} --xla_force_host_platform_device_count={2 // count}"
+    common["XLA_FLAGS"] = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={2 // count}"
     processes = []
     for index in range(count):
         names = {
