@@ -1,11 +1,13 @@
-"""A codec and a masked model on the Free Spoken Digit Dataset: what the codec keeps, what the model learned.
+"""A codec and a masked model: what the codec keeps, what the model learned.
 
     python benchmarks/tokens.py CODEC_RUN --folder FSDD_FOLDER [--bert BERT_RUN] [--out tokens]
+    python benchmarks/tokens.py CODEC_RUN [--bert BERT_RUN] [--out tokens]
 
-Takes 0 to 4 test, takes from 10 on train, as in configs/fsdd-codec.yaml. The codec is measured beside Opus at the
-lowest rate that libsndfile offers. Digits are understood by benchmarks/digit_classifier.py, trained here on
-recordings. The masked model is measured in bits per token (an upper bound, over random orders) beside what
-the frequencies of the training tokens give, overall and frame by frame.
+With a folder, on the Free Spoken Digit Dataset: takes 0 to 4 test, takes from 10 on train, as in
+configs/fsdd-codec.yaml, and digits are understood by benchmarks/digit_classifier.py, trained here on recordings.
+Without one, on the train and test splits of the codec's own data, cut into pieces. The codec is measured beside Opus at
+the lowest rate that libsndfile offers. The masked model is measured in bits per token (an upper bound, over random
+orders) beside what the frequencies of the training tokens give, overall and frame by frame.
 """
 
 import io
@@ -30,6 +32,7 @@ from wavegen.models.base import with_parameters
 from wavegen.reconstructor import Reconstructor
 from wavegen.spectral import log_mel, mel_spectrogram, si_sdr
 from wavegen.training.codec_loss import audio_losses
+from wavegen.training.dataset import open_dataset
 from wavegen.training.order_agnostic import order_agnostic_bound
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
@@ -41,14 +44,14 @@ class Options:
 
     codec: tyro.conf.Positional[Path]
     """A run that learned a codec, of waveforms or of spectrograms."""
-    folder: Path
-    """The recordings."""
+    folder: Path | None = None
+    """The recordings of digits; by default the codec's own data."""
     bert: Path | None = None
     """A run of a masked model on its tokens."""
     out: Path = Path("tokens")
     """Where clips, pictures and figures are written."""
     seconds: float = 0.6
-    """Length of generated clips."""
+    """Length of generated clips, and of pieces of the codec's own data."""
     orders: int = 16
     """Passes for each codebook of the bound."""
     seed: int = 0
@@ -238,25 +241,66 @@ def measure_bert(
         "frequency per frame": float(-np.log2(framewise[places[:, None], levels[None], picked]).mean()),
         "uniform": float(np.log2(codec.codec.vocab_size)),
     }
-    generated, digits = [], []
-    for digit in range(10):
-        for speaker in SPEAKERS:
-            labels = {f: v for f, v in {"digit": str(digit), "speaker": speaker}.items() if f in fields}
-            clips = model.generate(options.seconds, count=5, seed=options.seed + digit, labels=labels or None)
-            generated += clips
-            digits += [digit] * len(clips)
-    for index in range(0, len(generated), 30):
-        generated[index].write(options.out / f"generated-{digits[index]}-{index}.wav")
-    figures["digits understood"] |= {"generated": digit_classifier.accuracy(listener, generated, digits)}
+    titles = []
+    if listener is None:
+        generated = model.generate(options.seconds, count=12, seed=options.seed)
+        titles = [f"{number}" for number in range(len(generated))]
+    else:
+        generated, digits = speak(model, options)
+        titles = [str(digit) for digit in digits]
+        figures["digits understood"] |= {"generated": digit_classifier.accuracy(listener, generated, digits)}
+    step = max(len(generated) // 10, 1)
+    for index in range(0, len(generated), step):
+        generated[index].write(options.out / f"generated-{titles[index]}-{index}.wav")
     frames = round(options.seconds * rate)
-    again = [np.asarray(codec.encode(clip))[0, :frames] for clip in generated[::3]]
+    again = [np.asarray(codec.encode(clip))[0, :frames] for clip in generated[:: max(step // 10, 1)]]
     real = [t[v] for t, v in zip(held, held_valid, strict=True) if v.sum() >= 8]
     figures["repeated 4-grams of the first codebook"] = {
         "generated": float(np.mean([repetition(t) for t in again])),
         "recorded": float(np.mean([repetition(t) for t in real])),
     }
     measure_inpainting(model, test, figures)
-    return {f"{digits[i]}, generated": generated[i] for i in (30 * 3 + 5, 30 * 7 + 5)}
+    return {f"{titles[i]}, generated": generated[i] for i in (3 * step + step // 6, 7 * step + step // 6)}
+
+
+def speak(model: MaskedGenerator, options: Options) -> tuple[list[Audio], list[int]]:
+    """Every digit by every speaker five times, and which digit it is."""
+    fields, generated, digits = model.config.model.global_fields, [], []
+    for digit in range(10):
+        for speaker in SPEAKERS:
+            labels = {f: v for f, v in {"digit": str(digit), "speaker": speaker}.items() if f in fields}
+            clips = model.generate(options.seconds, count=5, seed=options.seed + digit, labels=labels or None)
+            generated += clips
+            digits += [digit] * len(clips)
+    return generated, digits
+
+
+def digits_in(folder: Path) -> dict[str, list[tuple[Audio, dict]]]:
+    """Recordings of the Free Spoken Digit Dataset, and their labels."""
+
+    def read(first: int, last: int) -> list[tuple[Audio, dict]]:
+        named = []
+        for path in baselines.recordings(folder, first, last):
+            digit, speaker, _ = path.stem.split("_")
+            named.append((Audio.read(path), {"digit": digit, "speaker": speaker}))
+        return named
+
+    return {"train": read(10, 49), "test": read(*baselines.TEST_TAKES)}
+
+
+def own_pieces(codec: Reconstructor, seconds: float) -> dict[str, list[tuple[Audio, dict]]]:
+    """Whole pieces of the recordings that the codec's configuration names."""
+    dataset = open_dataset(codec.config)
+    length = round(seconds * codec.sample_rate)
+    found: dict[str, list[tuple[Audio, dict]]] = {}
+    for split in ("train", "test"):
+        files = dataset.split(split)
+        found[split] = [
+            (Audio.from_pcm16(dataset.read(files, row, first, length)[:, None], codec.sample_rate), {})
+            for row in range(len(files.length))
+            for first in range(0, int(files.length[row]) - length + 1, length)
+        ]
+    return found
 
 
 def main(options: Options) -> None:
@@ -264,32 +308,28 @@ def main(options: Options) -> None:
     if not isinstance(codec, Reconstructor):
         raise SystemExit(f"expected a run that learned a codec, got {options.codec}")
 
-    def read(first: int, last: int) -> list[tuple[Audio, dict]]:
-        named = []
-        for path in baselines.recordings(options.folder, first, last):
-            digit, speaker, _ = path.stem.split("_")
-            named.append((Audio.read(path), {"digit": digit, "speaker": speaker}))
-        return named
-
-    data = {"train": read(10, 49), "test": read(*baselines.TEST_TAKES)}
+    data = digits_in(options.folder) if options.folder else own_pieces(codec, options.seconds)
     options.out.mkdir(parents=True, exist_ok=True)
     figures: dict = {}
     clips = [clip for clip, _ in data["test"]]
     heard = measure_codec(codec, clips, figures)
-    digits = [int(labels["digit"]) for _, labels in data["test"]]
-    listener = digit_classifier.train(
-        [clip for clip, _ in data["train"]], [int(labels["digit"]) for _, labels in data["train"]]
-    )
-    figures["digits understood"] = {
-        "recorded": digit_classifier.accuracy(listener, clips, digits),
-        "reconstructed": digit_classifier.accuracy(listener, heard, digits),
-    }
+    listener, titles = None, [f"{number}" for number in range(len(clips))]
+    if options.folder:
+        titles = [labels["digit"] for _, labels in data["test"]]
+        digits = [int(title) for title in titles]
+        listener = digit_classifier.train(
+            [clip for clip, _ in data["train"]], [int(labels["digit"]) for _, labels in data["train"]]
+        )
+        figures["digits understood"] = {
+            "recorded": digit_classifier.accuracy(listener, clips, digits),
+            "reconstructed": digit_classifier.accuracy(listener, heard, digits),
+        }
     print(json.dumps(figures, indent=1), flush=True)
     pictures = {}
-    for index in (5, 155):
+    for index in (5, len(clips) // 2 + 5):
         pictures |= {
-            f"{digits[index]}, recorded": clips[index],
-            f"{digits[index]}, reconstructed": heard[index],
+            f"{titles[index]}, recorded": clips[index],
+            f"{titles[index]}, reconstructed": heard[index],
         }
         clips[index].write(options.out / f"recorded-{index}.wav")
         heard[index].write(options.out / f"reconstructed-{index}.wav")

@@ -1,6 +1,6 @@
 """The laws of causal models, for the decoder; and what is its own: memory, compression, reach, cost."""
 
-from functools import cache, partial
+from functools import cache
 
 import causal_laws as laws
 import jax

@@ -1,6 +1,6 @@
 """The laws of causal models, for the LSTM; and what is its own: cost, conditions, places in a period."""
 
-from functools import cache, partial
+from functools import cache
 
 import causal_laws as laws
 import jax
