@@ -1,6 +1,6 @@
-"""How fast notes are read, tokenised and rendered.
+"""How fast notes are read, tokenised, rendered and generated.
 
-    python benchmarks/notes_speed.py --midi pop909/ --chorales jsb/Jsb16thSeparated.json
+    python benchmarks/notes_speed.py --midi pop909/ --chorales jsb/Jsb16thSeparated.json --runs runs/chorales-decoder
 
 Rates are per second of this process's own CPU time, on one core, whatever else the machine does. "first" includes the
 loading of the piano and the resampling of its keys to every pitch that is played.
@@ -8,12 +8,14 @@ loading of the piano and the resampling of its keys to every pitch that is playe
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import tyro
 
+import wavegen
 from wavegen.codecs.note_grid import NoteGrid
 from wavegen.codecs.notes import NoteEvents
 from wavegen.notes.harmony import Parallels, in_range, parallels
@@ -44,6 +46,8 @@ def main(
     rendered: int = 30,
     sample_rate: int = 16_000,
     soundfont: Path | None = None,
+    runs: tuple[Path, ...] = (),
+    length: int = 256,
 ) -> None:
     """Measure.
 
@@ -53,6 +57,8 @@ def main(
         rendered: how many of the MIDI files to render.
         sample_rate: Hz of the rendering.
         soundfont: also render with it.
+        runs: of models of notes that generate; timed after a draw that compiles them.
+        length: of what they generate, in steps of the grid or notes of a codec of events.
     """
     if midi:
         files = sorted(midi.rglob("*.mid"))
@@ -99,6 +105,15 @@ def main(
                 f"  {same} of {len(grids)} the same through notes; {found}: {100 * found.rate:.3f} % of moves;"
             )
             print(f"  in range: {', '.join(f'{100 * share:.1f} %' for share in inside)}")
+    for run in runs:
+        model = wavegen.load(run)
+        if not isinstance(model, wavegen.NoteGenerator):
+            raise SystemExit(f"expected a run of a model of notes, got {run}")
+        for count in (1, 8):
+            generate = partial(model.generate, length, count=count)
+            pieces = generate(seed=0)
+            amounts = {"notes": float(sum(map(len, pieces))), "tokens": float(count * length * model.width)}
+            timed(f"{run.name}, {count} at once", lambda seed, draw=generate: draw(seed=seed), [0], amounts)
 
 
 if __name__ == "__main__":
