@@ -40,7 +40,8 @@ class Drawn(NamedTuple):
 def draw_samples(run: Path, step: int, config: Config, request: SampleConfig) -> Drawn:
     """Generates clips and writes the first one into the run's folder: ``sample.mid`` of notes, and ``sample.wav``.
 
-    A model that needs more than labels to go by (an encoder-decoder, a vocoder) is left out.
+    A model that needs more than labels to go by (an encoder-decoder, a vocoder) generates nothing. Labels are those of
+    the first clip of the test split.
 
     Args:
         run: folder of the run.

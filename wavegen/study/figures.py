@@ -88,7 +88,7 @@ def measure(
     Args:
         run: its folder.
         config: its experiment.
-        others: the same experiment on other datasets, by their names.
+        others: the same experiment on each dataset, this one too, by their names.
         request: what it is to generate.
         train_batches: of the training split that are measured.
 
@@ -116,6 +116,7 @@ def measure(
     across = {
         dataset: figures("test", config.model_copy(update={"data": other.data}))[name]
         for dataset, other in others.items()
+        if other != config
     }
     drawn = draw_samples(run, best, config, request)
     speeds = [
@@ -133,7 +134,7 @@ def measure(
         tokens_per_second=drawn.tokens_per_second,
         repetition=drawn.repetition,
         test_repetition=drawn.test_repetition,
-        across=across,
+        across={dataset: across.get(dataset, test[name]) for dataset in others},
     )
 
 
