@@ -210,9 +210,13 @@ def test_a_finished_study_trains_nothing_and_says_the_same(folder, load, finishe
     [row] = run_study(study, folder / "runs", folder / "other", Console(quiet=True))
     assert (row.figures.test, row.figures.best_step) == (rows[0].figures.test, rows[0].figures.best_step)
     assert (run / "metrics.jsonl").read_text() == metrics
-    (run / "figures.json").write_text("{")
-    with pytest.raises(WavegenError, match=r"figures\.json is damaged"):
-        read_figures(run, "")
+
+
+def test_damaged_figures_are_named(tmp_path):
+    assert read_figures(tmp_path, "") is None
+    (tmp_path / "figures.json").write_text("{")
+    with pytest.raises(WavegenError, match=r"figures\.json is damaged .* delete it to measure the run again"):
+        read_figures(tmp_path, "")
 
 
 def test_a_study_stopped_in_its_middle_ends_with_the_same_table(folder, load, finished, monkeypatch, capsys):

@@ -79,7 +79,8 @@ def _draw(points: Sequence[Point], units: dict[str, str], path: Path) -> None:
     from matplotlib.lines import Line2D
 
     figure = Figure(figsize=(1 + 5.5 * len(units), 4.5), layout="constrained")
-    panels = figure.subplots(1, len(units), squeeze=False)[0]
+    comparable = len(set(units.values())) == 1
+    panels = figure.subplots(1, len(units), squeeze=False, sharey=comparable)[0]
     variants = list(dict.fromkeys((p.model, p.setting) for p in points))
     colours = {variant: colormaps["tab10"](number % 10) for number, variant in enumerate(variants)}
     for axes, (dataset, unit) in zip(panels, units.items(), strict=True):
@@ -97,6 +98,8 @@ def _draw(points: Sequence[Point], units: dict[str, str], path: Path) -> None:
         axes.set_xlabel("step")
         axes.set_ylabel(unit)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3, which="both")
     several = len({setting for _, setting in variants}) > 1
