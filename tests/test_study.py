@@ -191,7 +191,7 @@ def test_clips_and_curves_are_written(folder, finished):
     assert told[best["best_step"]] == min(told.values()) == pytest.approx(float(best["valid"]), rel=1e-4)
 
 
-def test_a_finished_study_trains_nothing_and_says_the_same(folder, load, finished, monkeypatch):
+def test_a_finished_study_trains_nothing_and_says_the_same(folder, load, finished, monkeypatch, tmp_path):
     before = (folder / "out" / "table.csv").read_text()
     trained = []
 
@@ -204,10 +204,11 @@ def test_a_finished_study_trains_nothing_and_says_the_same(folder, load, finishe
     assert (rows, trained) == (finished, ["broken-lstm-plain-3"])
     assert (folder / "out" / "table.csv").read_text() == before
     # Other samples are asked for: measured anew, and not one step more is trained.
-    run = folder / "runs" / "tiny" / "one-lstm-plain-3"
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    run = tmp_path / "runs" / "tiny" / "one-lstm-plain-3"
     metrics = (run / "metrics.jsonl").read_text()
     study = load("samples.length=4", 'datasets={one: {data.path: "%s"}}' % (folder / "one"))
-    [row] = run_study(study, folder / "runs", folder / "other", Console(quiet=True))
+    [row] = run_study(study, tmp_path / "runs", tmp_path, Console(quiet=True))
     assert (row.figures.test, row.figures.best_step) == (rows[0].figures.test, rows[0].figures.best_step)
     assert (run / "metrics.jsonl").read_text() == metrics
 
