@@ -29,6 +29,7 @@ from wavegen.codecs.quantizers import code_usage, count_codes
 from wavegen.evaluation.pictures import spectrograms
 from wavegen.masked_generator import MaskedGenerator
 from wavegen.models.base import with_parameters
+from wavegen.notes.harmony import repetition
 from wavegen.reconstructor import Reconstructor
 from wavegen.spectral import log_mel, mel_spectrogram, si_sdr
 from wavegen.training.codec_loss import audio_losses
@@ -146,12 +147,6 @@ def frequencies(tokens: np.ndarray, valid: np.ndarray, vocab_size: int) -> tuple
     return overall, framewise / framewise.sum(axis=2, keepdims=True)
 
 
-def repetition(tokens: np.ndarray, n: int = 4) -> float:
-    """The share of n-grams of the first codebook that stood before in the same clip."""
-    grams = [tuple(tokens[i : i + n, 0]) for i in range(len(tokens) - n + 1)]
-    return 1 - len(set(grams)) / len(grams)
-
-
 def region_distance(ours: Audio, theirs: Audio, first: float, last: float) -> float:
     """Mean distance of log-mel spectrograms in a span of seconds, in dB."""
 
@@ -256,8 +251,8 @@ def measure_bert(
     again = [np.asarray(codec.encode(clip))[0, :frames] for clip in generated[:: max(step // 10, 1)]]
     real = [t[v] for t, v in zip(held, held_valid, strict=True) if v.sum() >= 8]
     figures["repeated 4-grams of the first codebook"] = {
-        "generated": float(np.mean([repetition(t) for t in again])),
-        "recorded": float(np.mean([repetition(t) for t in real])),
+        "generated": float(np.mean([repetition(t[:, 0]) for t in again])),
+        "recorded": float(np.mean([repetition(t[:, 0]) for t in real])),
     }
     measure_inpainting(model, test, figures)
     return {f"{titles[i]}, generated": generated[i] for i in (3 * step + step // 6, 7 * step + step // 6)}

@@ -16,9 +16,11 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from wavegen.config.models import WaveNetConfig
 from wavegen.errors import WavegenError
+from wavegen.models.wavenet import WaveNet
 from wavegen.training.mesh import initialize_distributed, make_mesh, shard_batch, shard_state, state_sharding
-from wavegen.training.objectives import Outcome, add_outcomes
+from wavegen.training.objectives import Outcome, add_outcomes, next_token
 from wavegen.training.optimizer import make_optimizer, make_schedule, skipped_updates
 from wavegen.training.signals import StopRequest
 from wavegen.training.state import abstract_state, count_parameters, init_state, state_hash, update_ema
@@ -40,6 +42,28 @@ def test_parts_of_a_batch_add_up_but_candidates_are_of_one():
     assert (both.total, both.scored, both.figures["mel"]) == (3, 3, 3)
     np.testing.assert_array_equal(both.statistics["counts"], 3)
     np.testing.assert_array_equal(both.statistics["candidates"], 2)
+
+
+@pytest.mark.parametrize("head", ["softmax", "mixture"])
+def test_accuracy_is_counted_over_scored_tokens_in_evaluation_alone(head):
+    """Of three scored tokens two have the likeliest value; a mixture's parameters do not tell which that is."""
+    config = WaveNetConfig(dilations=(1,), residual_channels=2, gate_channels=2, head={"kind": head})
+    random = np.random.default_rng(0)
+    model = WaveNet(config, vocab_size=4, mu=0, sample_rate=8000, random=random)
+    inputs = jnp.asarray([[[0], [3], [1], [2]]])
+    logits = model(inputs)
+    likeliest = jnp.argmax(logits[..., :4], axis=-1)
+    examples = {
+        "inputs": inputs,
+        "targets": likeliest.at[0, 1].set((likeliest[0, 1] + 1) % 4),
+        "mask": jnp.asarray([[True, True, True, False]]),
+    }
+    outcome = next_token(model, examples, None)
+    assert int(outcome.scored) == 3
+    assert {name: int(x) for name, x in outcome.figures.items()} == (
+        {"accuracy": 2} if head == "softmax" else {}
+    )
+    assert next_token(model, examples, jax.random.key(0)).figures == {}
 
 
 # --- state -------------------------------------------------------------------------------------------------

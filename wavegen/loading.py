@@ -36,7 +36,7 @@ def load_generator(path: str | Path | None = None, *, precision: Precision = "fl
 
 
 def load(
-    path: str | Path | None = None, *, precision: Precision = "float32"
+    path: str | Path | None = None, *, precision: Precision = "float32", step: int | None = None
 ) -> Generator | MaskedGenerator | NoteGenerator | Reconstructor:
     """Loads a trained model.
 
@@ -45,6 +45,7 @@ def load(
             instrument that comes with the package.
         precision: of a WaveNet's weights; bfloat16 halves what is read for a sample, which a long network's speed
             depends on (``benchmarks/bfloat16.py`` measures what it costs in likelihood).
+        step: of a run's checkpoint that is to be loaded; None is the newest.
 
     Returns:
         A ``Generator`` for a causal model of samples, a ``MaskedGenerator`` for a masked model, a ``Reconstructor`` for
@@ -53,7 +54,7 @@ def load(
     Raises:
         WavegenError: there is no such run or file, it is damaged, or of a newer version.
     """
-    trained = open_trained(SHIPPED if path is None else path)
+    trained = open_trained(SHIPPED if path is None else path, step)
     if isinstance(trained.config.model, CodecModelConfig):
         return Reconstructor.open(trained)
     if isinstance(trained.codecs.tokens, NoteCodec):

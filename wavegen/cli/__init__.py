@@ -12,12 +12,13 @@ from wavegen.cli.machine import bench, info
 from wavegen.cli.notes import compose, harmonise, remix, render
 from wavegen.cli.runs import evaluate, export, report, train
 from wavegen.cli.sample import reconstruct, sample
+from wavegen.cli.study import study
 from wavegen.errors import WavegenError
 
 COMMANDS = {
     f.__name__.replace("_", "-"): f
     for f in (
-        *(prepare, tokenize, fit_codebook, train, sample, reconstruct),
+        *(prepare, tokenize, fit_codebook, train, study, sample, reconstruct),
         *(compose, harmonise, remix, render),
         *(evaluate, report, export, bench, info),
     )

@@ -21,7 +21,7 @@ def train(
     from wavegen.config import load_config
 
     resolved = load_config(config, overrides)
-    _use_cpu_devices(resolved.training.mesh.cpu_devices)
+    use_cpu_devices(resolved.training.mesh.cpu_devices)
     from wavegen.training.loop import train as run
 
     folder = run(resolved, runs / resolved.name)
@@ -97,7 +97,7 @@ def export(run: Positional[Path], out: Positional[Path]) -> None:
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 
-def _use_cpu_devices(count: int) -> None:
+def use_cpu_devices(count: int) -> None:
     """Splits the CPU into devices, which must be said before JAX starts."""
     if count > 1:
         os.environ["XLA_FLAGS"] = (

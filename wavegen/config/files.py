@@ -6,13 +6,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from wavegen.config.experiment import VERSION, Config
 from wavegen.errors import WavegenError
+
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
@@ -54,11 +56,11 @@ def _all_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
     return list(dict.fromkeys(keys))
 
 
-def _complete(tree: dict, section: type[BaseModel], prefix: str = "") -> None:
+def _complete(tree: dict, section: type[BaseModel], root: type[BaseModel], prefix: str = "") -> None:
     """Refuses unknown keys, and names the default kind where none is, so that ``codec.levels=1024`` alone works."""
     for name, value in tree.items():
         if name not in section.model_fields:
-            raise _unknown_key(f"{prefix}{name}", section)
+            raise unknown_key(f"{prefix}{name}", root, here=section)
         field = section.model_fields[name]
         options = _sections(field.annotation)
         if not (options and isinstance(value, dict)):
@@ -70,22 +72,24 @@ def _complete(tree: dict, section: type[BaseModel], prefix: str = "") -> None:
                 value["kind"] = chosen[0].model_fields["kind"].default
         for option in options:
             if len(options) == 1 or option.model_fields["kind"].default == value.get("kind"):
-                _complete(value, option, f"{prefix}{name}.")
+                _complete(value, option, root, f"{prefix}{name}.")
 
 
 def _required(section: type[BaseModel]) -> set[str]:
     return {name for name, field in section.model_fields.items() if field.is_required()}
 
 
-def _unknown_key(key: str, section: type[BaseModel]) -> WavegenError:
-    known = _all_keys(Config)
+def unknown_key(key: str, *roots: type[BaseModel], here: type[BaseModel]) -> WavegenError:
+    """The error for a key that no section of the trees has: it names the nearest ones, or those of one section."""
+    known = [k for root in roots for k in _all_keys(root)]
     near = difflib.get_close_matches(key, known, n=2, cutoff=0.5)
     near += [k for k in known if k.split(".")[-1] == key.split(".")[-1] and k not in near][:2]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(section.model_fields)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(here.model_fields)}"
     return WavegenError(f"unknown configuration key '{key}'; {hint}")
 
 
-def _apply(tree: dict, override: str) -> None:
+def apply_override(tree: dict, override: str) -> None:
+    """Changes a plain tree in place as ``a.b=c`` says; the value is read as YAML."""
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise WavegenError(
@@ -116,18 +120,29 @@ def resolve(tree: dict, overrides: Sequence[str] = ()) -> Config:
     """
     tree = copy.deepcopy(tree)
     for override in overrides:
-        _apply(tree, override)
+        apply_override(tree, override)
     version = tree.get("version", VERSION)
     if version != VERSION:
         raise WavegenError(
             f"the configuration has version {version}, this wavegen reads version {VERSION}; update wavegen"
         )
-    _complete(tree, Config)
+    return checked(tree, Config)
+
+
+def checked(tree: dict, root: type[Checked]) -> Checked:
+    """A plain tree as a section, with defaults and kinds filled in.
+
+    Raises:
+        WavegenError: an unknown key, or a value that the section refuses.
+    """
+    _complete(tree, root, root)
     try:
-        return Config.model_validate(tree)
+        return root.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(_place(Config, first["loc"])) or "config"
+        place = (
+            ".".join(_place(root, first["loc"])) or root.__name__.removesuffix("Config").lower() or "config"
+        )
         message = first["msg"].removeprefix("Value error, ")
         got = f" (got {first['input']!r})" if not isinstance(first["input"], dict) else ""
         raise WavegenError(f"configuration error at {place}: {message}{got}") from None
@@ -157,6 +172,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         WavegenError: the file is missing, is not YAML, or does not pass ``resolve``.
     """
+    return resolve(read_tree(path), overrides)
+
+
+def read_tree(path: str | Path) -> dict:
+    """The key: value pairs of a YAML file.
+
+    Raises:
+        WavegenError: the file is missing, or holds something else.
+    """
     path = Path(path)
     if not path.is_file():
         there = sorted(p.as_posix() for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
@@ -166,7 +190,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     tree = _yaml(path.read_text(), str(path)) or {}
     if not isinstance(tree, dict):
         raise WavegenError(f"{path} must hold key: value pairs, got {type(tree).__name__}")
-    return resolve(tree, overrides)
+    return tree
 
 
 def dump_config(config: Config) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -58,6 +59,18 @@ def spectrograms(path: str | Path, clips: Mapping[str, Audio]) -> Path:
     return Path(path)
 
 
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a run's ``metrics.jsonl``: "step", "time" and figures by name, None where one was not finite.
+
+    Raises:
+        WavegenError: the file cannot be read.
+    """
+    try:
+        return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (OSError, json.JSONDecodeError) as error:
+        raise WavegenError(f"expected one JSON object a line in {path}, got: {error}") from error
+
+
 def loss_curve(metrics: str | Path, path: str | Path) -> Path:
     """Draw the losses of a run over its steps.
 
@@ -73,10 +86,7 @@ def loss_curve(metrics: str | Path, path: str | Path) -> Path:
     """
     from matplotlib.figure import Figure
 
-    try:
-        rows = [json.loads(line) for line in Path(metrics).read_text(encoding="utf-8").splitlines()]
-    except (OSError, json.JSONDecodeError) as error:
-        raise WavegenError(f"expected one JSON object a line in {metrics}, got: {error}") from error
+    rows = read_metrics(metrics)
     names = list(dict.fromkeys(name for row in rows for name in row))
     shown = [name for name in names if "bits_per_sample" in name] or [
         name for name in names if "loss" in name

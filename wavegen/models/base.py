@@ -64,6 +64,10 @@ class TokenModel(nnx.Module):
     def log_prob(self, logits: Logits, targets: Tokens, inputs: Tokens) -> Float[Array, "B N K"]:
         """Ln p(targets), in nats, under the distributions that ``self(inputs)`` returned as ``logits``."""
 
+    def likeliest(self, logits: Logits) -> Tokens | None:
+        """The most probable value of each token under ``logits``; None where it is not among them."""
+        return jnp.argmax(logits, axis=-1)
+
     @abstractmethod
     def flops_per_frame(self, frames: int) -> int:
         """Floating-point operations of the forward pass for one frame of a clip of so many (a multiply-add is two)."""

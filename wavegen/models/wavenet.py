@@ -212,6 +212,10 @@ class WaveNet(CausalModel):
         """See ``TokenModel``."""
         return log_prob(logits[:, :, 0], self.shape, targets[..., 0], inputs[..., 0])[..., None]
 
+    def likeliest(self, logits: Logits) -> Tokens | None:
+        """See ``TokenModel``; a mixture's parameters do not tell."""
+        return super().likeliest(logits) if self.shape.head == "softmax" else None
+
     def init_state(self, batch: int, labels: Labels | None = None, features: Features | None = None) -> State:
         """See ``CausalModel``."""
         state: State = {"network": wavenet_init_state(self.weights(), self.shape, batch)}

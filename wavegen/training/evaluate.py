@@ -30,8 +30,8 @@ class Evaluation:
     """Figures of a split.
 
     Attributes:
-        figures: by name; the one that ``metric_of`` names, and the parts of a codec's loss and the use of its
-            codebooks. NaN if anything was not finite.
+        figures: by name; the one that ``metric_of`` names, the accuracy of a model of tokens, and the parts of a
+            codec's loss and the use of its codebooks. NaN if anything was not finite.
         count: scored tokens, or clips of a codec.
     """
 
@@ -105,6 +105,9 @@ def evaluate_split(
     codecs: Codecs,
     split: str,
     data: str | Path | None = None,
+    *,
+    batches: int | None = None,
+    step: EvaluationStep | None = None,
 ) -> tuple[Evaluation, int]:
     """The figures of a whole split; for a causal model every sample is predicted from all of its receptive field.
 
@@ -115,6 +118,8 @@ def evaluate_split(
         codecs: that it reads through.
         split: for instance "test".
         data: a folder of recordings or a prepared dataset; None is the experiment's own.
+        batches: that are measured, spread evenly over the split; None is all.
+        step: jitted, where several calls are to share what was compiled.
 
     Returns:
         The figures, and of how many files they are.
@@ -127,6 +132,6 @@ def evaluate_split(
     dataset = open_dataset(config)
     expect_same_codec(dataset, config, codecs)
     source = evaluation_source(config, dataset, split, nnx.merge(graph, params), codecs)
-    step = jax.jit(make_evaluation_step(config, graph))
-    result = evaluate(config, step, params, codecs, source, len(source), make_mesh())
+    step = step or jax.jit(make_evaluation_step(config, graph))
+    result = evaluate(config, step, params, codecs, source, batches or len(source), make_mesh())
     return result, len(source.files)

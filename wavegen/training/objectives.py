@@ -30,7 +30,7 @@ from wavegen.spectral import si_sdr
 from wavegen.training.codec_loss import audio_losses
 from wavegen.training.masking import Masked, drop_labels, mask_classic, mask_levels
 from wavegen.training.mel_loss import mel_losses
-from wavegen.types import Logits
+from wavegen.types import Logits, Tokens
 
 
 class Outcome(NamedTuple):
@@ -70,10 +70,22 @@ def next_token(model: TokenModel, examples: Mapping[str, Array], key: Array | No
     Args:
         model: predicts ``targets`` from ``inputs``, which are the targets shifted by one.
         examples: what ``wavegen.data.device`` made of a batch.
-        key: turns dropout on.
+        key: turns dropout on. Without it there is a figure more, "accuracy": tokens whose likeliest value is right.
     """
     logits = model(examples["inputs"], examples.get("labels"), examples.get("features"), dropout_key=key)
-    return _likelihood(model, logits, examples)
+    outcome = _likelihood(model, logits, examples)
+    if key is not None:
+        return outcome
+    guess = model.likeliest(logits)
+    scored = jnp.broadcast_to(examples["mask"][..., None], examples["targets"].shape)
+    return outcome._replace(figures=_accuracy(guess, examples["targets"], scored))
+
+
+def _accuracy(
+    guess: Tokens | None, targets: Int[Array, "..."], scored: Bool[Array, "..."]
+) -> dict[str, Array]:
+    """How many scored tokens were guessed right, as a figure; none without a guess."""
+    return {} if guess is None else {"accuracy": jnp.sum((guess == targets) & scored)}
 
 
 def _likelihood(model: TokenModel, logits: Logits, examples: Mapping[str, Array]) -> Outcome:
@@ -117,7 +129,7 @@ def masked_token(
         model: predicts the masked tokens.
         examples: "targets", "mask" (frames that belong to the clips) and, for a model with labels, "labels".
         key: draws the masks and turns on dropout, label smoothing and label dropout. None is for evaluation: masks
-            depend on the targets alone, and nothing is added.
+            depend on the targets alone, nothing is added, and "accuracy" is a figure as for ``next_token``.
         masking: draws the masks; ``mask_levels`` or ``mask_classic``.
         label_smoothing: share of each target that is spread evenly over the vocabulary (Szegedy et al. 2016).
         label_dropout: share of rows whose labels are unknown.
@@ -139,7 +151,8 @@ def masked_token(
     nats = -jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
     if key is not None:
         nats = (1 - label_smoothing) * nats - label_smoothing * jnp.mean(log_p, axis=-1)
-    return Outcome(jnp.sum(jnp.where(scored, nats, 0.0)), jnp.sum(scored), {}, {})
+    figures = _accuracy(jnp.argmax(logits, axis=-1), targets, scored) if key is None else {}
+    return Outcome(jnp.sum(jnp.where(scored, nats, 0.0)), jnp.sum(scored), figures, {})
 
 
 def reconstruction(

@@ -47,8 +47,12 @@ class Trained(NamedTuple):
     codecs: Codecs
 
 
-def open_trained(path: str | Path) -> Trained:
-    """Opens a run folder (its newest sound checkpoint, averaged weights) or a file that ``save_trained`` wrote.
+def open_trained(path: str | Path, step: int | None = None) -> Trained:
+    """Opens a run folder (averaged weights of a checkpoint) or a file that ``save_trained`` wrote.
+
+    Args:
+        path: of the folder or file.
+        step: of a run's checkpoint; None is the newest sound one.
 
     Raises:
         WavegenError: there is no such run or file, it is damaged, or of a newer version.
@@ -58,7 +62,7 @@ def open_trained(path: str | Path) -> Trained:
         raise WavegenError(
             f"no run folder or .safetensors file at {path}; train one with: python train.py configs/..."
         )
-    return _open_run(path) if path.is_dir() else _open_file(path)
+    return _open_run(path, step) if path.is_dir() else _open_file(path)
 
 
 def save_trained(path: str | Path, trained: Trained) -> Path:
@@ -170,17 +174,17 @@ def _open_learned(section: LearnedCodecConfig, sample_rate: int, kept: Path | No
     return codec.with_levels(levels) if levels else codec
 
 
-def _open_run(folder: Path) -> Trained:
+def _open_run(folder: Path, step: int | None) -> Trained:
     if not (folder / "checkpoints").is_dir():
         raise WavegenError(
             f"{folder} is not a run folder (it has no checkpoints); give the folder that train.py named"
         )
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        card = checkpoints.config()
+        card = checkpoints.config(step)
         config = resolve(card["config"])
         codecs = open_codecs(config, folder)
         state = jax.eval_shape(lambda: first_state(config, card["labels"], codecs)[1])
-        state, _, card = checkpoints.restore(state)
+        state, _, card = checkpoints.restore(state, step)
     params = jax.tree.map(np.asarray, state["ema"] or state["params"])
     return Trained(config, card["labels"], params, codecs)
 
