@@ -16,25 +16,18 @@ from wavegen.errors import WavegenError
 from wavegen.models.base import with_parameters
 from wavegen.requests import require_least, to_tokens, to_waveform
 from wavegen.training.restore import Trained, freeze_codec, save_trained
-from wavegen.types import Tokens
+from wavegen.types import Tokens, Waveform
 
 _decode = jax.jit(lambda codec, tokens: codec.decode(tokens))
 
 
-_latents = jax.jit(lambda codec, waveform: with_parameters(codec.graph, codec.params).latents(waveform))
-
-
 @jax.jit
-def _between(
-    codec: LearnedCodec,
-    first: Float[Array, "1 N D"],
-    last: Float[Array, "1 N D"],
-    shares: Float[Array, "steps"],
-) -> Tokens:
+def _between(codec: LearnedCodec, pair: Waveform, shares: Float[Array, "steps"]) -> Tokens:
     """The codes of latents on the way from one clip to another."""
+    network = with_parameters(codec.graph, codec.params)
+    first, last = network.latents(pair)
     share = shares[:, None, None]
-    quantizer = with_parameters(codec.graph, codec.params).quantizer
-    return quantizer.quantize((1 - share) * first + share * last).codes
+    return network.quantizer.quantize((1 - share) * first[None] + share * last[None]).codes
 
 
 @dataclass(frozen=True)
@@ -114,8 +107,8 @@ class Reconstructor:
     def interpolate(self, first: Audio, last: Audio, steps: int = 7) -> list[Audio]:
         """Clips on the way from one recording to another: frame by frame their latents lie between those of the two.
 
-        Each is coded and decoded, so the ends are the reconstructions of the recordings. The shorter one is filled up
-        with silence, and lengths change evenly from one to the other.
+        What lies between is coded and decoded, so the ends are reconstructions of the recordings. The shorter one is
+        filled up with silence first.
 
         Args:
             first: where the way begins.
@@ -126,20 +119,12 @@ class Reconstructor:
             WavegenError: under two steps, or a recording is empty.
         """
         require_least(steps=(steps, 2))
-        waves = [to_waveform(audio, self.sample_rate) for audio in (first, last)]
-        lengths = [wave.shape[1] for wave in waves]
-        silence = _latents(self.codec, jnp.zeros((1, max(lengths))))
-        begin, end = (
-            jnp.concatenate([latents, silence[:, latents.shape[1] :]], axis=1)
-            for latents in (_latents(self.codec, jnp.asarray(wave)) for wave in waves)
-        )
-        shares = np.linspace(0, 1, steps)
-        rows = _between(self.codec, begin, end, jnp.asarray(shares, jnp.float32))
-        samples = np.interp(shares, [0, 1], lengths).round().astype(int)
-        return [
-            self.decode(row[None, : -(-length // self.codec.hop_length)], length)
-            for row, length in zip(rows, map(int, samples), strict=True)
-        ]
+        waves = [to_waveform(audio, self.sample_rate)[0] for audio in (first, last)]
+        longest = max(map(len, waves))
+        pair = np.stack([np.pad(wave, (0, longest - len(wave))) for wave in waves])
+        tokens = _between(self.codec, jnp.asarray(pair), jnp.linspace(0, 1, steps))
+        clips = np.asarray(_decode(self.codec, tokens))[:, :longest]
+        return [Audio(clip[:, None], self.sample_rate) for clip in clips]
 
     def save(self, path: str | Path) -> Path:
         """Writes the codec as one safetensors file, in float32.

@@ -1,6 +1,6 @@
 """What a person asks of a variational autoencoder over windows of notes: sample, reconstruct, interpolate."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +21,7 @@ from wavegen.types import Tokens
 
 _USUAL = NoteDrawing()
 _LIKELIEST = NoteDrawing(temperature=0.0)
+_ROWS = 8  # windows that are read and written side by side: pieces of any length share one compilation
 
 
 @dataclass(frozen=True)
@@ -154,16 +155,29 @@ class WindowGenerator(NoteGenerator):
         window = self.config.data.crop
         padded = np.pad(tokens, ((0, -len(tokens) % window), (0, 0)))
         valid = np.arange(len(padded)) < len(tokens)
-        rows = jnp.asarray(padded.reshape(-1, window, 1)), jnp.asarray(valid.reshape(-1, window))
-        return np.asarray(_means(self.graph, self.params, *rows))
+        return _by_rows(
+            lambda *rows: np.asarray(_means(self.graph, self.params, *map(jnp.asarray, rows))),
+            padded.reshape(-1, window, 1),
+            valid.reshape(-1, window),
+        )
 
     def _written(self, latents: Float[np.ndarray, "windows D"]) -> Int[np.ndarray, "windows N 1"]:
         """The likeliest tokens of windows, one after the other."""
-        rows = len(latents)
-        return self._drawn(self.config.data.crop, rows, 0, None, _LIKELIEST, features=latents[:, None])
+        window = self.config.data.crop
+        return _by_rows(
+            lambda rows: self._drawn(window, len(rows), 0, None, _LIKELIEST, features=rows[:, None]), latents
+        )
 
     def _through(self, tokens: Int[np.ndarray, "N 1"]) -> Int[np.ndarray, "1 N 1"]:
         return self._written(self._means(tokens)).reshape(1, -1, 1)[:, : len(tokens)]
+
+
+def _by_rows(function: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
+    """What a function makes of rows, ``_ROWS`` at a time; the last ones are filled up with zeros."""
+    count = len(arrays[0])
+    filled = [np.concatenate([x, np.zeros((-count % _ROWS, *x.shape[1:]), x.dtype)]) for x in arrays]
+    pieces = [function(*(x[first : first + _ROWS] for x in filled)) for first in range(0, count, _ROWS)]
+    return np.concatenate(pieces)[:count]
 
 
 @partial(jax.jit, static_argnames="graph")

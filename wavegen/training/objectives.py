@@ -148,9 +148,9 @@ def evidence_bound(
     examples: Mapping[str, Array],
     key: Array | None,
     *,
-    beta: float = 1.0,
-    free_nats: float = 0.0,
-    token_dropout: float = 0.0,
+    beta: float | Float[Array, ""] = 1.0,
+    free_nats: float | Float[Array, ""] = 0.0,
+    token_dropout: float | Float[Array, ""] = 0.0,
 ) -> Outcome:
     """An upper bound on the nats of windows: of their tokens given z drawn from q(z | window), and KL(q || prior).
 
