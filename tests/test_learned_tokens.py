@@ -20,6 +20,7 @@ from wavegen.data.dataset import Dataset
 from wavegen.data.device import make_example, own_features
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.errors import WavegenError
+from wavegen.models.base import with_parameters
 from wavegen.training import loop
 from wavegen.training.dataset import expect_same_codec
 from wavegen.training.restore import open_codecs, open_trained
@@ -312,6 +313,28 @@ def test_commands_reconstruct_generate_inpaint_and_measure(folder, recording, tm
     assert "bits_per_token" in capsys.readouterr().out
 
 
+def test_interpolating_goes_from_one_reconstruction_to_the_other(folder, recording, tmp_path, capsys):
+    model = wavegen.load(folder / "codec")
+    other = Audio.from_pcm16(np.pad(tone(300, 12), (0, 103))[:, None], RATE)
+    short = Audio(other.samples[:300], RATE)
+    way = samples(model.interpolate(recording, short, steps=3))
+    ends = samples([model.reconstruct(recording), model.reconstruct(other)])
+    np.testing.assert_allclose(way[[0, 2]], ends, atol=1e-5)
+    network = with_parameters(model.codec.graph, model.codec.params)
+    latents = network.latents(jnp.asarray(samples([recording, other])))
+    codes = network.quantizer.quantize(latents.mean(axis=0, keepdims=True)).codes
+    np.testing.assert_allclose(way[1], model.decode(codes, 403).samples[:, 0], atol=1e-5)
+    for name, audio in (("a", recording), ("b", short)):
+        audio.write(tmp_path / f"{name}.wav")
+    paths = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
+    main(["interpolate", str(folder / "codec"), *paths, "--steps", "3", "-o", str(tmp_path)])
+    assert capsys.readouterr().out.count("spectrogram") == 3
+    written = [Audio.read(tmp_path / f"a-to-b-{row}.wav") for row in range(3)]
+    np.testing.assert_allclose(samples(written), way, atol=1e-4)
+    with pytest.raises(WavegenError, match="steps must be at least 2, got 1"):
+        model.interpolate(recording, short, steps=1)
+
+
 def test_redrawing_keeps_the_outline(folder, recording, monkeypatch):
     bert = wavegen.load(folder / "bert")
     drawn = []
@@ -364,6 +387,7 @@ def test_the_command_redraws(folder, recording, tmp_path, capsys):
         (["sample", "bert", "--prompt", "a.wav", "--inpaint", "0.1"], "FIRST:LAST"),
         (["sample", "bert", "--prompt", "a.wav", "--vary", "2"], "strength in"),
         (["reconstruct", "bert", "a.wav"], "is a masked model"),
+        (["interpolate", "bert", "a.wav", "a.wav"], "takes a model.kind=window_vae or a codec, got bert"),
         (["reconstruct", "codec", "a.wav", "--levels", "9"], "2 codebooks"),
     ],
 )

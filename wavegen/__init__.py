@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wavegen.notes.midi import write_midi as write_midi
     from wavegen.notes.score import Performance as Performance
     from wavegen.reconstructor import Reconstructor as Reconstructor
+    from wavegen.window_generator import WindowGenerator as WindowGenerator
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ _PUBLIC = {
     "Notes": "wavegen.notes.events",
     "Performance": "wavegen.notes.score",
     "Reconstructor": "wavegen.reconstructor",
+    "WindowGenerator": "wavegen.window_generator",
     "load": "wavegen.loading",
     "load_config": "wavegen.config",
     "read_midi": "wavegen.notes.midi",

@@ -7,7 +7,7 @@ from jaxtyping import PyTree
 
 from wavegen.codecs import AudioCodec, NoteCodec
 from wavegen.config.codec_models import CodecModelConfig
-from wavegen.config.models import BertConfig
+from wavegen.config.models import BertConfig, WindowVAEConfig
 from wavegen.errors import WavegenError
 from wavegen.generator import Generator, Precision, build
 from wavegen.masked_generator import MaskedGenerator
@@ -16,6 +16,7 @@ from wavegen.models.make import make_model
 from wavegen.note_generator import NoteGenerator
 from wavegen.reconstructor import Reconstructor
 from wavegen.training.restore import Trained, fitting, open_trained
+from wavegen.window_generator import WindowGenerator
 
 SHIPPED = Path(__file__).parent / "assets" / "piano-wavenet.safetensors"
 """The instrument that comes with the package."""
@@ -49,7 +50,8 @@ def load(
 
     Returns:
         A ``Generator`` for a causal model of samples, a ``MaskedGenerator`` for a masked model, a ``Reconstructor`` for
-        a codec; a ``NoteGenerator`` for any model of notes.
+        a codec; a ``NoteGenerator`` for any model of notes, which for a variational autoencoder is a
+        ``WindowGenerator``.
 
     Raises:
         WavegenError: there is no such run or file, it is damaged, or of a newer version.
@@ -59,7 +61,8 @@ def load(
         return Reconstructor.open(trained)
     if isinstance(trained.codecs.tokens, NoteCodec):
         graph, params, labels = _parts(trained)
-        return NoteGenerator(trained.config, labels, graph, params, trained.codecs.tokens)
+        kind = WindowGenerator if isinstance(trained.config.model, WindowVAEConfig) else NoteGenerator
+        return kind(trained.config, labels, graph, params, trained.codecs.tokens)
     if isinstance(trained.config.model, BertConfig):
         graph, params, labels = _parts(trained)
         assert isinstance(trained.codecs.tokens, AudioCodec)

@@ -4,18 +4,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from wavegen.audio import Audio
 from wavegen.codecs import Codecs
 from wavegen.codecs.learned import LearnedCodec
 from wavegen.config import Config
 from wavegen.errors import WavegenError
-from wavegen.requests import to_tokens, to_waveform
+from wavegen.models.base import with_parameters
+from wavegen.requests import require_least, to_tokens, to_waveform
 from wavegen.training.restore import Trained, freeze_codec, save_trained
-from wavegen.types import Tokens
+from wavegen.types import Tokens, Waveform
 
 _decode = jax.jit(lambda codec, tokens: codec.decode(tokens))
+
+
+@jax.jit
+def _between(codec: LearnedCodec, pair: Waveform, shares: Float[Array, "steps"]) -> Tokens:
+    """The codes of latents on the way from one clip to another."""
+    network = with_parameters(codec.graph, codec.params)
+    first, last = network.latents(pair)
+    share = shares[:, None, None]
+    return network.quantizer.quantize((1 - share) * first[None] + share * last[None]).codes
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,28 @@ class Reconstructor:
         codec = self.codec if levels is None else self.codec.with_levels(levels)
         samples = to_waveform(audio, self.sample_rate).shape[1]
         return self.decode(to_tokens(codec, audio, self.sample_rate), samples)
+
+    def interpolate(self, first: Audio, last: Audio, steps: int = 7) -> list[Audio]:
+        """Clips on the way from one recording to another: frame by frame their latents lie between those of the two.
+
+        What lies between is coded and decoded, so the ends are reconstructions of the recordings. The shorter one is
+        filled up with silence first.
+
+        Args:
+            first: where the way begins.
+            last: where it ends.
+            steps: clips, the two ends included.
+
+        Raises:
+            WavegenError: under two steps, or a recording is empty.
+        """
+        require_least(steps=(steps, 2))
+        waves = [to_waveform(audio, self.sample_rate)[0] for audio in (first, last)]
+        longest = max(map(len, waves))
+        pair = np.stack([np.pad(wave, (0, longest - len(wave))) for wave in waves])
+        tokens = _between(self.codec, jnp.asarray(pair), jnp.linspace(0, 1, steps))
+        clips = np.asarray(_decode(self.codec, tokens))[:, :longest]
+        return [Audio(clip[:, None], self.sample_rate) for clip in clips]
 
     def save(self, path: str | Path) -> Path:
         """Writes the codec as one safetensors file, in float32.

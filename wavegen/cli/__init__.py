@@ -9,7 +9,7 @@ import tyro
 
 from wavegen.cli.data import fit_codebook, prepare, tokenize
 from wavegen.cli.machine import bench, info
-from wavegen.cli.notes import compose, harmonise, remix, render
+from wavegen.cli.notes import compose, harmonise, interpolate, remix, render
 from wavegen.cli.runs import evaluate, export, report, train
 from wavegen.cli.sample import reconstruct, sample
 from wavegen.cli.study import study
@@ -19,7 +19,7 @@ COMMANDS = {
     f.__name__.replace("_", "-"): f
     for f in (
         *(prepare, tokenize, fit_codebook, train, study, sample, reconstruct),
-        *(compose, harmonise, remix, render),
+        *(compose, harmonise, remix, interpolate, render),
         *(evaluate, report, export, bench, info),
     )
 }

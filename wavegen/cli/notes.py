@@ -13,6 +13,7 @@ from wavegen.errors import WavegenError
 if TYPE_CHECKING:
     from wavegen.note_generator import NoteDrawing, NoteGenerator
     from wavegen.notes.events import Notes
+    from wavegen.window_generator import WindowGenerator
 
 _Out = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
 
@@ -20,7 +21,7 @@ _Out = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
 def compose(
     run: Positional[Path],
     /,
-    length: int = 128,
+    length: int | None = None,
     prompt: Path | None = None,
     count: int = 1,
     seed: int = 0,
@@ -34,7 +35,8 @@ def compose(
 
     Args:
         run: of a model of notes.
-        length: what is generated after the prompt: steps of the grid, or notes of a codec of events.
+        length: what is generated after the prompt: steps of the grid, or notes of a codec of events; by default 128,
+            or a window of a variational autoencoder, which writes no more.
         prompt: a MIDI file to continue.
         count: pieces.
         seed: the same seed gives the same pieces.
@@ -44,11 +46,14 @@ def compose(
         labels: values of label fields, written field=value.
         out: folder of the files.
     """
+    import wavegen
     from wavegen.cli.sample import pairs
     from wavegen.notes.midi import read_midi
 
-    pieces = _open(run).generate(
-        length,
+    model = _open(run)
+    usual = model.steps if isinstance(model, wavegen.WindowGenerator) else 128
+    pieces = model.generate(
+        usual if length is None else length,
         count=count,
         seed=seed,
         prompt=read_midi(prompt) if prompt else None,
@@ -116,6 +121,52 @@ def remix(
     drawing = _drawing(temperature, 0, top_p)
     pieces = _open(run).remix(read_midi(piece), share, count=count, seed=seed, drawing=drawing)
     _write(pieces, out / f"{piece.stem}-remix{seed}")
+
+
+def interpolate(
+    run: Positional[Path],
+    first: Positional[Path],
+    last: Positional[Path],
+    /,
+    steps: int = 7,
+    out: _Out = Path("generated"),
+) -> None:
+    """Go from one piece, or recording, to another in the space of an autoencoder; the ends are reconstructions.
+
+    Args:
+        run: of a variational autoencoder of notes, for MIDI files; of a codec, for recordings.
+        first: where the way begins.
+        last: where it ends.
+        steps: pieces, the two ends included; all of them in a row are one more MIDI file.
+        out: folder of the files.
+    """
+    import wavegen
+    from wavegen.cli.sample import interpolate_audio
+    from wavegen.notes.arrange import concatenate, on_common_tracks
+    from wavegen.notes.midi import read_midi
+
+    model, path = wavegen.load(run), out / f"{first.stem}-to-{last.stem}"
+    if isinstance(model, wavegen.Reconstructor):
+        interpolate_audio(model, first, last, steps, path)
+        return
+    if not isinstance(model, wavegen.WindowGenerator):
+        raise WavegenError(
+            f"interpolating takes a model.kind=window_vae or a codec, got {model.config.model.kind}; train one with "
+            "configs/chorales-vae.yaml"
+        )
+    pieces = model.interpolate(read_midi(first), read_midi(last), steps)
+    _write(pieces, path)
+    _write([concatenate(on_common_tracks(pieces))], path.with_name(f"{path.name}-all"))
+
+
+def reconstruct_notes(model: WindowGenerator, run: Path, piece: Path, out: Path) -> None:
+    """Send a piece through an autoencoder, and print how much of it comes back."""
+    from wavegen.notes.midi import read_midi
+
+    notes = read_midi(piece)
+    result = model.reconstruct(notes)
+    print(f"accuracy     {model.accuracy(notes):.4f} of the tokens")
+    _write([result], out / f"{run.stem}-{piece.stem}")
 
 
 def render(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wavegen.audio import Audio
     from wavegen.generator import Generator
     from wavegen.notes.score import Performance
+    from wavegen.reconstructor import Reconstructor
 
 
 def sample(
@@ -146,20 +147,26 @@ def reconstruct(
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("generated"),
     levels: int | None = None,
 ) -> None:
-    """Send a recording through a codec, or a vocoder, and measure what comes back.
+    """Send a recording through a codec, or a vocoder, and measure what comes back; a piece through an autoencoder.
 
     Args:
-        run: a codec's or a vocoder's run folder or .safetensors file.
-        recording: what to send through.
-        out: folder for the WAV file and its spectrogram.
+        run: a run folder or .safetensors file of a codec, a vocoder, or a variational autoencoder of notes.
+        recording: what to send through; for the last of these a MIDI file.
+        out: folder for the WAV file and its picture, and for the MIDI file.
         levels: use the first so many codebooks of the codec.
     """
     import wavegen
     from wavegen.audio import Audio
+    from wavegen.cli.notes import reconstruct_notes
     from wavegen.evaluation.pictures import spectrograms
     from wavegen.evaluation.reconstruction import compare
 
-    model, audio = wavegen.load(run), Audio.read(recording)
+    model = wavegen.load(run)
+    if isinstance(model, wavegen.WindowGenerator):
+        _refuse("an autoencoder of notes", levels=levels)
+        reconstruct_notes(model, run, recording, out)
+        return
+    audio = Audio.read(recording)
     if isinstance(model, wavegen.Reconstructor):
         result = model.reconstruct(audio, levels=levels)
         share = (levels or model.codec.codebooks) / model.codec.codebooks
@@ -179,6 +186,13 @@ def reconstruct(
     result.write(path)
     picture = spectrograms(path.with_suffix(".png"), {"reconstructed": result, "recorded": original})
     print(f"audio        {path}\nspectrogram  {picture}")
+
+
+def interpolate_audio(model: Reconstructor, first: Path, last: Path, steps: int, path: Path) -> None:
+    """Write what lies between two recordings; ``path`` is where files go, without number and ending."""
+    from wavegen.audio import Audio
+
+    _write(model.interpolate(Audio.read(first), Audio.read(last), steps), path)
 
 
 def _stream(

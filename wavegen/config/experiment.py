@@ -45,6 +45,11 @@ class Config(Section):
             )
         if isinstance(self.model, Seq2SeqConfig):
             self._voices_part(self.model)
+        if self.model.kind == "window_vae" and not getattr(self.codec, "interleave", False):
+            raise ValueError(
+                f"windows are of notes, one token a frame, got codec.kind={self.codec.kind}; say codec.kind=note_grid "
+                "and codec.interleave=true"
+            )
         if self.data.batch_size % self.optimizer.accumulate:
             raise ValueError(
                 f"batch_size {self.data.batch_size} must be a multiple of accumulate {self.optimizer.accumulate}"

@@ -215,6 +215,35 @@ class Seq2SeqConfig(DecoderConfig):
     )
 
 
+class WindowVAEConfig(Section):
+    """A variational autoencoder over windows of `data.crop` tokens of notes (MusicVAE, arXiv:1803.05428)."""
+
+    kind: Literal["window_vae"] = "window_vae"
+    width: int = Field(256, ge=2, le=16384, description="of encoder, conductor and decoder")
+    layers: int = Field(2, ge=1, le=64, description="of the decoder's LSTM")
+    encoder_layers: int = Field(2, ge=1, le=256)
+    heads: int = Field(4, ge=1, le=256, description="of the encoder")
+    latent: int = Field(128, ge=1, le=65536, description="dimensions of what stands for a window")
+    bar: int = Field(
+        0, ge=0, description="tokens for each vector of the conductor; 0: the codec's period, a bar of a grid"
+    )
+    dropout: float = Field(0.1, ge=0, lt=1)
+    token_dropout: float = Field(0.3, ge=0, lt=1, description="share of tokens that the decoder is not told")
+    beta: float = Field(0.2, ge=0, le=100, description="weight of the divergence from the prior in training")
+    free_nats: float = Field(32.0, ge=0, description="divergence of a window that costs nothing in training")
+
+    @property
+    def local(self) -> None:
+        """Conditions at frame rate are not for this model."""
+
+    @property
+    def global_fields(self) -> tuple[str, ...]:
+        """Nor are labels."""
+        return ()
+
+    _heads = model_validator(mode="after")(_heads_divide_the_width)
+
+
 ModelConfig = Annotated[
     WaveNetConfig
     | WaveVQConfig
@@ -222,6 +251,7 @@ ModelConfig = Annotated[
     | BertConfig
     | LSTMConfig
     | DecoderConfig
-    | Seq2SeqConfig,
+    | Seq2SeqConfig
+    | WindowVAEConfig,
     Field(discriminator="kind"),
 ]

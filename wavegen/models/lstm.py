@@ -97,11 +97,18 @@ class LSTM(SteppedModel):
         """See ``SteppedModel``."""
         return self._run(rows, state, None)
 
+    def conditions(self, rows: int, state: State) -> Float[Array, "B #rows width"] | None:
+        """What is added to the embeddings of the next rows."""
+        del rows
+        condition: Array | None = state["condition"]
+        return condition
+
     def _run(self, rows: Tokens, state: State, dropout_key: Array | None) -> tuple[Logits, State]:
         keys = [None] * (self.layers + 1)
         if dropout_key is not None:
             keys = list(jax.random.split(dropout_key, self.layers + 1))
-        x = self.vocabulary.embed(rows, state["position"], state["condition"])
+        conditions = self.conditions(rows.shape[1], state)
+        x = self.vocabulary.embed(rows, state["position"], conditions)
         hidden, cell = [], []
         for layer in range(self.layers):
             x, h, c = self._layer(

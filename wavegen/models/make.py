@@ -19,7 +19,7 @@ from wavegen.config.codec_models import (
     QuantizerConfig,
     SpectrogramVQConfig,
 )
-from wavegen.config.models import BertConfig, DecoderConfig, LSTMConfig, Seq2SeqConfig
+from wavegen.config.models import BertConfig, DecoderConfig, LSTMConfig, Seq2SeqConfig, WindowVAEConfig
 from wavegen.errors import WavegenError
 from wavegen.models.bert import Bert
 from wavegen.models.decoder import Decoder
@@ -28,6 +28,7 @@ from wavegen.models.memory import Reach
 from wavegen.models.seq2seq import Seq2Seq
 from wavegen.models.stepwise import SteppedModel
 from wavegen.models.wavenet import WaveNet
+from wavegen.models.window_vae import WindowVAE
 
 
 def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str]]) -> nnx.Module:
@@ -64,6 +65,16 @@ def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str
             period=period,
             label_sizes=label_sizes,
             random=random,
+        )
+    if isinstance(model, WindowVAEConfig):
+        return WindowVAE(
+            vocab_size=codec.vocab_size,
+            window=config.data.crop,
+            bar=model.bar or period,
+            period=period,
+            start_token=codec.start_token,
+            random=random,
+            **model.model_dump(include={"width", "layers", "encoder_layers", "heads", "latent", "dropout"}),
         )
     if isinstance(model, LSTMConfig | DecoderConfig):
         return _make_stepped(model, codec, period, label_sizes, random)

@@ -66,7 +66,7 @@ class Vocabulary(nnx.Module):
         self,
         rows: Tokens,
         first: Int[Array, ""] | int,
-        condition: Float[Array, "B 1 width"] | None,
+        condition: Float[Array, "B #N width"] | None,
     ) -> Float[Array, "B N width"]:
         """What the network reads.
 
@@ -74,7 +74,7 @@ class Vocabulary(nnx.Module):
             rows: tokens.
             first: the number of the token that the first row is to predict, for the place in the period: the row of
                 the start token predicts token 0.
-            condition: of the labels.
+            condition: of the labels, and whatever else is added; one for all rows, or one a row.
 
         Raises:
             WavegenError: rows of another number of codebooks.

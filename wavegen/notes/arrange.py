@@ -50,6 +50,17 @@ def concatenate(parts: Iterable[Notes], length: int | None = None) -> Notes:
     )
 
 
+def on_common_tracks(parts: Iterable[Notes]) -> list[Notes]:
+    """The parts on all tracks that any of them has, so that they can be concatenated."""
+    parts = list(parts)
+    tracks = tuple(dict.fromkeys(track for part in parts for track in part.tracks))
+    numbers = [np.array([tracks.index(track) for track in part.tracks], np.int64) for part in parts]
+    return [
+        replace(part, track=number[part.track], tracks=tracks)
+        for part, number in zip(parts, numbers, strict=True)
+    ]
+
+
 def _alike(parts: Iterable[Notes]) -> list[Notes]:
     parts = list(parts)
     resolutions = {part.ticks_per_quarter for part in parts}

@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from wavegen.codecs import Codecs, NoteCodec
 from wavegen.codecs.quantizers import code_usage
 from wavegen.config import Config
-from wavegen.config.models import Seq2SeqConfig
+from wavegen.config.models import Seq2SeqConfig, WindowVAEConfig
 from wavegen.data.batches import Batch, EvaluationSource
 from wavegen.data.dataset import Dataset
 from wavegen.models.base import CausalModel
@@ -51,6 +51,8 @@ def evaluation_source(
     # An encoder's source, too, reaches over the whole clip.
     if context is None or isinstance(config.model, Seq2SeqConfig):
         context = int(dataset.split(split).length.max())
+    if isinstance(config.model, WindowVAEConfig):
+        context = 0
     hop = math.lcm(hop, period)
     return EvaluationSource(
         dataset,

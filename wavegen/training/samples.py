@@ -12,11 +12,18 @@ from jaxtyping import PyTree
 from wavegen.audio import Audio
 from wavegen.codecs import AudioCodec, Codec, Codecs, NoteCodec
 from wavegen.config import Config
-from wavegen.config.models import BertConfig, CodeConditionConfig, MelConditionConfig, Seq2SeqConfig
+from wavegen.config.models import (
+    BertConfig,
+    CodeConditionConfig,
+    MelConditionConfig,
+    Seq2SeqConfig,
+    WindowVAEConfig,
+)
 from wavegen.data.dataset import Dataset, Files
 from wavegen.data.device import own_features, to_waveform
 from wavegen.evaluation.pictures import read_picture, spectrograms
 from wavegen.models.base import Choice, with_parameters
+from wavegen.models.window_vae import prior_latents
 from wavegen.notes.midi import write_midi
 from wavegen.samplers.autoregressive import stream
 from wavegen.samplers.masked import filling_of, generate_long
@@ -56,7 +63,11 @@ def write_samples(
     if isinstance(codecs.tokens, NoteCodec):
         # Without a source nothing can be written: what an encoder-decoder is worth, `wavegen harmonise` tells.
         if not isinstance(config.model, Seq2SeqConfig):
-            tokens = _draw(config, codecs.tokens, graph, params, config.data.crop, labels, None)
+            latents = None
+            if isinstance(config.model, WindowVAEConfig):
+                key = jax.random.key(config.seed)
+                latents = prior_latents(key, config.training.sample_count, config.model.latent)
+            tokens = _draw(config, codecs.tokens, graph, params, config.data.crop, labels, latents)
             _write_notes(folder, step, codecs.tokens, np.asarray(tokens))
         return
     rate, length = dataset.sample_rate, round(config.training.sample_seconds * dataset.sample_rate)

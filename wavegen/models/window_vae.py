@@ -1,0 +1,245 @@
+"""A variational autoencoder over windows of tokens, in the manner of MusicVAE (Roberts et al. 2018, arXiv:1803.05428).
+
+    q(z | window) = N(mean, diag(exp(log_variance))),   z ~ N(0, I),   p(window | z) = product over tokens
+
+As there, the decoder has two levels: a conductor turns z into a vector for every bar, and an LSTM writes the tokens,
+told of its bar's vector. Unlike there, the encoder is a transformer, and the LSTM is not set back at bar lines.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from wavegen.errors import WavegenError
+from wavegen.models.base import State
+from wavegen.models.initial import normal, zeros
+from wavegen.models.lstm import LSTM, recur
+from wavegen.models.transformer import Block, RMSNorm
+from wavegen.models.vocabulary import Vocabulary
+from wavegen.types import Features, Labels, Tokens
+
+
+class Posterior(NamedTuple):
+    """Normal distributions of latents, one a window, each dimension on its own; float32."""
+
+    mean: Float[Array, "B D"]
+    log_variance: Float[Array, "B D"]
+
+    def draw(self, key: Array) -> Float[Array, "B D"]:
+        """A latent of each, with gradients (Kingma and Welling 2014, arXiv:1312.6114, section 2.4)."""
+        return self.mean + jnp.exp(0.5 * self.log_variance) * jax.random.normal(key, self.mean.shape)
+
+    def divergence(self) -> Float[Array, "B"]:
+        """KL(q || N(0, I)) in nats (the same paper, appendix B)."""
+        wide = jnp.exp(self.log_variance)
+        return 0.5 * jnp.sum(self.mean**2 + wide - 1 - self.log_variance, axis=1)
+
+
+def prior_latents(key: Array, count: int, latent: int) -> Features:
+    """Latents of windows that nobody has written, ``[count, 1, latent]``; each depends on the key and its row."""
+    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(count))
+    return jax.vmap(lambda key: jax.random.normal(key, (1, latent)))(keys)
+
+
+class WindowEncoder(nnx.Module):
+    """Windows to posteriors: a transformer in both directions, the mean of each bar, and a linear map of all bars.
+
+    Args:
+        vocab_size: of the codec.
+        window: tokens of a window.
+        bar: tokens of a bar.
+        period: see ``Vocabulary``.
+        width: of the blocks.
+        layers: blocks.
+        heads: of attention.
+        dropout: share of what a block adds that is dropped in training.
+        latent: dimensions of z.
+        random: draws the initial weights.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        window: int,
+        bar: int,
+        *,
+        period: int,
+        width: int,
+        layers: int,
+        heads: int,
+        dropout: float,
+        latent: int,
+        random: np.random.Generator,
+    ) -> None:
+        self.window, self.bar, self.dropout = window, bar, dropout
+        self.hidden = -(-8 * width // 3 // 64) * 64
+        self.vocabulary = Vocabulary(
+            vocab_size, 1, width, period=period, tied=True, label_sizes=(), random=random
+        )
+        scale, bars = (2 * layers) ** -0.5, window // bar
+        self.blocks = nnx.List(
+            [Block(width, heads, self.hidden, scale=scale, random=random) for _ in range(layers)]
+        )
+        self.norm = RMSNorm(width)
+        self.to_latent = normal(random, bars, width, 2 * latent, scale=(bars * width) ** -0.5)
+        self.bias = zeros(2 * latent)
+
+    def __call__(
+        self, tokens: Tokens, valid: Bool[Array, "B N"], dropout_key: Array | None = None
+    ) -> Posterior:
+        """Reads windows.
+
+        Args:
+            tokens: at most a window.
+            valid: tokens that are part of the piece; the others say nothing.
+            dropout_key: turns dropout on.
+
+        Raises:
+            WavegenError: more tokens than a window has.
+        """
+        require_window(tokens.shape[1], self.window)
+        missing = self.window - tokens.shape[1]
+        x, positions = self.vocabulary.embed(tokens, 0, None), jnp.arange(tokens.shape[1])
+        for i, block in enumerate(self.blocks):
+            key = None if dropout_key is None else jax.random.fold_in(dropout_key, i)
+            x = block(x, positions, valid[:, None, None], dropout=self.dropout, dropout_key=key)
+        x = jnp.where(valid[:, :, None], self.norm(x), 0)
+        bars = jnp.pad(x, ((0, 0), (0, missing), (0, 0))).reshape(len(x), -1, self.bar, x.shape[2])
+        # Not divided by the bar's length but by its root: tokens differ, and their mean would be small.
+        heard = jnp.sum(bars, axis=2) * self.bar**-0.5
+        both = jnp.einsum("bnw,nwl->bl", heard, self.to_latent[...], preferred_element_type=jnp.float32)
+        mean, log_variance = jnp.split(both + self.bias[...].astype(jnp.float32)[None], 2, axis=1)
+        return Posterior(mean, log_variance)
+
+
+class WindowVAE(LSTM):
+    """The decoder p(window | z), an ``LSTM`` whose features are z, ``[B, 1, latent]``; and its encoder.
+
+    Args:
+        vocab_size: of the codec, which has one codebook.
+        window: tokens of a window.
+        bar: tokens that share a vector of the conductor.
+        period: see ``Vocabulary``.
+        width: cells of a layer of the decoder and of the conductor, and of the encoder's blocks.
+        layers: of the decoder.
+        encoder_layers: blocks of the encoder.
+        heads: of its attention.
+        latent: dimensions of z.
+        dropout: see ``LSTM``; of the encoder's blocks, too.
+        start_token: of the codec.
+        random: draws the initial weights.
+
+    Raises:
+        WavegenError: a window that is not of whole bars, or a bar not of whole periods.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        window: int,
+        bar: int,
+        period: int,
+        width: int = 256,
+        layers: int = 2,
+        encoder_layers: int = 2,
+        heads: int = 4,
+        latent: int = 128,
+        dropout: float = 0.0,
+        start_token: int = 0,
+        random: np.random.Generator,
+    ) -> None:
+        if window < 1 or window % bar or bar % period:
+            raise WavegenError(
+                f"expected data.crop a multiple of the bar, {bar} tokens, and that of the codec's period, {period}, "
+                f"got {window}; use data.crop={-(-window // bar) * bar} and model.bar=0"
+            )
+        super().__init__(
+            vocab_size=vocab_size,
+            width=width,
+            layers=layers,
+            dropout=dropout,
+            period=period,
+            start_token=start_token,
+            random=random,
+        )
+        self.window, self.bar, self.latent = window, bar, latent
+        self.encoder = WindowEncoder(
+            vocab_size,
+            window,
+            bar,
+            period=period,
+            width=width,
+            layers=encoder_layers,
+            heads=heads,
+            dropout=dropout,
+            latent=latent,
+            random=random,
+        )
+        self.conductor_input = normal(random, latent, 4 * width, scale=latent**-0.5)
+        self.conductor_bias = zeros(4 * width)
+        self.conductor_recurrent = normal(random, width, 4 * width, scale=width**-0.5)
+        self.conductor_output = normal(random, width, width, scale=2 * width**-0.5)
+
+    def encode(
+        self, tokens: Tokens, valid: Bool[Array, "B N"], dropout_key: Array | None = None
+    ) -> Posterior:
+        """See ``WindowEncoder``."""
+        return self.encoder(tokens, valid, dropout_key)
+
+    def flops_per_frame(self, frames: int) -> int:
+        """Of encoder and decoder; see ``TokenModel``."""
+        width, bars = self.width, self.window // self.bar
+        block = 4 * width**2 + 3 * width * self.encoder.hidden + 2 * frames * width
+        once = self.latent * 4 * width + bars * (5 * width**2 + 2 * width * self.latent)
+        return super().flops_per_frame(frames) + 2 * (len(self.encoder.blocks) * block + once // frames)
+
+    def begin(
+        self,
+        batch: int,
+        labels: Labels | None,
+        features: Features | None,
+        dropout_key: Array | None = None,
+    ) -> State:
+        """See ``SteppedModel``; conducts all bars.
+
+        Raises:
+            WavegenError: no latents, or others than one a window; labels.
+        """
+        if features is None or features.shape[1:] != (1, self.latent):
+            got = "none" if features is None else list(features.shape)
+            raise WavegenError(
+                f"expected features [{batch}, 1, {self.latent}], a latent for each window, got {got}; "
+                "draw them with prior_latents, or encode windows"
+            )
+        told = features[:, 0].astype(jnp.float32) @ self.conductor_input[...] + self.conductor_bias[...][None]
+        told = jnp.broadcast_to(told.astype(jnp.float32)[None], (self.window // self.bar, *told.shape))
+        nothing = jnp.zeros((batch, self.width), jnp.float32)
+        hidden, _ = recur(told, self.conductor_recurrent[...], nothing, nothing)
+        bars = hidden.swapaxes(0, 1) @ self.conductor_output[...]
+        return {**super().begin(batch, labels, None), "bars": bars}
+
+    def conditions(self, rows: int, state: State) -> Float[Array, "B rows width"]:
+        """The vectors of the bars that the next rows stand in.
+
+        Raises:
+            WavegenError: more rows than a window has.
+        """
+        require_window(rows, self.window)
+        return state["bars"][:, (state["position"] + jnp.arange(rows)) // self.bar]
+
+
+def require_window(tokens: int, window: int) -> None:
+    """Check that tokens fit into a window.
+
+    Raises:
+        WavegenError: they do not.
+    """
+    if tokens > window:
+        raise WavegenError(
+            f"expected at most {window} tokens, a window, got {tokens}; give longer pieces window by window"
+        )
