@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -28,6 +29,8 @@ def compose(
     top_k: int = 0,
     top_p: float = 1.0,
     labels: tuple[str, ...] = (),
+    instruments: tuple[str, ...] = (),
+    pitches: tuple[int, int] | None = None,
     out: _Out = Path("generated"),
 ) -> None:
     """Generate scores, or continue one: MIDI files, piano rolls, and audio on the piano.
@@ -42,18 +45,20 @@ def compose(
         top_k: draw among the k likeliest tokens; 0 is all. For causal models.
         top_p: draw among the likeliest tokens that together have this probability.
         labels: values of label fields, written field=value.
+        instruments: the only ones that play, as piano bass drums; for a codec of events.
+        pitches: the lowest and the highest MIDI number.
         out: folder of the files.
     """
     from wavegen.cli.sample import pairs
     from wavegen.notes.midi import read_midi
 
-    pieces = _open(run).generate(
+    pieces = open_notes(run).generate(
         length,
         count=count,
         seed=seed,
         prompt=read_midi(prompt) if prompt else None,
         labels=pairs(labels),
-        drawing=_drawing(temperature, top_k, top_p),
+        drawing=replace(drawing_of(temperature, top_k, top_p), instruments=instruments, pitches=pitches),
     )
     _write(pieces, out / f"{run.stem}-seed{seed}")
 
@@ -83,8 +88,10 @@ def harmonise(
     """
     from wavegen.notes.midi import read_midi
 
-    drawing = _drawing(temperature, 0, top_p)
-    pieces = _open(run).harmonise(read_midi(melody), voice=voice, count=count, seed=seed, drawing=drawing)
+    drawing = drawing_of(temperature, 0, top_p)
+    pieces = open_notes(run).harmonise(
+        read_midi(melody), voice=voice, count=count, seed=seed, drawing=drawing
+    )
     _write(pieces, out / f"{melody.stem}-harmonised{seed}")
 
 
@@ -93,18 +100,20 @@ def remix(
     piece: Positional[Path],
     /,
     share: float = 0.3,
+    what: Literal["notes", "pitches", "durations"] = "notes",
     count: int = 1,
     seed: int = 0,
     temperature: tuple[float, ...] = (),
     top_p: float = 1.0,
     out: _Out = Path("generated"),
 ) -> None:
-    """Draw a share of a piece's notes anew; the others stay as they are.
+    """Draw a share of a piece's notes anew, or only their pitches or durations; all else stays as it is.
 
     Args:
-        run: of a masked model of a grid of voices.
-        piece: a MIDI file, one track a voice.
+        run: of a masked model of notes; for durations one of events.
+        piece: a MIDI file; for a grid of voices one track a voice.
         share: of the notes, 0 to 1.
+        what: changes of those notes.
         count: remixes.
         seed: the same seed gives the same ones.
         temperature: below 1 calmer, above 1 wilder.
@@ -113,8 +122,8 @@ def remix(
     """
     from wavegen.notes.midi import read_midi
 
-    drawing = _drawing(temperature, 0, top_p)
-    pieces = _open(run).remix(read_midi(piece), share, count=count, seed=seed, drawing=drawing)
+    drawing = drawing_of(temperature, 0, top_p)
+    pieces = open_notes(run).remix(read_midi(piece), share, what, count=count, seed=seed, drawing=drawing)
     _write(pieces, out / f"{piece.stem}-remix{seed}")
 
 
@@ -143,7 +152,8 @@ def render(
     print(f"audio        {path}")
 
 
-def _open(run: Path) -> NoteGenerator:
+def open_notes(run: Path) -> NoteGenerator:
+    """A run of a model of notes."""
     import wavegen
 
     model = wavegen.load(run)
@@ -152,7 +162,8 @@ def _open(run: Path) -> NoteGenerator:
     return model
 
 
-def _drawing(temperature: tuple[float, ...], top_k: int, top_p: float) -> NoteDrawing:
+def drawing_of(temperature: tuple[float, ...], top_k: int, top_p: float) -> NoteDrawing:
+    """How tokens are drawn, as the command line says it."""
     from wavegen.note_generator import NoteDrawing
 
     given = None if not temperature else temperature[0] if len(temperature) == 1 else temperature
