@@ -12,13 +12,14 @@ from wavegen.cli.machine import bench, info
 from wavegen.cli.notes import compose, harmonise, remix, render
 from wavegen.cli.runs import evaluate, export, report, train
 from wavegen.cli.sample import reconstruct, sample
+from wavegen.cli.song import song
 from wavegen.errors import WavegenError
 
 COMMANDS = {
     f.__name__.replace("_", "-"): f
     for f in (
         *(prepare, tokenize, fit_codebook, train, sample, reconstruct),
-        *(compose, harmonise, remix, render),
+        *(compose, harmonise, remix, render, song),
         *(evaluate, report, export, bench, info),
     )
 }
