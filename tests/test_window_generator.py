@@ -11,7 +11,7 @@ from wavegen.cli import main
 from wavegen.codecs.note_grid import NoteGrid
 from wavegen.config import resolve
 from wavegen.errors import WavegenError
-from wavegen.notes.arrange import concatenate, on_common_tracks
+from wavegen.notes.arrange import concatenate, with_same_tracks
 from wavegen.notes.events import Notes, Track
 from wavegen.notes.midi import read_midi, write_midi
 from wavegen.training import loop
@@ -141,7 +141,7 @@ def test_tracks_that_differ_become_common_ones():
         Notes(np.array([60]), np.array([0]), np.array([4]), np.array([80]), np.array([0]), (track,), 4)
         for track in (low, high)
     ]
-    one, other = on_common_tracks(parts)
+    one, other = with_same_tracks(parts)
     assert one.tracks == other.tracks == (low, high)
     assert (one.track.tolist(), other.track.tolist()) == ([0], [1])
     assert concatenate([one, other]).program.tolist() == [32, 8]

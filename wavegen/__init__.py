@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from wavegen.notes.midi import write_midi as write_midi
     from wavegen.notes.score import Performance as Performance
     from wavegen.reconstructor import Reconstructor as Reconstructor
+    from wavegen.song import Song as Song
+    from wavegen.song import compose_song as compose_song
     from wavegen.window_generator import WindowGenerator as WindowGenerator
 
 __version__ = "0.1.0"
@@ -36,7 +38,9 @@ _PUBLIC = {
     "Notes": "wavegen.notes.events",
     "Performance": "wavegen.notes.score",
     "Reconstructor": "wavegen.reconstructor",
+    "Song": "wavegen.song",
     "WindowGenerator": "wavegen.window_generator",
+    "compose_song": "wavegen.song",
     "load": "wavegen.loading",
     "load_config": "wavegen.config",
     "read_midi": "wavegen.notes.midi",

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +12,16 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from wavegen.codecs import Codecs, NoteCodec
+from wavegen.codecs.note_choice import allowed_values
 from wavegen.codecs.note_codec import Interleaved
 from wavegen.codecs.note_grid import NoteGrid
 from wavegen.config import Config
 from wavegen.config.models import BertConfig, Seq2SeqConfig
 from wavegen.errors import WavegenError
 from wavegen.models.base import Choice, with_parameters
-from wavegen.notes.events import COLUMNS, Notes
+from wavegen.note_remix import What, redrawing
+from wavegen.notes.arrange import overlaid
+from wavegen.notes.events import Notes
 from wavegen.requests import require_least, require_share, to_labels
 from wavegen.samplers.autoregressive import log_likelihood, stream
 from wavegen.samplers.masked import filling_of, generate_long
@@ -37,14 +39,19 @@ class NoteDrawing:
 
     Attributes:
         temperature: below 1 calmer, above 1 wilder. Several numbers are for the codec's fields in turn, as pitch and
-            duration of events are; a causal model alone takes them.
+            duration of events are.
         top_k: draw among the k likeliest tokens; 0 is all. For causal models.
         top_p: draw among the likeliest tokens that together have this probability; 1 is all.
+        instruments: the only ones that play, as ``("piano", "bass")``: families of General MIDI
+            (``wavegen.codecs.notes.FAMILIES``) and "drums"; none is all. For events.
+        pitches: the lowest and the highest MIDI number, of drums too; None is all.
     """
 
     temperature: float | tuple[float, ...] | None = None
     top_k: int = 0
     top_p: float = 1.0
+    instruments: tuple[str, ...] = ()
+    pitches: tuple[int, int] | None = None
 
 
 _USUAL = NoteDrawing()
@@ -77,6 +84,11 @@ class NoteGenerator:
     def width(self) -> int:
         """Frames of the model for each frame of the plain codec: more than 1 where tokens are interleaved."""
         return self.codec.codec.codebooks if isinstance(self.codec, Interleaved) else 1
+
+    @property
+    def plain_codec(self) -> NoteCodec:
+        """The codec before its tokens are interleaved."""
+        return self.codec.codec if isinstance(self.codec, Interleaved) else self.codec
 
     def generate(
         self,
@@ -139,7 +151,7 @@ class NoteGenerator:
             WavegenError: the model is none that can in a grid of voices, or the melody has other tracks.
         """
         require_least(count=(count, 1))
-        grid, model = self._grid("harmonise"), self.config.model
+        grid, model = self._grid(), self.config.model
         voices, highest = 1, grid.voices - 1
         if isinstance(model, Seq2SeqConfig):
             voices, highest = model.source_voices, 0
@@ -164,45 +176,54 @@ class NoteGenerator:
             )
             tokens = filled.reshape(tokens.shape)
         tokens[:, :, sung] = 0
-        return [_joined(melody, grid.decode(clip), voice) for clip in tokens]
+        return [overlaid(melody, grid.decode(clip), voice) for clip in tokens]
 
     def remix(
         self,
         notes: Notes,
         share: float,
+        what: What = "notes",
         *,
         count: int = 1,
         seed: int = 0,
         labels: Mapping[str, str] | None = None,
         drawing: NoteDrawing = _USUAL,
     ) -> list[Notes]:
-        """Draws a share of a piece's notes anew; the others stay as they are, note for note.
+        """Draws a share of a piece's notes anew; all else stays as it is, to the tick.
+
+        A note that is drawn anew may come out as it was.
 
         Args:
-            notes: a piece, one track a voice.
+            notes: a piece; for a grid one track a voice.
             share: of its notes, 0 to 1, chosen at random.
+            what: changes of them: "pitches", "durations" (of events) or, "notes", all: on a grid whatever sounds in
+                their place, of events pitch, duration and velocity, at the same onset and on the same track.
             count: see ``generate``.
             seed: see ``generate``; it chooses the notes too.
             labels: see ``generate``.
             drawing: see ``generate``.
 
         Raises:
-            WavegenError: the model is none that fills gaps in a grid of voices; see ``generate``.
+            WavegenError: the model is none that fills gaps, the piece is empty, or ``what`` cannot be; see
+                ``generate``.
         """
         require_least(count=(count, 1))
         if not 0 <= share <= 1:
             raise WavegenError(f"expected a share in [0, 1], got {share}; 0.3 changes three notes of ten")
-        grid = self._grid("remix")
-        chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(notes)) < round(
-            share * len(notes)
+        if not self.masked:
+            raise WavegenError(
+                f"to remix takes a masked model, got model.kind={self.config.model.kind}; train one with "
+                "configs/chorales-bert.yaml or configs/events-bert.yaml"
+            )
+        if not len(notes):
+            raise WavegenError("expected notes to remix, got an empty piece")
+        order = np.random.Generator(np.random.Philox(seed)).permutation(len(notes))
+        gaps = redrawing(self.plain_codec, notes, order < round(share * len(notes)), what)
+        rows = np.where(gaps.hidden, self.codec.vocab_size, gaps.tokens).reshape(1, -1, self.codec.codebooks)
+        filled = self._filled(
+            jnp.repeat(jnp.asarray(rows), count, axis=0), seed, labels, drawing, gaps.allowed
         )
-        kept, others = (_only(notes, which) for which in (~chosen, chosen))
-        tokens = grid.encode(notes)
-        hidden = grid.encode(others, len(tokens)) > 0
-        rows = np.where(hidden, self.codec.vocab_size, tokens).reshape(1, -1, self.codec.codebooks)
-        filled = self._filled(jnp.repeat(jnp.asarray(rows), count, axis=0), seed, labels, drawing)
-        clips = np.where(hidden, filled.reshape(count, *tokens.shape), 0)
-        return [_joined(kept, grid.decode(clip), 0) for clip in clips]
+        return [gaps.rebuilt(clip) for clip in filled.reshape(count, *gaps.tokens.shape)]
 
     def nats(
         self, notes: Notes, *, labels: Mapping[str, str] | None = None, orders: int = 64, seed: int = 0
@@ -227,7 +248,9 @@ class NoteGenerator:
         if not self.masked:
             window = -(-tokens.shape[1] // 256) * 256
             return -log_likelihood(self.graph, self.params, np.asarray(tokens), labels=rows, window=window)[0]
-        bound = _bound(self.graph, self.params, tokens, rows, jax.random.key(seed), orders)
+        bound = _bound(
+            self.graph, self.params, tokens, rows, jax.random.key(seed), self._choice(_USUAL).allowed, orders
+        )
         return np.broadcast_to(np.asarray(bound, np.float64), tokens.shape[1:])
 
     def save(self, path: str | Path) -> Path:
@@ -243,9 +266,14 @@ class NoteGenerator:
         return save_trained(path, Trained(self.config, labels, self.params, Codecs(self.codec)))
 
     def _filled(
-        self, tokens: Tokens, seed: int, labels: Mapping[str, str] | None, drawing: NoteDrawing
+        self,
+        tokens: Tokens,
+        seed: int,
+        labels: Mapping[str, str] | None,
+        drawing: NoteDrawing,
+        narrower: Bool[np.ndarray, " V"] | None = None,
     ) -> Int[np.ndarray, "B N K"]:
-        """The tokens with nothing masked."""
+        """The tokens with nothing masked; ``narrower`` are the only values that what is drawn may take."""
         if drawing.top_k:
             raise WavegenError("a masked model draws with top_p; leave top_k out")
         filling = filling_of(self.config.sampling, self.codec.codebooks)
@@ -255,7 +283,7 @@ class NoteGenerator:
             self.params,
             tokens,
             jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count)),
-            filling._replace(choice=self._choice(drawing)),
+            filling._replace(choice=self._choice(drawing, narrower)),
             window=self.config.data.crop,
             period=self.codec.period,
             labels=self._labels(labels, count),
@@ -288,19 +316,30 @@ class NoteGenerator:
         )
         return np.concatenate([np.asarray(piece) for piece in pieces], axis=1)
 
-    def _grid(self, task: str) -> NoteGrid:
-        """The grid of a model that can do this."""
-        codec = self.codec.codec if isinstance(self.codec, Interleaved) else self.codec
-        able = self.masked or (task == "harmonise" and isinstance(self.config.model, Seq2SeqConfig))
-        if not able or not isinstance(codec, NoteGrid):
+    def _grid(self) -> NoteGrid:
+        """The grid of a model that writes voices to a melody."""
+        if not isinstance(self.config.model, BertConfig | Seq2SeqConfig) or not isinstance(
+            self.plain_codec, NoteGrid
+        ):
             raise WavegenError(
-                f"to {task} takes a model.kind=bert of codec.kind=note_grid, got {self.config.model.kind} of "
+                f"to harmonise takes a model.kind=bert of codec.kind=note_grid, got {self.config.model.kind} of "
                 f"{self.config.codec.kind}; train one with configs/chorales-bert.yaml"
             )
-        return codec
+        return self.plain_codec
 
-    def _choice(self, drawing: NoteDrawing) -> Choice:
+    def _choice(self, drawing: NoteDrawing, narrower: Bool[np.ndarray, " V"] | None = None) -> Choice:
         require_share("top_p", drawing.top_p)
+        allowed = allowed_values(self.codec, drawing.instruments, drawing.pitches)
+        if narrower is not None:
+            allowed = narrower[None] if allowed is None else allowed & narrower[None]
+        return Choice(
+            self._temperature(drawing),
+            drawing.top_k,
+            drawing.top_p,
+            None if allowed is None else jnp.asarray(allowed),
+        )
+
+    def _temperature(self, drawing: NoteDrawing) -> float | Float[Array, " fields"]:
         own = self.config.sampling.temperature
         given = own if drawing.temperature is None else drawing.temperature
         values: Sequence[float] = given if isinstance(given, tuple) else (given,)
@@ -308,15 +347,7 @@ class NoteGenerator:
             require_least(temperature=(float(value), 0))
         if len(values) not in (1, self.width):
             raise WavegenError(f"expected 1 or {self.width} temperatures, one a field, got {len(values)}")
-        temperature = jnp.asarray(values, jnp.float32) if len(values) > 1 else float(values[0])
-        return Choice(temperature, drawing.top_k, drawing.top_p, self._allowed())
-
-    def _allowed(self) -> Bool[Array, "places V"] | None:
-        """Fields that share a vocabulary use a part of it each."""
-        if not isinstance(self.codec, Interleaved) or len(set(self.codec.codec.sizes)) == 1:
-            return None
-        sizes = np.asarray(self.codec.codec.sizes)
-        return jnp.asarray(np.arange(self.codec.vocab_size)[None] < sizes[:, None])
+        return jnp.asarray(values, jnp.float32) if len(values) > 1 else float(values[0])
 
     def _decode(self, tokens: Int[np.ndarray, "B N K"], prompt: Notes | None) -> list[Notes]:
         pieces = [self.codec.decode(clip) for clip in tokens]
@@ -333,24 +364,13 @@ class NoteGenerator:
 
 @partial(jax.jit, static_argnames=("graph", "orders"))
 def _bound(
-    graph: nnx.GraphDef, params: PyTree, tokens: Tokens, labels: Array | None, key: Array, orders: int
+    graph: nnx.GraphDef,
+    params: PyTree,
+    tokens: Tokens,
+    labels: Array | None,
+    key: Array,
+    allowed: Bool[Array, "places V"] | None,
+    orders: int,
 ) -> Float[Array, "K"]:
-    valid = jnp.ones(tokens.shape[:2], bool)
-    return order_agnostic_bound(with_parameters(graph, params), tokens, valid, labels, key, orders)[0]
-
-
-def _only(notes: Notes, which: Bool[np.ndarray, " notes"]) -> Notes:
-    return replace(notes, **{name: getattr(notes, name)[which] for name in COLUMNS})
-
-
-def _joined(kept: Notes, fresh: Notes, voice: int) -> Notes:
-    """The notes that are kept, on the tracks from ``voice`` on, and fresh ones, with the tempos of what is kept."""
-    fresh = fresh.at_resolution(kept.ticks_per_quarter)
-    # Voices behind the last one that sounds are not made up.
-    used = max(int(fresh.track.max(initial=-1)) + 1, voice + len(kept.tracks))
-    tracks = [*fresh.tracks[:voice], *kept.tracks, *fresh.tracks[voice + len(kept.tracks) : used]]
-    shift = {name: voice if name == "track" else 0 for name in COLUMNS}
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(kept, name) + shift[name], getattr(fresh, name)]) for name in COLUMNS
-    }
-    return replace(kept, tracks=tuple(tracks), **columns)
+    model, valid = with_parameters(graph, params), jnp.ones(tokens.shape[:2], bool)
+    return order_agnostic_bound(model, tokens, valid, labels, key, orders, allowed=allowed)[0]

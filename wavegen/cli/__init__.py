@@ -12,6 +12,7 @@ from wavegen.cli.machine import bench, info
 from wavegen.cli.notes import compose, harmonise, interpolate, remix, render
 from wavegen.cli.runs import evaluate, export, report, train
 from wavegen.cli.sample import reconstruct, sample
+from wavegen.cli.song import song
 from wavegen.cli.study import study
 from wavegen.errors import WavegenError
 
@@ -19,7 +20,7 @@ COMMANDS = {
     f.__name__.replace("_", "-"): f
     for f in (
         *(prepare, tokenize, fit_codebook, train, study, sample, reconstruct),
-        *(compose, harmonise, remix, interpolate, render),
+        *(compose, harmonise, remix, interpolate, render, song),
         *(evaluate, report, export, bench, info),
     )
 }

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
+
+from wavegen.errors import WavegenError
+
+if TYPE_CHECKING:
+    from wavegen.codecs import NoteCodec
 
 
 def prepare(
@@ -14,6 +19,8 @@ def prepare(
     /,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     sample_rate: int = 16000,
+    codec: Literal["note_grid", "note_events"] | None = None,
+    codec_options: tuple[str, ...] = (),
     label_pattern: str | None = None,
     valid: str = "0.05",
     test: str = "0.05",
@@ -23,12 +30,14 @@ def prepare(
     shard_index: int = 0,
     num_shards: int = 1,
 ) -> None:
-    """Turn a folder of recordings into a dataset of int16 shards with checksums.
+    """Turn a folder of recordings, or of MIDI files, into a dataset of int16 shards with checksums.
 
     Args:
-        folder: searched with its subfolders for anything that libsndfile reads.
+        folder: searched with its subfolders for anything that libsndfile reads, or for MIDI files.
         out: the dataset's folder.
         sample_rate: in Hz; recordings are resampled to it and mixed to mono.
+        codec: store the tokens of MIDI files: on a grid of voices, or as events.
+        codec_options: as in a configuration, without "codec.": voices=2 low=48, or steps_per_quarter=4.
         label_pattern: labels from the path: '{digit}_{speaker}_{take}', '{genre}/*', or 'folder'.
         valid: the validation split: a fraction (0.05), labels ('take=5-9') or a path pattern ('valid/*').
         test: the test split, likewise.
@@ -40,6 +49,8 @@ def prepare(
     """
     from wavegen.data.prepare import prepare as run
 
+    if codec_options and codec is None:
+        raise WavegenError("--codec-options are those of --codec note_grid or note_events; say which")
     report = run(
         folder,
         out,
@@ -48,6 +59,7 @@ def prepare(
         split={"test": _fraction(test), "valid": _fraction(valid)},
         trim_silence_db=trim_silence_db,
         backend=backend,
+        codec=None if codec is None else _note_codec(codec, codec_options),
         workers=workers,
         shard_index=shard_index,
         num_shards=num_shards,
@@ -139,6 +151,18 @@ def fit_codebook(
     if csv is not None:
         codec.to_csv(csv)
     print(f"{out}: {codec.vocab_size} entries of {codec.frames.bands} bands, one every {hop_length} samples")
+
+
+def _note_codec(kind: str, options: tuple[str, ...]) -> NoteCodec:
+    from wavegen.codecs import make_note_codec
+    from wavegen.config import resolve
+    from wavegen.config.codecs import NoteCodecConfig
+
+    # An LSTM reads any codec: nothing but the options can be wrong.
+    tree = {"model": {"kind": "lstm"}, "codec": {"kind": kind}}
+    config = resolve(tree, [f"codec.{option}" for option in options]).codec
+    assert isinstance(config, NoteCodecConfig)
+    return make_note_codec(config)
 
 
 def _fraction(text: str) -> float | str:

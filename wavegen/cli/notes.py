@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -29,6 +30,8 @@ def compose(
     top_k: int = 0,
     top_p: float = 1.0,
     labels: tuple[str, ...] = (),
+    instruments: tuple[str, ...] = (),
+    pitches: tuple[int, int] | None = None,
     out: _Out = Path("generated"),
 ) -> None:
     """Generate scores, or continue one: MIDI files, piano rolls, and audio on the piano.
@@ -44,13 +47,15 @@ def compose(
         top_k: draw among the k likeliest tokens; 0 is all. For causal models.
         top_p: draw among the likeliest tokens that together have this probability.
         labels: values of label fields, written field=value.
+        instruments: the only ones that play, as piano bass drums; for a codec of events.
+        pitches: the lowest and the highest MIDI number.
         out: folder of the files.
     """
     import wavegen
     from wavegen.cli.sample import pairs
     from wavegen.notes.midi import read_midi
 
-    model = _open(run)
+    model = open_notes(run)
     usual = model.steps if isinstance(model, wavegen.WindowGenerator) else 128
     pieces = model.generate(
         usual if length is None else length,
@@ -58,7 +63,7 @@ def compose(
         seed=seed,
         prompt=read_midi(prompt) if prompt else None,
         labels=pairs(labels),
-        drawing=_drawing(temperature, top_k, top_p),
+        drawing=replace(drawing_of(temperature, top_k, top_p), instruments=instruments, pitches=pitches),
     )
     _write(pieces, out / f"{run.stem}-seed{seed}")
 
@@ -88,8 +93,10 @@ def harmonise(
     """
     from wavegen.notes.midi import read_midi
 
-    drawing = _drawing(temperature, 0, top_p)
-    pieces = _open(run).harmonise(read_midi(melody), voice=voice, count=count, seed=seed, drawing=drawing)
+    drawing = drawing_of(temperature, 0, top_p)
+    pieces = open_notes(run).harmonise(
+        read_midi(melody), voice=voice, count=count, seed=seed, drawing=drawing
+    )
     _write(pieces, out / f"{melody.stem}-harmonised{seed}")
 
 
@@ -98,18 +105,20 @@ def remix(
     piece: Positional[Path],
     /,
     share: float = 0.3,
+    what: Literal["notes", "pitches", "durations"] = "notes",
     count: int = 1,
     seed: int = 0,
     temperature: tuple[float, ...] = (),
     top_p: float = 1.0,
     out: _Out = Path("generated"),
 ) -> None:
-    """Draw a share of a piece's notes anew; the others stay as they are.
+    """Draw a share of a piece's notes anew, or only their pitches or durations; all else stays as it is.
 
     Args:
-        run: of a masked model of a grid of voices.
-        piece: a MIDI file, one track a voice.
+        run: of a masked model of notes; for durations one of events.
+        piece: a MIDI file; for a grid of voices one track a voice.
         share: of the notes, 0 to 1.
+        what: changes of those notes.
         count: remixes.
         seed: the same seed gives the same ones.
         temperature: below 1 calmer, above 1 wilder.
@@ -118,8 +127,8 @@ def remix(
     """
     from wavegen.notes.midi import read_midi
 
-    drawing = _drawing(temperature, 0, top_p)
-    pieces = _open(run).remix(read_midi(piece), share, count=count, seed=seed, drawing=drawing)
+    drawing = drawing_of(temperature, 0, top_p)
+    pieces = open_notes(run).remix(read_midi(piece), share, what, count=count, seed=seed, drawing=drawing)
     _write(pieces, out / f"{piece.stem}-remix{seed}")
 
 
@@ -142,7 +151,7 @@ def interpolate(
     """
     import wavegen
     from wavegen.cli.sample import interpolate_audio
-    from wavegen.notes.arrange import concatenate, on_common_tracks
+    from wavegen.notes.arrange import concatenate, with_same_tracks
     from wavegen.notes.midi import read_midi
 
     model, path = wavegen.load(run), out / f"{first.stem}-to-{last.stem}"
@@ -156,7 +165,7 @@ def interpolate(
         )
     pieces = model.interpolate(read_midi(first), read_midi(last), steps)
     _write(pieces, path)
-    _write([concatenate(on_common_tracks(pieces))], path.with_name(f"{path.name}-all"))
+    _write([concatenate(with_same_tracks(pieces))], path.with_name(f"{path.name}-all"))
 
 
 def reconstruct_notes(model: WindowGenerator, run: Path, piece: Path, out: Path) -> None:
@@ -194,7 +203,8 @@ def render(
     print(f"audio        {path}")
 
 
-def _open(run: Path) -> NoteGenerator:
+def open_notes(run: Path) -> NoteGenerator:
+    """A run of a model of notes."""
     import wavegen
 
     model = wavegen.load(run)
@@ -203,7 +213,8 @@ def _open(run: Path) -> NoteGenerator:
     return model
 
 
-def _drawing(temperature: tuple[float, ...], top_k: int, top_p: float) -> NoteDrawing:
+def drawing_of(temperature: tuple[float, ...], top_k: int, top_p: float) -> NoteDrawing:
+    """How tokens are drawn, as the command line says it."""
     from wavegen.note_generator import NoteDrawing
 
     given = None if not temperature else temperature[0] if len(temperature) == 1 else temperature

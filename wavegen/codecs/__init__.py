@@ -34,6 +34,8 @@ __all__ = [
     "Linear",
     "MuLaw",
     "NoteCodec",
+    "NoteEvents",
+    "NoteGrid",
     "Sashimi",
     "make_codec",
     "make_note_codec",

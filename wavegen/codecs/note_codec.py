@@ -8,7 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from wavegen.codecs.base import Codec
 from wavegen.errors import WavegenError
@@ -53,6 +53,11 @@ class NoteCodec(Codec):
     @abstractmethod
     def period(self) -> int:
         """Frames after which places in a bar, or kinds of tokens, come back; 1 if all frames are alike."""
+
+    @property
+    def allowed(self) -> Bool[np.ndarray, "places V"] | None:
+        """Values that a token can take at each place in a period, see `wavegen.models.base.Choice`; None is all."""
+        return None
 
     @abstractmethod
     def encode(self, notes: Notes) -> Int[np.ndarray, "N K"]:
@@ -107,6 +112,14 @@ class Interleaved(NoteCodec):
     def period(self) -> int:
         """See `NoteCodec`."""
         return self.codec.period * self.codec.codebooks
+
+    @property
+    def allowed(self) -> Bool[np.ndarray, "places V"] | None:
+        """See `NoteCodec`: fields that share a vocabulary use a part of it each."""
+        sizes = np.asarray(self.codec.sizes)
+        if (sizes == self.vocab_size).all():
+            return None
+        return np.arange(self.vocab_size)[None] < sizes[:, None]
 
     def encode(self, notes: Notes) -> Int[np.ndarray, "N K"]:
         """See `NoteCodec`."""

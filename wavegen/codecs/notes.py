@@ -11,13 +11,14 @@ Zeng et al. 2021 (MusicBERT, arXiv:2106.05630), but time goes by steps and not b
 no token for the end: a piece is as long as it is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Integer
+from jaxtyping import Array, Bool, Int, Integer
 
 from wavegen.codecs.note_codec import NoteCodec
 from wavegen.codecs.note_grid import check_tokens
@@ -111,14 +112,38 @@ class NoteEvents(NoteCodec):
         Returns:
             `[N, 5]` int32, a frame a note.
         """
-        grid = notes.at_resolution(self.steps_per_quarter)
-        duration = np.minimum(grid.duration, self.max_duration) - 1
-        velocity = (grid.velocity - 1) * self.velocities // 127
-        instrument = np.where(grid.drum, self.sizes[4] - 1, grid.program // self.programs_per_group)
-        order = np.lexsort((velocity, duration, grid.pitch, instrument, grid.onset))
+        grid, fields, order = self._sorted(notes)
         shift = np.minimum(np.diff(grid.onset[order], prepend=0), self.max_shift)
-        fields = (grid.pitch, duration, velocity, instrument)
         return np.column_stack([shift, *(field[order] for field in fields)]).astype(np.int32)
+
+    def order(self, notes: Notes) -> Int[np.ndarray, " notes"]:
+        """Which note of a piece each frame of `encode` is."""
+        return notes.order_at(self.steps_per_quarter)[self._sorted(notes)[2]]
+
+    def revised(
+        self, notes: Notes, tokens: Integer[np.ndarray, "N 5"], changed: Bool[np.ndarray, "N 5"]
+    ) -> Notes:
+        """A piece whose fields that are marked as changed are those of tokens; all else stays as it is, to the tick.
+
+        Args:
+            notes: the piece.
+            tokens: as many as `encode` makes of it, in its order.
+            changed: which of them count: pitches, durations and velocities.
+        """
+        check_tokens(tokens, self.sizes)
+        order = self.order(notes)
+        ticks = notes.ticks_per_quarter
+        # Halves up, as in `Notes.at_resolution`.
+        steps = 2 * (tokens[:, 2].astype(np.int64) + 1) * ticks + self.steps_per_quarter
+        fields = {
+            "pitch": (tokens[:, 1], changed[:, 1]),
+            "duration": (np.maximum(steps // (2 * self.steps_per_quarter), 1), changed[:, 2]),
+            "velocity": (self._middle(tokens[:, 3].astype(np.int64)), changed[:, 3]),
+        }
+        columns: dict[str, Any] = {name: getattr(notes, name).copy() for name in fields}
+        for name, (values, new) in fields.items():
+            columns[name][order[new]] = values[new]
+        return replace(notes, **columns)
 
     def decode(self, tokens: Integer[np.ndarray, "N 5"]) -> Notes:
         """Turn tokens into notes: a tick a step, a track for each instrument there is, at the default tempo.
@@ -129,12 +154,11 @@ class NoteEvents(NoteCodec):
         check_tokens(tokens, self.sizes)
         shift, pitch, duration, velocity, instrument = tokens.astype(np.int64).T
         used, track = np.unique(instrument, return_inverse=True)
-        first, last = (-(-bound * 127 // self.velocities) for bound in (velocity, velocity + 1))
         return Notes(
             pitch,
             np.cumsum(shift),
             duration + 1,
-            (first + 1 + last) // 2,
+            self._middle(velocity),
             track,
             tuple(self._track(int(number)) for number in used),
             self.steps_per_quarter,
@@ -148,6 +172,21 @@ class NoteEvents(NoteCodec):
         moved = jnp.where(stays, pitch, pitch + semitones[:, None])
         fits = jnp.all((moved >= 0) & (moved <= 127), axis=1, keepdims=True)
         return tokens.at[:, :, 1].set(jnp.where(fits, moved, pitch))
+
+    def _sorted(
+        self, notes: Notes
+    ) -> tuple[Notes, tuple[Int[np.ndarray, " notes"], ...], Int[np.ndarray, " notes"]]:
+        """The piece on the grid, its pitches, durations, velocities and instruments, and their canonical order."""
+        grid = notes.at_resolution(self.steps_per_quarter)
+        duration = np.minimum(grid.duration, self.max_duration) - 1
+        velocity = (grid.velocity - 1) * self.velocities // 127
+        instrument = np.where(grid.drum, self.sizes[4] - 1, grid.program // self.programs_per_group)
+        order = np.lexsort((velocity, duration, grid.pitch, instrument, grid.onset))
+        return grid, (grid.pitch, duration, velocity, instrument), order
+
+    def _middle(self, velocity: Int[np.ndarray, " notes"]) -> Int[np.ndarray, " notes"]:
+        first, last = (-(-bound * 127 // self.velocities) for bound in (velocity, velocity + 1))
+        return (first + 1 + last) // 2
 
     def _track(self, instrument: int) -> Track:
         if instrument == self.sizes[4] - 1:

@@ -3,7 +3,7 @@
 from pydantic import Field, model_validator
 
 from wavegen.config.codec_models import AdversarialConfig, CodecModelConfig, WaveVQConfig
-from wavegen.config.codecs import CodecConfig, MuLawConfig, NoteCodecConfig, NoteGridConfig
+from wavegen.config.codecs import CodecConfig, MuLawConfig, NoteCodecConfig, NoteEventsConfig, NoteGridConfig
 from wavegen.config.data import DataConfig
 from wavegen.config.models import ModelConfig, Seq2SeqConfig, WaveNetConfig
 from wavegen.config.section import Section
@@ -38,11 +38,12 @@ class Config(Section):
                 f"a masked model needs a learned codec, got codec.kind={self.codec.kind}; "
                 "say codec.run=runs/NAME of a codec run"
             )
-        if self.model.kind == "bert" and self.codec.kind == "note_events":
-            raise ValueError(
-                "a masked model would draw fields from each other's values, got codec.kind=note_events; "
-                "use codec.kind=note_grid, or a causal model"
-            )
+        if (
+            self.model.kind == "bert"
+            and isinstance(self.codec, NoteEventsConfig)
+            and not self.codec.interleave
+        ):
+            raise ValueError("a masked model of events reads one field a frame; say codec.interleave=true")
         if isinstance(self.model, Seq2SeqConfig):
             self._voices_part(self.model)
         if self.model.kind == "window_vae" and not getattr(self.codec, "interleave", False):

@@ -51,11 +51,12 @@ class Report:
     Args:
         out: the dataset.
         files: how many recordings each split holds.
-        seconds: their length, per split.
+        seconds: their length, per split; of notes their frames.
         skipped: what was left out, and why.
         shards_written: by this call.
         shards_kept: were whole already.
         shards_missing: the work of other machines, not there yet; the dataset opens when it is 0.
+        notes: whether MIDI files were prepared.
     """
 
     out: Path
@@ -65,13 +66,14 @@ class Report:
     shards_written: int
     shards_kept: int
     shards_missing: int
+    notes: bool = False
 
     def __str__(self) -> str:
         lines = [f"{self.out}: {self.shards_written} shard(s) written, {self.shards_kept} already there"]
         for split in sorted(self.files):
-            lines.append(
-                f"  {split:<8}{self.files[split]:>9,} files  {self.seconds[split] / 60:>10,.1f} minutes"
-            )
+            seconds = self.seconds[split]
+            length = f"{seconds:>12,.0f} frames" if self.notes else f"{seconds / 60:>10,.1f} minutes"
+            lines.append(f"  {split:<8}{self.files[split]:>9,} files  {length}")
         if self.skipped:
             lines.append(f"  skipped {len(self.skipped)}:")
             lines += [f"    {row.name}: {row.reason}" for row in self.skipped[:20]]
@@ -167,6 +169,7 @@ def prepare(
         shards_written=len(todo),
         shards_kept=len(mine) - len(todo),
         shards_missing=len(plan) - len(rows),
+        notes=codec is not None,
     )
 
 

@@ -49,3 +49,13 @@ def hide_levels(
 def level_of(values: Shaped[Array, "B N K"], level: Int[Array, "B"]) -> Shaped[Array, "B N"]:
     """The column of each row's level."""
     return jnp.take_along_axis(values, level[:, None, None], axis=2)[..., 0]
+
+
+def keep_allowed(
+    logits: Float[Array, "B N V"], allowed: Bool[Array, "places V"] | None
+) -> Float[Array, "B N V"]:
+    """Sets to -inf the values that the place of a frame in a period does not allow, see ``Choice``."""
+    if allowed is None:
+        return logits
+    places = jnp.arange(logits.shape[1]) % len(allowed)
+    return jnp.where(allowed[places][None], logits, -jnp.inf)

@@ -1,14 +1,15 @@
-"""Pieces put together: side by side, and one after another."""
+"""Pieces put together: side by side, one over another, and one after another."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from wavegen.errors import WavegenError
-from wavegen.notes.events import COLUMNS, TEMPO, Notes
+from wavegen.notes.events import COLUMNS, TEMPO, Notes, Track
 
 
 def together(parts: Iterable[Notes]) -> Notes:
@@ -20,6 +21,25 @@ def together(parts: Iterable[Notes]) -> Notes:
     parts = _alike(parts)
     shift = np.cumsum([0, *(len(part.tracks) for part in parts)])
     return _joined(parts, [0] * len(parts), [int(first) for first in shift[:-1]])
+
+
+def overlaid(kept: Notes, fresh: Notes, first: int) -> Notes:
+    """The notes of two pieces in the same tracks: those of `kept` are the ones from `first` on.
+
+    Args:
+        kept: whose resolution, tempos and metres are those of the result.
+        fresh: its tracks are those before and behind the kept ones, and any of its notes may be on those.
+        first: track of the result that is the first one of `kept`.
+    """
+    fresh = fresh.at_resolution(kept.ticks_per_quarter)
+    # Tracks behind the last one that sounds are not made up.
+    used = max(int(fresh.track.max(initial=-1)) + 1, first + len(kept.tracks))
+    tracks = [*fresh.tracks[:first], *kept.tracks, *fresh.tracks[first + len(kept.tracks) : used]]
+    shift = {name: first if name == "track" else 0 for name in COLUMNS}
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(kept, name) + shift[name], getattr(fresh, name)]) for name in COLUMNS
+    }
+    return replace(kept, tracks=tuple(tracks), **columns)
 
 
 def concatenate(parts: Iterable[Notes], length: int | None = None) -> Notes:
@@ -50,15 +70,45 @@ def concatenate(parts: Iterable[Notes], length: int | None = None) -> Notes:
     )
 
 
-def on_common_tracks(parts: Iterable[Notes]) -> list[Notes]:
-    """The parts on all tracks that any of them has, so that they can be concatenated."""
+def with_same_tracks(parts: Iterable[Notes]) -> list[Notes]:
+    """The parts with the tracks of all of them, in the order of their first appearance, as `concatenate` needs them."""
     parts = list(parts)
-    tracks = tuple(dict.fromkeys(track for part in parts for track in part.tracks))
-    numbers = [np.array([tracks.index(track) for track in part.tracks], np.int64) for part in parts]
-    return [
-        replace(part, track=number[part.track], tracks=tracks)
-        for part, number in zip(parts, numbers, strict=True)
-    ]
+    tracks = tuple(dict.fromkeys(track for part in parts for track in _told_apart(part.tracks)))
+    moved = []
+    for part in parts:
+        number = np.array([tracks.index(track) for track in _told_apart(part.tracks)], np.int64)
+        moved.append(replace(part, track=number[part.track], tracks=tuple(track for track, _ in tracks)))
+    return moved
+
+
+def skyline(notes: Notes) -> Notes:
+    """The highest note that sounds at every moment, as one track; a note that a higher one covers is cut there.
+
+    Drums are left out. A note that begins under a higher one is left out too, also for what it has left after that.
+    """
+    pitched = notes.where(~notes.drum)
+    order = np.lexsort((-pitched.pitch, pitched.onset))
+    chosen: list[int] = []
+    duration = pitched.duration.copy()
+    for note in order:
+        if chosen:
+            last = chosen[-1]
+            sounds = pitched.onset[last] + duration[last] > pitched.onset[note]
+            if pitched.onset[last] == pitched.onset[note] or (
+                sounds and pitched.pitch[last] >= pitched.pitch[note]
+            ):
+                continue
+            duration[last] = min(duration[last], pitched.onset[note] - pitched.onset[last])
+        chosen.append(int(note))
+    kept = np.zeros(len(pitched), bool)
+    kept[chosen] = True
+    line = replace(pitched, duration=duration).where(kept)
+    return replace(line, track=np.zeros(len(line), np.int64), tracks=(Track("melody"),))
+
+
+def _told_apart(tracks: Sequence[Track]) -> list[tuple[Track, int]]:
+    """Tracks with how many equal ones stand before them."""
+    return [(track, tracks[:number].count(track)) for number, track in enumerate(tracks)]
 
 
 def _alike(parts: Iterable[Notes]) -> list[Notes]:

@@ -80,8 +80,7 @@ class Notes:
         _in_range("end of a note", columns[1] + columns[2], 1, END_OF_TIME - 1)
         _in_range("count of tracks", np.array([len(self.tracks)]), 0, 65534)
         _in_range("program of a track", np.array([track.program for track in self.tracks], int), 0, 127)
-        pitch, onset, duration, velocity, track = columns
-        order = np.lexsort((velocity, duration, pitch, track, onset))
+        order = _order(*columns)
         for name, column in zip(COLUMNS, columns, strict=True):
             object.__setattr__(self, name, _frozen(column[order]))
         tempos, metres = _last_of_each_tick(self.tempos), _last_of_each_tick(self.metres)
@@ -140,12 +139,12 @@ class Notes:
         kept = np.array([bool(keep(track)) for track in self.tracks], bool)
         number = np.cumsum(kept) - 1
         tracks = tuple(track for track, stays in zip(self.tracks, kept, strict=True) if stays)
-        chosen = self._where(kept[self.track])
+        chosen = self.where(kept[self.track])
         return replace(chosen, track=number[chosen.track], tracks=tracks)
 
     def between(self, start: int, stop: int) -> "Notes":
         """The notes that begin in [start, stop) ticks, ended by `stop`; time, tempo and metre start at `start`."""
-        inside = self._where((self.onset >= start) & (self.onset < stop))
+        inside = self.where((self.onset >= start) & (self.onset < stop))
         return replace(
             inside,
             onset=inside.onset - start,
@@ -164,24 +163,39 @@ class Notes:
 
     def at_resolution(self, ticks_per_quarter: int) -> "Notes":
         """Round to another resolution: onsets and ends to the nearest tick, halves up, no note under a tick."""
-        old, new = self.ticks_per_quarter, ticks_per_quarter
-        if old == new:
+        if self.ticks_per_quarter == ticks_per_quarter:
             return self
-
-        def moved(ticks: Int[np.ndarray, "*axes"]) -> Int[np.ndarray, "*axes"]:
-            return (2 * ticks * new + old) // (2 * old)
-
-        onset = moved(self.onset)
+        onset, duration = self._rounded(ticks_per_quarter)
+        tempos, metres = (
+            np.column_stack([self._moved(rows[:, 0], ticks_per_quarter), rows[:, 1:]])
+            for rows in (self.tempos, self.metres)
+        )
         return replace(
             self,
             onset=onset,
-            duration=np.maximum(moved(self.onset + self.duration) - onset, 1),
-            ticks_per_quarter=new,
-            tempos=np.column_stack([moved(self.tempos[:, 0]), self.tempos[:, 1:]]),
-            metres=np.column_stack([moved(self.metres[:, 0]), self.metres[:, 1:]]),
+            duration=duration,
+            ticks_per_quarter=ticks_per_quarter,
+            tempos=tempos,
+            metres=metres,
         )
 
-    def _where(self, kept: Bool[np.ndarray, " notes"]) -> "Notes":
+    def order_at(self, ticks_per_quarter: int) -> Int[np.ndarray, " notes"]:
+        """Which note of this piece is which of `at_resolution`: notes that move to one tick change places."""
+        onset, duration = self._rounded(ticks_per_quarter)
+        return _order(self.pitch, onset, duration, self.velocity, self.track)
+
+    def _rounded(self, ticks_per_quarter: int) -> tuple[Int[np.ndarray, " notes"], Int[np.ndarray, " notes"]]:
+        onset, end = (
+            self._moved(ticks, ticks_per_quarter) for ticks in (self.onset, self.onset + self.duration)
+        )
+        return onset, np.maximum(end - onset, 1)
+
+    def _moved(self, ticks: Int[np.ndarray, " ticks"], ticks_per_quarter: int) -> Int[np.ndarray, " ticks"]:
+        old = self.ticks_per_quarter
+        return (2 * ticks * ticks_per_quarter + old) // (2 * old)
+
+    def where(self, kept: Bool[np.ndarray, " notes"]) -> "Notes":
+        """The notes for which `kept` is true; all tracks stay."""
         pitch, onset, duration, velocity, track = (getattr(self, name)[kept] for name in COLUMNS)
         return replace(self, pitch=pitch, onset=onset, duration=duration, velocity=velocity, track=track)
 
@@ -224,6 +238,16 @@ def _last_of_each_tick(rows: Int[np.ndarray, "rows columns"]) -> Int[np.ndarray,
     rows = np.asarray(rows, np.int64)
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     return rows[np.append(rows[:-1, 0] != rows[1:, 0], True)[: len(rows)]]
+
+
+def _order(
+    pitch: Int[np.ndarray, " notes"],
+    onset: Int[np.ndarray, " notes"],
+    duration: Int[np.ndarray, " notes"],
+    velocity: Int[np.ndarray, " notes"],
+    track: Int[np.ndarray, " notes"],
+) -> Int[np.ndarray, " notes"]:
+    return np.lexsort((velocity, duration, pitch, track, onset))
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

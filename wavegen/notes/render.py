@@ -68,7 +68,7 @@ def render(
             )
         pitched = notes.select(lambda track: not track.drum)
         audio = _piano().render(pitched.performance(), sample_rate, length=length)
-    return audio if loudness is None else _levelled(audio, loudness)
+    return audio if loudness is None else levelled(audio, loudness)
 
 
 def _with_soundfont(notes: Notes, sample_rate: int, path: Path, length: int | None) -> Audio:
@@ -92,7 +92,7 @@ def _with_soundfont(notes: Notes, sample_rate: int, path: Path, length: int | No
     return Audio(wave[:, None] / np.abs(wave).max(initial=1.0), sample_rate)
 
 
-def _levelled(audio: Audio, loudness: float) -> Audio:
+def levelled(audio: Audio, loudness: float) -> Audio:
     """Scale a recording to a loudness, or to the peak where that is less."""
     wave = audio.samples[:, 0]
     if not wave.any():

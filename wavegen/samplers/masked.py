@@ -23,7 +23,7 @@ from wavegen.config.training import SamplingConfig
 from wavegen.errors import WavegenError
 from wavegen.kernels.wavenet.draw import choose_token
 from wavegen.models.base import Choice, MaskedModel, with_parameters
-from wavegen.models.masks import lowest
+from wavegen.models.masks import keep_allowed, lowest
 from wavegen.samplers.typical import keep_typical
 from wavegen.types import Labels, Tokens
 
@@ -42,7 +42,7 @@ class Filling(NamedTuple):
     Attributes:
         passes: of each codebook, or one number for all.
         schedule: see ``SCHEDULES``.
-        choice: how a token is drawn from its distribution.
+        choice: how a token is drawn from its distribution; places in a period are counted from the clip's first frame.
         typical: draws among the most typical tokens that together have this probability; 1 is all.
         noise: of the confidence at first; it falls linearly. 0 always keeps the likeliest, which makes dull clips.
         guidance: how far labels are exaggerated while all is masked, and when none is any more:
@@ -89,7 +89,7 @@ class Plan(NamedTuple):
     later: Int[Array, "*passes"]  # passes of the same codebook to come
     noise: Float[Array, "*passes"]
     guidance: Float[Array, "*passes"]
-    temperature: Float[Array, "*passes"]
+    temperature: Float[Array, "*passes places"]
 
 
 class Cut(NamedTuple):
@@ -138,7 +138,8 @@ def fill(
             f"guidance {filling.guidance} needs labels to be guided by, got none; give labels or leave it out"
         )
     everywhere = jnp.ones(tokens.shape[:2], bool)
-    return _fill(graph, params, tokens, keys, labels, everywhere if valid is None else valid, plan, cut)
+    valid = everywhere if valid is None else valid
+    return _fill(graph, params, tokens, keys, labels, valid, plan, cut, filling.choice.allowed)
 
 
 @partial(jax.jit, static_argnames=("graph", "cut"))
@@ -151,12 +152,13 @@ def _fill(
     valid: Bool[Array, "B N"],
     plan: Plan,
     cut: Cut,
+    allowed: Bool[Array, "places V"] | None,
 ) -> Tokens:
     model = with_parameters(graph, params)
     unknown = jnp.sum((tokens == model.vocab_size) & valid[..., None], axis=1)
 
     def one_pass(tokens: Tokens, now: Plan) -> tuple[Tokens, None]:
-        return refine(model, tokens, keys, unknown, labels, valid, now, cut), None
+        return refine(model, tokens, keys, unknown, labels, valid, now, cut, allowed), None
 
     return lax.scan(one_pass, tokens, plan)[0]
 
@@ -170,6 +172,7 @@ def refine(
     valid: Bool[Array, "B N"],
     now: Plan,
     cut: Cut,
+    allowed: Bool[Array, "places V"] | None = None,
 ) -> Tokens:
     """One pass; ``unknown`` counts what was masked before the first, ``now`` is one entry of a plan."""
     frames = tokens.shape[1]
@@ -177,7 +180,7 @@ def refine(
     masked = (column == model.vocab_size) & valid
 
     def find(column: Int[Array, "B N"]) -> Int[Array, "B N"]:
-        logits = _guided_logits(model, tokens, labels, valid, now, cut.guided)
+        logits = keep_allowed(_guided_logits(model, tokens, labels, valid, now, cut.guided), allowed)
         uniform = jax.vmap(_uniforms, (0, None, None))(keys, now.number, frames)
         chosen = _choose(logits, uniform[..., 0], now.temperature, cut)
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), chosen[..., None], axis=2)[..., 0]
@@ -216,14 +219,20 @@ def _guided_logits(
 
 
 def _choose(
-    logits: Float[Array, "B N V"], uniform: Float[Array, "B N"], temperature: Float[Array, ""], cut: Cut
+    logits: Float[Array, "B N V"], uniform: Float[Array, "B N"], temperature: Float[Array, "places"], cut: Cut
 ) -> Int[Array, "B N"]:
     flat = logits.reshape(-1, logits.shape[2])
     if cut.typical < 1:
         flat = keep_typical(flat, cut.typical)
     # None saves sorting.
     top_k, top_p = cut.top_k or None, cut.top_p if cut.top_p < 1 else None
-    return choose_token(flat, uniform.reshape(-1), temperature, top_k, top_p).reshape(uniform.shape)
+    places = jnp.arange(uniform.shape[1]) % len(temperature)
+
+    def one(logits: Float[Array, "V"], uniform: Float[Array, ""], temperature: Float[Array, ""]) -> Array:
+        return choose_token(logits[None], uniform[None], temperature, top_k, top_p)[0]
+
+    each = jnp.tile(temperature[places], len(uniform))
+    return jax.vmap(one)(flat, uniform.reshape(-1), each).reshape(uniform.shape)
 
 
 def make_plan(filling: Filling, codebooks: int) -> tuple[Plan, Cut]:
@@ -233,10 +242,7 @@ def make_plan(filling: Filling, codebooks: int) -> tuple[Plan, Cut]:
         WavegenError: a setting is out of range.
     """
     given, choice = filling.passes, filling.choice
-    if choice.allowed is not None or jnp.ndim(choice.temperature):
-        raise WavegenError(
-            "a masked model draws all tokens alike; give one temperature, and no allowed values"
-        )
+    temperature = np.atleast_1d(np.asarray(choice.temperature, np.float32))
     passes = (given,) * codebooks if isinstance(given, int) else given
     if len(passes) != codebooks or min(passes) < 1:
         raise WavegenError(
@@ -249,7 +255,7 @@ def make_plan(filling: Filling, codebooks: int) -> tuple[Plan, Cut]:
         ("top_k", choice.top_k, choice.top_k >= 0, "0 or more"),
         ("span", filling.span, filling.span >= 1, "1 or more"),
         ("noise", filling.noise, filling.noise >= 0, "0 or more"),
-        ("temperature", choice.temperature, choice.temperature >= 0, "0 or more"),
+        ("temperature", choice.temperature, bool((temperature >= 0).all()), "0 or more"),
     ):
         if not good:
             raise WavegenError(f"{name} is {range_}, got {value!r}; leave it out for the usual")
@@ -265,7 +271,7 @@ def make_plan(filling: Filling, codebooks: int) -> tuple[Plan, Cut]:
         later=jnp.asarray(count - step, jnp.int32),
         noise=jnp.asarray(filling.noise * (1 - step / count), jnp.float32),
         guidance=jnp.asarray(masked * first + (1 - masked) * last, jnp.float32),
-        temperature=jnp.asarray(np.full(len(step), choice.temperature), jnp.float32),
+        temperature=jnp.asarray(np.tile(temperature, (len(step), 1))),
     )
     guided = filling.guidance != (1.0, 1.0)
     return plan, Cut(choice.top_k, choice.top_p, filling.typical, filling.span, guided)
@@ -307,7 +313,8 @@ def generate_long(
         keys: one for each clip; window w draws from ``fold_in(key, w)``.
         filling: how.
         window: frames that the model sees at once: those of its training; 2 or more.
-        period: windows begin at multiples of it, for models that are told the place in a period.
+        period: windows begin at multiples of it, for models that are told the place in a period, and for choices that
+            go by places.
         labels: see ``fill``.
 
     Raises:

@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from wavegen.models.base import MaskedModel
-from wavegen.models.masks import hide_levels, level_of, lowest
+from wavegen.models.masks import hide_levels, keep_allowed, level_of, lowest
 from wavegen.types import Labels, Tokens
 
 
@@ -30,6 +30,7 @@ def order_agnostic_bound(
     key: Array,
     orders: int,
     known: Bool[Array, "B N"] | None = None,
+    allowed: Bool[Array, "places V"] | None = None,
 ) -> Float[Array, "B K"]:
     """Estimates the bound, without bias.
 
@@ -43,6 +44,7 @@ def order_agnostic_bound(
             over 1 to n, so that n of them measure every step once.
         known: frames that are told beforehand, as a melody is to be harmonised; the bound is of the others. None is
             none.
+        allowed: values that a token may take at each place in a period, see ``Choice``; None is all.
 
     Returns:
         Nats per token of each clip and codebook: their mean over K is that of the clip, and times the valid frames
@@ -62,7 +64,8 @@ def order_agnostic_bound(
         masked = lowest(scores, unknown, count)
         level = jnp.full(batch, codebook)
         inputs = hide_levels(tokens, level, masked, unknown, model.vocab_size)
-        log_p = jax.nn.log_softmax(model.level_logits(inputs, level, labels, valid=valid))
+        logits = model.level_logits(inputs, level, labels, valid=valid)
+        log_p = jax.nn.log_softmax(keep_allowed(logits, allowed))
         nats = -jnp.take_along_axis(log_p, level_of(tokens, level)[..., None], axis=2)[..., 0]
         return jnp.sum(jnp.where(masked, nats, 0), axis=1) / jnp.maximum(count, 1)
 

@@ -131,8 +131,10 @@ def _draw(
     features: Features | None,
 ) -> Tokens:
     count, key = config.training.sample_count, jax.random.key(config.seed)
+    allowed = codec.allowed if isinstance(codec, NoteCodec) else None
+    choice = Choice(config.sampling.temperature, allowed=None if allowed is None else jnp.asarray(allowed))
     if isinstance(config.model, BertConfig):
-        filling = filling_of(config.sampling, codec.codebooks)
+        filling = filling_of(config.sampling, codec.codebooks)._replace(choice=choice)
         tokens = jnp.full((count, frames, codec.codebooks), codec.vocab_size, jnp.int32)
         window = max(-(-config.data.crop // codec.hop_length), 2)
         keys = jax.random.split(key, count)
@@ -143,7 +145,7 @@ def _draw(
         frames,
         key,
         batch=count,
-        choice=Choice(config.sampling.temperature),
+        choice=choice,
         labels=labels,
         features=features,
     )
