@@ -10,8 +10,8 @@ onset_f1: of the peaks of the spectral flux (librosa) against the onsets of the 
     generated clip is as long as the piece's first seconds and drawn at the experiment's own temperature. `rendered` is
     the ceiling: the same detector on the piano that the model has learned from; `wrong_piece` the floor: the rendered
     piece against the onsets of another. Where pieces share a grid of beats the floor is high.
-note_recall: share of the notes whose pitch is 3 dB louder in the 0.15 s after their onset than in the 0.15 s before, and
-    then louder than both neighbouring semitones; in the same ways. It hears which notes are played, not only when.
+note_recall: share of the notes whose pitch is 3 dB louder in the 0.15 s after their onset than in the 0.15 s before,
+    and then louder than both neighbouring semitones; in the same ways. It hears which notes are played, not only when.
 Needs pip install -e '.[evaluate]'.
 """
 
