@@ -215,19 +215,22 @@ def test_features_agree_with_the_audio_to_the_sample(rate: int, hop: int, rng: n
     length = round(2.6 * rate) + 1
     features = roll_features(played, rate, hop, length)
     assert features.shape == (-(-length // hop), 256)
+    velocities, ages = features[:, :128], features[:, 128:]
     quantized = played.quantize(rate, hop)
-    expected = np.zeros_like(features)
+    sounding, begun = np.zeros_like(velocities), np.zeros_like(ages)
     for pitch, onset, duration, velocity in zip(
         quantized.pitch, quantized.onset, quantized.duration, quantized.velocity, strict=True
     ):
         first, end = round(onset * rate), round((onset + duration) * rate)
         assert first % hop == 0
-        expected[first // hop, pitch] = velocity
-        expected[range(first // hop, -(-end // hop)), 128 + pitch] = velocity
-    np.testing.assert_array_equal(features, expected)
+        frames = np.arange(first // hop, -(-end // hop))
+        sounding[frames, pitch] = velocity
+        begun[frames, pitch] = hop * frames - first
+    np.testing.assert_array_equal(velocities, sounding)
+    np.testing.assert_array_equal(ages, begun)
     # the audio of the quantized notes is silent until the very sample of the first frame that has an onset
     wave = Piano.load().render(quantized, rate, length=length).samples[:, 0]
-    start = np.flatnonzero(features[:, :128].any(axis=1))[0] * hop
+    start = np.flatnonzero(velocities.any(axis=1))[0] * hop
     assert not wave[:start].any()
     assert np.abs(wave[start : start + hop]).max() > 0
 

@@ -1,7 +1,7 @@
 """The laws of causal models, for every way a WaveNet can be built; and what is its own: reach and alignment."""
 
 import math
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,15 @@ from wavegen.models.base import Choice, parameters, with_parameters
 from wavegen.models.conditioning import NoteCondition
 from wavegen.models.make import make_model
 from wavegen.models.wavenet import WaveNet
+from wavegen.notes.roll import roll_features
+from wavegen.notes.score import Performance
 
 BATCH, FRAMES, HOP = 2, 48, 8
 MULAW, LINEAR16 = (256, 255), (65536, 0)
 FEATURES = {"kind": "features", "width": 3, "channels": 6, "hop_length": HOP}
 NOTES = {"kind": "notes", "channels": 6, "hop_length": HOP, "harmonics": 2}
+ROLL = {"kind": "piano_roll", "channels": 6, "hop_length": HOP, "low": 60, "high": 72}
+ROLL |= {"harmonics": 2, "voices": 2}
 MIXTURE = {"kind": "mixture", "components": 4}
 PREDICTION = {"kind": "mixture", "components": 3, "linear_prediction": 4}
 
@@ -37,6 +41,7 @@ VARIANTS = {
         {"kernel_size": 3, "global_fields": ("digit",), "local": {**FEATURES, "upsample": (8,)}},
     ),
     "notes": (MULAW, {"kernel_size": 3, "local": NOTES}),
+    "piano roll": (MULAW, {"kernel_size": 3, "local": ROLL}),
     "period, notes": (MULAW, {"period": 5, "local": NOTES}),
     "scalar": (MULAW, {"input": "scalar", "input_kernel_size": 2}),
     "mixture": (LINEAR16, {"input": "scalar", "head": MIXTURE, "global_fields": ("digit",)}),
@@ -116,9 +121,9 @@ def make_case(name: str) -> Case:
     if fields := config.get("global_fields"):
         labels = jnp.asarray([[3, 1], [7, -1]][:BATCH], jnp.int32)[:, : len(fields)]
     if local := config.get("local"):
-        features = (
-            make_notes() if local["kind"] == "notes" else random.standard_normal((BATCH, FRAMES // HOP, 3))
-        )
+        made = {"notes": make_notes, "piano_roll": make_rolls}
+        plain = partial(random.standard_normal, (BATCH, FRAMES // HOP, 3))
+        features = made.get(local["kind"], plain)()
         features = jnp.asarray(features, jnp.float32)
     return Case(stir(build(config, vocab_size, mu)), jnp.asarray(tokens), labels, features)
 
@@ -130,6 +135,21 @@ def make_notes() -> np.ndarray:
         for frame in range(first, last):
             rows[clip, frame] = pitch, (frame - first) * HOP, (last - frame) * HOP, 0.7
     return rows
+
+
+def make_rolls() -> np.ndarray:
+    """Piano rolls of two clips: three notes at once, one of them struck again; and a note after a rest."""
+    frame = HOP / 8000
+    clips = (
+        Performance(
+            np.array([60, 64, 67, 60]),
+            frame * np.array([0, 1, 1, 3]),
+            frame * np.array([3, 3, 5, 2]),
+            np.array([0.9, 0.4, 0.6, 0.5]),
+        ),
+        Performance(np.array([72]), frame * np.array([2]), frame * np.array([4]), np.array([0.7])),
+    )
+    return np.stack([roll_features(clip, 8000, HOP, FRAMES, 60, 72) for clip in clips])
 
 
 def assert_same(actual, expected, tolerance=1e-4):
@@ -222,7 +242,9 @@ def test_the_place_in_the_period_is_that_of_the_sample_to_be_predicted():
     assert moved[3] > 0
 
 
-@pytest.mark.parametrize("name", ["kernel 3, labels and features", "notes", "mixture", "linear prediction"])
+@pytest.mark.parametrize(
+    "name", ["kernel 3, labels and features", "notes", "piano roll", "mixture", "linear prediction"]
+)
 def test_pieces_drawn_one_by_one_equal_one_draw(name):
     case = make_case(name)
     key, choice = jax.random.key(5), Choice(1.0)
@@ -234,7 +256,7 @@ def test_pieces_drawn_one_by_one_equal_one_draw(name):
     np.testing.assert_array_equal(np.concatenate(pieces, axis=1), whole)
 
 
-@pytest.mark.parametrize("name", ["kernel 3, labels and features", "notes"])
+@pytest.mark.parametrize("name", ["kernel 3, labels and features", "notes", "piano roll"])
 def test_cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(name):
     case = make_case(name)
     state = case.read(case.params, case.inputs[:, 1:14], case.start())

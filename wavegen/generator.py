@@ -18,6 +18,7 @@ from wavegen.config.models import (
     CodeConditionConfig,
     FeatureConditionConfig,
     NoteConditionConfig,
+    PianoRollConditionConfig,
     WaveNetConfig,
 )
 from wavegen.data.device import own_features
@@ -25,6 +26,8 @@ from wavegen.errors import WavegenError
 from wavegen.kernels.wavenet.api import IMPLEMENTATIONS
 from wavegen.models.base import Choice, parameters
 from wavegen.models.make import make_model
+from wavegen.notes.events import Notes
+from wavegen.notes.roll import roll_features
 from wavegen.notes.score import Performance
 from wavegen.requests import (
     pad_frames,
@@ -40,6 +43,7 @@ from wavegen.training.restore import Trained, fitting, save_trained
 from wavegen.types import Tokens
 
 Precision = Literal["float32", "bfloat16"]
+Played = Performance | Notes
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Generator:
         top_p: float = 1.0,
         prompt: Audio | None = None,
         labels: Mapping[str, str] | None = None,
-        notes: Performance | Sequence[Performance] | None = None,
+        notes: Played | Sequence[Played] | None = None,
         like: Audio | None = None,
         implementation: str | None = None,
     ) -> list[Audio]:
@@ -100,7 +104,7 @@ class Generator:
             prompt: a recording that the clips continue; it is resampled and mixed to mono as needed, and comes first
                 in what is returned.
             labels: the value of each label field, for models that are conditioned on labels.
-            notes: the melody, for models that are conditioned on notes; or one for each clip.
+            notes: what is played, for models that are conditioned on notes; or one for each clip. Drums are left out.
             like: a recording whose spectrogram or tokens a vocoder turns into audio again; ``seconds`` may be left out.
             implementation: of the sampling kernel, by name; None is the best one here.
 
@@ -137,7 +141,7 @@ class Generator:
         top_p: float = 1.0,
         prompt: Audio | None = None,
         labels: Mapping[str, str] | None = None,
-        notes: Performance | Sequence[Performance] | None = None,
+        notes: Played | Sequence[Played] | None = None,
         like: Audio | None = None,
         chunk: int = 2000,
         implementation: str | None = None,
@@ -207,7 +211,7 @@ class Generator:
         audio: Audio,
         *,
         labels: Mapping[str, str] | None = None,
-        notes: Performance | None = None,
+        notes: Played | None = None,
         window: int = 8192,
     ) -> Float[np.ndarray, "T"]:
         """The exact log-likelihood of a recording's tokens, sample by sample.
@@ -289,7 +293,7 @@ class Generator:
         )
 
     def _seconds(
-        self, seconds: float | None, notes: Performance | Sequence[Performance] | None, like: Audio | None
+        self, seconds: float | None, notes: Played | Sequence[Played] | None, like: Audio | None
     ) -> float:
         if seconds is not None:
             return seconds
@@ -303,10 +307,10 @@ class Generator:
         return to_labels(self.config.model.global_fields, self.labels, labels, count)
 
     def _features(
-        self, notes: Performance | Sequence[Performance] | None, like: Audio | None, samples: int, count: int
+        self, notes: Played | Sequence[Played] | None, like: Audio | None, samples: int, count: int
     ) -> Array | None:
         local = self.config.model.local
-        if notes is not None and not isinstance(local, NoteConditionConfig):
+        if notes is not None and not isinstance(local, NoteConditionConfig | PianoRollConditionConfig):
             raise WavegenError("this model is not conditioned on notes; leave them out")
         if local is None:
             return None
@@ -314,7 +318,7 @@ class Generator:
             raise WavegenError(
                 "this model is conditioned on features of its own; drive it by wavegen.samplers.autoregressive"
             )
-        if isinstance(local, NoteConditionConfig):
+        if isinstance(local, NoteConditionConfig | PianoRollConditionConfig):
             if notes is None:
                 raise WavegenError("this model plays notes: give some, for example --notes melody.txt")
             melodies = _each(notes, count)
@@ -322,7 +326,11 @@ class Generator:
                 raise WavegenError(
                     f"give one melody for all {count} clips, or one for each; got {len(melodies)}"
                 )
-            rows = [melody.frames(self.sample_rate, local.hop_length, samples) for melody in melodies]
+            grid = (self.sample_rate, local.hop_length, samples)
+            if isinstance(local, PianoRollConditionConfig):
+                rows = [roll_features(played, *grid, local.low, local.high) for played in melodies]
+            else:
+                rows = [melody.frames(*grid) for melody in melodies]
             return jnp.asarray(np.stack(rows))
         if like is None:
             raise WavegenError(
@@ -333,8 +341,9 @@ class Generator:
         return jnp.repeat(pad_frames(features, -(-samples // local.hop_length)), count, axis=0)
 
 
-def _each(notes: Performance | Sequence[Performance], count: int) -> Sequence[Performance]:
-    return [notes] * count if isinstance(notes, Performance) else notes
+def _each(notes: Played | Sequence[Played], count: int) -> list[Performance]:
+    given = [notes] * count if isinstance(notes, Played) else notes
+    return [played.pitched() if isinstance(played, Notes) else played for played in given]
 
 
 def build(trained: Trained, precision: Precision = "float32") -> Generator:

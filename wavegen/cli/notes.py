@@ -181,25 +181,39 @@ def reconstruct_notes(model: WindowGenerator, run: Path, piece: Path, out: Path)
 def render(
     piece: Positional[Path],
     /,
+    run: Path | None = None,
     soundfont: Path | None = None,
-    sample_rate: int = 16000,
+    sample_rate: int | None = None,
+    seed: int = 0,
     out: _Out = Path("generated"),
 ) -> None:
-    """Play a MIDI file: on the shipped piano, or on the instruments of a SoundFont.
+    """Play a MIDI file: on the shipped piano, on the instruments of a SoundFont, or by a model that has learned to.
 
     Args:
         piece: a MIDI file.
+        run: of a WaveNet that is conditioned on notes; its audio is drawn, at its own rate.
         soundfont: an .sf2 or .sf3 file; needs pip install 'wavegen[soundfont]'.
-        sample_rate: Hz.
+        sample_rate: Hz; 16000 unless given.
+        seed: of a model: the same seed gives the same audio.
         out: folder of the WAV file.
     """
     from wavegen.notes.midi import read_midi
     from wavegen.notes.render import render as play
 
     notes = read_midi(piece)
+    if run is None:
+        audio = play(notes, 16_000 if sample_rate is None else sample_rate, soundfont=soundfont)
+    elif soundfont is not None or sample_rate is not None:
+        raise WavegenError(
+            "--run plays with its own sound at its own rate; leave --soundfont and --sample-rate out"
+        )
+    else:
+        from wavegen.loading import load_generator
+
+        audio = load_generator(run).generate(notes=notes, seed=seed)[0]
     path = out / f"{piece.stem}.wav"
     path.parent.mkdir(parents=True, exist_ok=True)
-    play(notes, sample_rate, soundfont=soundfont).write(path)
+    audio.write(path)
     print(f"audio        {path}")
 
 

@@ -65,8 +65,8 @@ def sample(
             models.
         compression: keep the first so many codebooks of the prompt, the coarse ones, and draw the others anew; with
             --periodic, of the frames that it keeps. For masked models.
-        notes: a melody as text (see wavegen.notes.score) for note-conditioned models; none: one is composed from the
-            seed.
+        notes: a MIDI file, or a melody as text (see wavegen.notes.score), for note-conditioned models; none: a melody
+            is composed from the seed.
         like: a recording that a vocoder turns into its tokens or spectrogram and back.
         labels: values of label fields, written field=value.
         passes: of a masked model, for each codebook, the last number for all further ones; more are slower and better.
@@ -95,7 +95,7 @@ def sample(
             generator,
             out / name,
             seconds,
-            _melody(generator, notes, seed, seconds),
+            _notes(generator, notes, seed, seconds),
             count=count,
             seed=seed,
             temperature=temperature,
@@ -196,21 +196,27 @@ def interpolate_audio(model: Reconstructor, first: Path, last: Path, steps: int,
 
 
 def _stream(
-    generator: Generator, path: Path, seconds: float | None, melody: Performance | None, **options: Any
+    generator: Generator, path: Path, seconds: float | None, notes: Performance | None, **options: Any
 ) -> None:
     """Generates with a bar, block by block; ``path`` is where files go, without row and ending."""
     from wavegen.atomic import atomic_write
     from wavegen.audio import AudioWriter
+    from wavegen.notes.events import from_performance
+    from wavegen.notes.midi import write_midi
 
-    if seconds is None and melody is None and options["like"] is None:
+    if seconds is None and notes is None and options["like"] is None:
         seconds = 3.0
-    blocks = generator.stream(seconds, notes=melody, **options)
+    blocks = generator.stream(seconds, notes=notes, **options)
     paths = [path.with_name(f"{path.name}-{row}.wav") for row in range(options["count"])]
     total = math.nan
-    if melody is not None:
-        with atomic_write(path.with_name(f"{path.name}.txt")) as file:
-            file.write(melody.text().encode())
-        total = melody.seconds
+    if notes is not None:
+        local = generator.config.model.local
+        if local is not None and local.kind == "notes":
+            with atomic_write(path.with_name(f"{path.name}.txt")) as file:
+                file.write(notes.text().encode())
+        else:
+            write_midi(path.with_name(f"{path.name}.mid"), from_performance(notes))
+        total = notes.seconds
     elif options["like"] is not None:
         total = options["like"].duration
     with ExitStack() as files:
@@ -246,14 +252,17 @@ def _picture(paths: list[Path]) -> None:
         print(f"audio        {path}\nspectrogram  {picture}")
 
 
-def _melody(generator: Generator, notes: Path | None, seed: int, seconds: float | None) -> Performance | None:
+def _notes(generator: Generator, notes: Path | None, seed: int, seconds: float | None) -> Performance | None:
+    from wavegen.data.plan import MIDI_SUFFIXES
     from wavegen.notes.composer import compose
+    from wavegen.notes.midi import read_midi
     from wavegen.notes.score import Performance
 
     if notes:
-        return Performance.read(notes)
+        midi = notes.suffix.lower() in MIDI_SUFFIXES
+        return read_midi(notes).pitched() if midi else Performance.read(notes)
     local = generator.config.model.local
-    plays = local is not None and local.kind == "notes"
+    plays = local is not None and local.kind in ("notes", "piano_roll")
     return compose(seed, seconds or 10.0) if plays else None
 
 

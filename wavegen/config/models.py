@@ -64,6 +64,24 @@ class NoteConditionConfig(Section):
     harmonics: int = Field(2, ge=0, le=16, description="sine and cosine pairs in the excitation")
 
 
+class PianoRollConditionConfig(Section):
+    """Conditioning on all notes that sound, with a bank of sines at their pitches; see `wavegen.models.piano_roll`."""
+
+    kind: Literal["piano_roll"] = "piano_roll"
+    channels: int = Field(32, ge=1)
+    hop_length: int = Field(80, ge=1, description="samples per frame")
+    low: int = Field(21, ge=0, le=127, description="lowest pitch; 21 is the lowest key of a piano")
+    high: int = Field(108, ge=0, le=127, description="highest pitch; 108 is the highest key of a piano")
+    harmonics: int = Field(6, ge=0, le=32, description="sine and cosine pairs of a note in the excitation")
+    voices: int = Field(8, ge=1, le=128, description="notes at once in the excitation, the loudest")
+
+    @model_validator(mode="after")
+    def _range_is_not_empty(self) -> "PianoRollConditionConfig":
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} must be at most high {self.high}")
+        return self
+
+
 class MelConditionConfig(Section):
     """Conditioning on the log-mel spectrogram of the clip itself: a vocoder of spectrograms."""
 
@@ -90,7 +108,11 @@ class CodeConditionConfig(Section):
 
 
 LocalConditionConfig = Annotated[
-    FeatureConditionConfig | NoteConditionConfig | MelConditionConfig | CodeConditionConfig,
+    FeatureConditionConfig
+    | NoteConditionConfig
+    | PianoRollConditionConfig
+    | MelConditionConfig
+    | CodeConditionConfig,
     Field(discriminator="kind"),
 ]
 

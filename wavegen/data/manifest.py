@@ -28,6 +28,8 @@ class Format(_Row):
     backend: Backend = "memmap"
     feature_hop: int | None = None
     """Samples per feature frame; None without features."""
+    features: str = ""
+    """What the features are, where the code that made them says."""
     codec: str = ""
     """Fingerprint of the codec whose tokens the features, or the samples, are; empty for neither."""
     tokens: bool = False

@@ -14,6 +14,7 @@ from wavegen.data.manifest import VERSION, Backend, Format
 from wavegen.data.splits import LabelPattern, SplitRule, Splits
 from wavegen.errors import WavegenError
 from wavegen.notes.events import Notes
+from wavegen.notes.rendering import Rendering
 
 AUDIO_SUFFIXES = frozenset(
     f".{name}"
@@ -56,6 +57,7 @@ class Settings:
     backend: Backend
     shard_bytes: int
     codec: NoteTokens | None = None
+    rendering: Rendering | None = None
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "channels", "shard_bytes"):
@@ -80,12 +82,18 @@ class Settings:
                 codec=self.codec.fingerprint,
                 tokens=True,
             )
-        return Format(sample_rate=self.sample_rate, channels=self.channels, backend=self.backend)
+        return Format(
+            sample_rate=self.sample_rate,
+            channels=self.channels,
+            backend=self.backend,
+            feature_hop=self.rendering.hop if self.rendering else None,
+            features=self.rendering.columns if self.rendering else "",
+        )
 
     @property
     def suffixes(self) -> frozenset[str]:
         """How the names of the files end that are read."""
-        return AUDIO_SUFFIXES if self.codec is None else MIDI_SUFFIXES
+        return AUDIO_SUFFIXES if self.codec is None and self.rendering is None else MIDI_SUFFIXES
 
     @property
     def card(self) -> dict[str, Any]:

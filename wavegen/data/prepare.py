@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int16
+from jaxtyping import Float32, Int16
 
 from wavegen.atomic import cannot_write
 from wavegen.audio import Audio
@@ -40,6 +40,7 @@ from wavegen.data.write import forget_other_manifest, write_manifest
 from wavegen.data.write import write_dataset as write_dataset
 from wavegen.errors import WavegenError
 from wavegen.notes.midi import read_midi
+from wavegen.notes.rendering import Rendering
 
 DEFAULT_SPLIT: Splits = MappingProxyType({"valid": 0.05, "test": 0.05})
 
@@ -96,6 +97,7 @@ def prepare(
     backend: Backend = "memmap",
     shard_bytes: int = 64 * 2**20,
     codec: NoteTokens | None = None,
+    rendering: Rendering | None = None,
     workers: int | None = None,
     shard_index: int = 0,
     num_shards: int = 1,
@@ -117,6 +119,7 @@ def prepare(
         backend: "memmap" (everywhere) or "array_record".
         shard_bytes: close a shard when its recordings' files reach this size.
         codec: store MIDI files as its tokens; rate, channels and silence are not asked then.
+        rendering: play MIDI files and store the audio with its piano rolls.
         workers: processes; by default one a processor, and no pool for a single shard.
         shard_index: this machine's number among `num_shards`.
         num_shards: how many machines share the work; the last one to finish writes the manifest.
@@ -139,6 +142,7 @@ def prepare(
         backend=backend,
         shard_bytes=shard_bytes,
         codec=codec,
+        rendering=rendering,
     )
     if not 0 <= shard_index < num_shards:
         raise WavegenError(f"expected 0 <= shard_index < num_shards, got {shard_index} of {num_shards}")
@@ -191,13 +195,14 @@ def prepared(path: str | Path, cache: str | Path, **settings: Any) -> Path:
     path = Path(path)
     if (path / MANIFEST).is_file():
         return path
-    codec = settings.get("codec")
-    sources = find_recordings(path, AUDIO_SUFFIXES if codec is None else MIDI_SUFFIXES)
-    content = {
-        name: value for name, value in settings.items() if name not in ("workers", "progress", "codec")
-    }
+    codec, rendering = settings.get("codec"), settings.get("rendering")
+    sources = find_recordings(path, AUDIO_SUFFIXES if codec is None and rendering is None else MIDI_SUFFIXES)
+    others = ("workers", "progress", "codec", "rendering")
+    content = {name: value for name, value in settings.items() if name not in others}
     if codec is not None:
         content["codec"] = codec.fingerprint
+    if rendering is not None:
+        content["rendering"] = asdict(rendering)
     out = (
         Path(cache)
         / f"{path.resolve().name}-{digest([VERSION, [asdict(source) for source in sources], content])[:16]}"
@@ -269,18 +274,23 @@ def _decode(
         else:
             split = rule.split(source.name, labels)
             try:
-                yield Clip(source.name, _stored(folder / source.name, settings), labels, split)
+                stored, features = _stored(folder / source.name, settings)
+                yield Clip(source.name, stored, labels, split, features)
             except WavegenError as error:
                 reason = str(error).removeprefix(f"cannot read {folder / source.name}: ")
                 yield SkippedRow(name=source.name, reason=reason)
         advance(source.size)
 
 
-def _stored(path: Path, settings: Settings) -> Int16[np.ndarray, "T C"]:
-    """The samples of a recording, or the tokens of a MIDI file."""
-    if settings.codec is None:
-        return _conformed(Audio.read(path), settings).to_pcm16()
-    return settings.codec.encode(read_midi(path)).astype(np.int16)
+def _stored(
+    path: Path, settings: Settings
+) -> tuple[Int16[np.ndarray, "T *C"], Float32[np.ndarray, "F D"] | None]:
+    """The samples of a recording, the tokens of a MIDI file, or its samples and features."""
+    if settings.codec is not None:
+        return settings.codec.encode(read_midi(path)).astype(np.int16), None
+    if settings.rendering is not None:
+        return settings.rendering.play(read_midi(path), settings.sample_rate)
+    return _conformed(Audio.read(path), settings).to_pcm16(), None
 
 
 def _conformed(audio: Audio, settings: Settings) -> Audio:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from wavegen.models.initial import layer_options, normal
 from wavegen.types import Features, Labels
 
-_DECAYS = (0.02, 0.1, 0.4, 1.6)
+DECAYS = (0.02, 0.1, 0.4, 1.6)
 """Time constants, in seconds, of the exponentials that tell a network how old a note is."""
 
 
@@ -132,7 +132,7 @@ class NoteCondition(nnx.Module):
     ) -> None:
         options = layer_options(random)
         self.pitches = normal(random, 128, channels, scale=0.5)
-        self.shape = nnx.Linear(2 * len(_DECAYS) + 2, channels, **options)
+        self.shape = nnx.Linear(2 * len(DECAYS) + 2, channels, **options)
         self.mix = nnx.Conv(channels, channels, 3, padding="SAME", **options)
         self.hop_length, self.harmonics, self.sample_rate = hop_length, harmonics, sample_rate
 
@@ -140,7 +140,7 @@ class NoteCondition(nnx.Module):
         """Frames from (pitch, age, remaining, velocity), see ``wavegen.notes.score``."""
         pitch, age, remaining, velocity = jnp.split(features, 4, axis=-1)
         sounding = (pitch > 0).astype(features.dtype)
-        decays = jnp.asarray(_DECAYS, features.dtype)[None, None] * self.sample_rate
+        decays = jnp.asarray(DECAYS, features.dtype)[None, None] * self.sample_rate
         shape = [jnp.exp(-age / decays), jnp.exp(-remaining / decays), jnp.ones_like(velocity), velocity]
         frames = self.shape(jnp.concatenate(shape, -1) * sounding)
         frames = frames + self.pitches[...][pitch[..., 0].astype(jnp.int32)]
@@ -153,11 +153,19 @@ class NoteCondition(nnx.Module):
         place = offset + jnp.arange(samples)
         frame, within = place // self.hop_length, place % self.hop_length
         pitch, age = features[:, frame, 0], features[:, frame, 1] + within[None]
-        # A float32 loses the phase of a large angle: only the fraction of a cycle is multiplied by 2 pi.
-        cycles = age * (440.0 / self.sample_rate) * 2.0 ** ((pitch - 69.0) / 12.0)
-        waves = [
-            wave(2 * jnp.pi * jnp.mod(cycles * harmonic, 1.0))
-            for harmonic in range(1, self.harmonics + 1)
-            for wave in (jnp.sin, jnp.cos)
-        ]
-        return jnp.where((pitch > 0)[..., None], jnp.stack(waves, -1), 0.0)
+        waves = harmonic_waves(pitch, age, self.harmonics, self.sample_rate)
+        return jnp.where((pitch > 0)[..., None], waves, 0.0)
+
+
+def harmonic_waves(
+    pitch: Float[Array, "*axes"], age: Float[Array, "*axes"], harmonics: int, sample_rate: int
+) -> Float[Array, "*axes X"]:
+    """Sine and cosine of each harmonic in turn, ``age`` samples after the onset of a note."""
+    cycles = age * (440.0 / sample_rate) * 2.0 ** ((pitch - 69.0) / 12.0)
+    # A float32 loses the phase of a large angle: only the fraction of a cycle is multiplied by 2 pi.
+    waves = [
+        wave(2 * jnp.pi * jnp.mod(cycles * harmonic, 1.0))
+        for harmonic in range(1, harmonics + 1)
+        for wave in (jnp.sin, jnp.cos)
+    ]
+    return jnp.stack(waves, -1)

@@ -19,6 +19,7 @@ from wavegen.config.models import (
     MelConditionConfig,
     MixtureHeadConfig,
     NoteConditionConfig,
+    PianoRollConditionConfig,
     WaveNetConfig,
 )
 from wavegen.errors import WavegenError
@@ -29,6 +30,7 @@ from wavegen.kernels.wavenet.shapes import WaveNetShape
 from wavegen.models.base import CausalModel, Choice, State
 from wavegen.models.conditioning import CodeCondition, FeatureCondition, LabelCondition, NoteCondition
 from wavegen.models.initial import normal, zeros
+from wavegen.models.piano_roll import PianoRollCondition
 from wavegen.models.stepwise import draw_rows
 from wavegen.types import Features, Labels, Logits, Tokens
 
@@ -103,7 +105,7 @@ class WaveNet(CausalModel):
         self.local = _local_condition(c.local, sample_rate, condition, random) or nnx.data(None)
         self.places = normal(random, period, residual, scale=0.5) if period else nnx.data(None)
         channels = c.global_channels if c.global_fields else 0
-        if isinstance(c.local, NoteConditionConfig):
+        if isinstance(c.local, NoteConditionConfig | PianoRollConditionConfig):
             width = 2 * c.local.harmonics
             self.excitation = weight(width, residual, fan_in=max(width, 1))
         if c.local is not None:
@@ -171,9 +173,14 @@ class WaveNet(CausalModel):
         self, features: Features | None, offset: Int[Array, ""] | int, samples: int
     ) -> Float[Array, "B T R"] | None:
         """What is added to the first layer's input for the samples from ``offset`` on; None without excitation."""
-        if features is None or not isinstance(self.local, NoteCondition) or not self.local.harmonics:
+        local = self.local
+        if (
+            features is None
+            or not isinstance(local, NoteCondition | PianoRollCondition)
+            or not local.harmonics
+        ):
             return None
-        return self.local.excitation(features, offset, samples) @ self.excitation[...]
+        return local.excitation(features, offset, samples) @ self.excitation[...]
 
     def _inputs(
         self, batch: int, features: Features | None, offset: Int[Array, ""] | int, samples: int
@@ -327,11 +334,14 @@ def _local_condition(
     sample_rate: int,
     codec: AudioCodec | None,
     random: np.random.Generator,
-) -> FeatureCondition | CodeCondition | NoteCondition | None:
+) -> FeatureCondition | CodeCondition | NoteCondition | PianoRollCondition | None:
     if config is None:
         return None
     if isinstance(config, NoteConditionConfig):
         return NoteCondition(config.channels, config.hop_length, config.harmonics, sample_rate, random=random)
+    if isinstance(config, PianoRollConditionConfig):
+        sizes = config.model_dump(exclude={"kind"})
+        return PianoRollCondition(**sizes, sample_rate=sample_rate, random=random)
     upsampling = (config.channels, config.hop_length, config.upsample)
     if isinstance(config, CodeConditionConfig):
         if codec is None:

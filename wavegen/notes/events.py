@@ -134,6 +134,19 @@ class Notes:
         onset, end = self.seconds(self.onset), self.seconds(self.onset + self.duration)
         return score.Performance(self.pitch, onset, end - onset, self.velocity / 127)
 
+    def pitched(self) -> score.Performance:
+        """The notes that are no drums, in seconds.
+
+        Raises:
+            WavegenError: there are none.
+        """
+        played = self.select(lambda track: not track.drum).performance()
+        if not len(played):
+            raise WavegenError(
+                f"expected notes with a pitch, got none and {len(self)} of drums: give a piece that has some"
+            )
+        return played
+
     def select(self, keep: Callable[[Track], bool]) -> "Notes":
         """The tracks for which `keep` is true, and their notes: `select(lambda track: not track.drum)`."""
         kept = np.array([bool(keep(track)) for track in self.tracks], bool)

@@ -1,13 +1,12 @@
 """Piano rolls: what sounds, frame by frame and pitch by pitch, to look at, to learn from and to condition on."""
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Int, Shaped
 
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Performance
+from wavegen.notes.score import Performance, pitch_name
 
 PITCHES = 128
-FEATURES = 2 * PITCHES  # columns of `roll_features`
 LARGEST = 1 << 22  # frames: 11 hours at 100 a second
 
 
@@ -36,7 +35,7 @@ def piano_roll(
     # a millionth of a frame: ends are sums of floats, and one that is meant to lie on a frame may lie above it
     end = np.maximum(np.ceil((notes.onset + notes.duration) * frame_rate - 1e-6), onset + 1)
     frames = int(end.max(initial=0)) if frames is None else frames
-    return _paint(notes, onset.astype(np.int64), end.astype(np.int64), frames)
+    return _paint(notes.pitch, notes.velocity, onset.astype(np.int64), end.astype(np.int64), frames)
 
 
 def from_piano_roll(roll: Float[np.ndarray, "F 128"], frame_rate: float) -> Performance:
@@ -71,42 +70,59 @@ def from_piano_roll(roll: Float[np.ndarray, "F 128"], frame_rate: float) -> Perf
 
 
 def roll_features(
-    notes: Performance, sample_rate: int, hop: int, length: int
-) -> Float32[np.ndarray, "F 256"]:
-    """The condition of a model that plays chords: what begins in every frame, and what sounds at its first sample.
+    notes: Performance, sample_rate: int, hop: int, length: int, low: int = 0, high: int = PITCHES - 1
+) -> Float32[np.ndarray, "F D"]:
+    """The condition of a model that plays chords: what sounds at the first sample of every frame, and since when.
 
     Frame f covers samples [f * hop, (f + 1) * hop). Onsets are rounded to frames: render the notes that
-    `Performance.quantize` returns, and audio and features agree to the sample.
+    `Performance.quantize` returns, and audio and features agree to the sample. Every row says all about its
+    moment, so the rows of a part of the audio are those of the whole.
 
     Args:
         notes: in seconds.
         sample_rate: Hz.
         hop: samples a frame.
         length: samples of the audio; there are ceil(length / hop) frames.
+        low: the lowest pitch.
+        high: the highest pitch.
 
     Returns:
-        A row a frame. Column p is the velocity of a note of pitch p that begins there, column 128 + p of one that
-        sounds there; 0 is none.
+        A row a frame, D = 2 (high - low + 1) columns: for each pitch from `low` on the velocity of the note that
+        sounds, 0 for none; then for each pitch the samples since that note's onset, 0 for none.
 
     Raises:
-        WavegenError: more than 2**22 frames.
+        WavegenError: a note outside `low` to `high`, or more than 2**22 frames.
     """
+    outside = (notes.pitch < low) | (notes.pitch > high)
+    if outside.any():
+        where = int(np.argmax(outside))
+        names = [f"{pitch_name(pitch)} ({pitch})" for pitch in (low, high, int(notes.pitch[where]))]
+        raise WavegenError(
+            f"expected pitches from {names[0]} to {names[1]}, got {names[2]} at {notes.onset[where]:.3f} s: "
+            "transpose the notes, or widen the range of the model"
+        )
     notes = notes.quantize(sample_rate, hop)
     onset = np.rint(notes.onset * sample_rate / hop).astype(np.int64)
     end = -(-np.rint((notes.onset + notes.duration) * sample_rate).astype(np.int64) // hop)
     frames = -(-length // hop)
-    begins, sounds = (_paint(notes, onset, stop, frames) for stop in (onset + 1, np.maximum(end, onset + 1)))
-    return np.concatenate([begins, sounds], axis=1)
+    end = np.maximum(end, onset + 1)
+    velocity, begun = (_paint(notes.pitch, column, onset, end, frames) for column in (notes.velocity, onset))
+    age = np.where(velocity > 0, np.arange(frames, dtype=np.float32)[:, None] - begun, 0) * np.float32(hop)
+    return np.concatenate([velocity[:, low : high + 1], age[:, low : high + 1]], axis=1)
 
 
 def _paint(
-    notes: Performance, start: Int[np.ndarray, " notes"], stop: Int[np.ndarray, " notes"], frames: int
+    pitch: Int[np.ndarray, " notes"],
+    values: Shaped[np.ndarray, " notes"],
+    start: Int[np.ndarray, " notes"],
+    stop: Int[np.ndarray, " notes"],
+    frames: int,
 ) -> Float32[np.ndarray, "F 128"]:
     if frames > LARGEST:
         raise WavegenError(
             f"expected at most {LARGEST} frames, got {frames}: cut the piece or lower the frame rate"
         )
     roll = np.zeros((frames, PITCHES), np.float32)
-    for pitch, first, last, velocity in zip(notes.pitch, start, stop, notes.velocity, strict=True):
-        roll[first:last, pitch] = velocity
+    for column, value, first, last in zip(pitch, values, start, stop, strict=True):
+        roll[first:last, column] = value
     return roll

@@ -8,12 +8,16 @@ from wavegen.codecs.note_codec import NoteCodec
 from wavegen.config import Config
 from wavegen.config.codecs import NoteCodecConfig
 from wavegen.config.data import DataConfig
-from wavegen.config.models import FeatureConditionConfig, NoteConditionConfig
+from wavegen.config.models import FeatureConditionConfig, NoteConditionConfig, PianoRollConditionConfig
 from wavegen.data.dataset import Dataset
 from wavegen.data.prepare import prepared
 from wavegen.errors import WavegenError
 from wavegen.notes.corpus import cached_corpus
+from wavegen.notes.rendering import Rendering
 from wavegen.notes.score import FEATURES
+
+MIDI_SHARD_BYTES = 1 << 16
+"""MIDI files are small for the work that they make: so many bytes are some ten minutes of audio."""
 
 
 def open_dataset(config: Config) -> Dataset:
@@ -28,6 +32,8 @@ def open_dataset(config: Config) -> Dataset:
     data, local, codec = config.data, config.model.local, config.codec
     if isinstance(codec, NoteCodecConfig):
         return _open_notes(data, make_note_codec(codec))
+    if isinstance(local, PianoRollConditionConfig):
+        return _open_rendered(data, local)
     if data.path is None:
         hop = local.hop_length if isinstance(local, NoteConditionConfig) else 80
         path = cached_corpus(
@@ -82,6 +88,36 @@ def _open_notes(data: DataConfig, codec: NoteCodec) -> Dataset:
     if not dataset.holds_notes or dataset.codec != codec.fingerprint:
         raise WavegenError(
             f"{path} does not hold the tokens of {codec}; give the folder of MIDI files, or the codec it was made with"
+        )
+    return dataset
+
+
+def _open_rendered(data: DataConfig, local: PianoRollConditionConfig) -> Dataset:
+    if data.path is None:
+        raise WavegenError(
+            "expected data.path, a folder of MIDI files to play, got none; say where the notes are"
+        )
+    rendering = Rendering(local.hop_length, local.low, local.high)
+    path = prepared(
+        data.path,
+        data.cache,
+        sample_rate=data.sample_rate,
+        label_pattern=data.label_pattern,
+        split={"test": data.split.test, "valid": data.split.valid},
+        backend=data.backend,
+        rendering=rendering,
+        shard_bytes=MIDI_SHARD_BYTES,
+    )
+    dataset = Dataset.open(path)
+    there = dataset.manifest.format
+    if (there.sample_rate, there.feature_hop, there.features) != (
+        data.sample_rate,
+        rendering.hop,
+        rendering.columns,
+    ):
+        raise WavegenError(
+            f"{path} does not hold the {rendering.columns} every {rendering.hop} samples at {data.sample_rate} Hz; "
+            "give the folder of MIDI files, or the settings that it was made with"
         )
     return dataset
 
