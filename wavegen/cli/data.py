@@ -14,6 +14,7 @@ def prepare(
     /,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     sample_rate: int = 16000,
+    channels: Literal[1, 2] = 1,
     label_pattern: str | None = None,
     valid: str = "0.05",
     test: str = "0.05",
@@ -28,7 +29,9 @@ def prepare(
     Args:
         folder: searched with its subfolders for anything that libsndfile reads.
         out: the dataset's folder.
-        sample_rate: in Hz; recordings are resampled to it and mixed to mono.
+        sample_rate: in Hz; recordings are resampled to it.
+        channels: 1 mixes recordings to mono; 2 is stereo: mono ones are duplicated, and more than two channels are
+            mixed to mono and duplicated.
         label_pattern: labels from the path: '{digit}_{speaker}_{take}', '{genre}/*', or 'folder'.
         valid: the validation split: a fraction (0.05), labels ('take=5-9') or a path pattern ('valid/*').
         test: the test split, likewise.
@@ -44,6 +47,7 @@ def prepare(
         folder,
         out,
         sample_rate=sample_rate,
+        channels=channels,
         label_pattern=label_pattern,
         split={"test": _fraction(test), "valid": _fraction(valid)},
         trim_silence_db=trim_silence_db,

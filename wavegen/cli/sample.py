@@ -150,7 +150,7 @@ def reconstruct(
 
     Args:
         run: a codec's or a vocoder's run folder or .safetensors file.
-        recording: what to send through.
+        recording: what to send through; mixed to mono for a mono codec, or duplicated for a stereo one.
         out: folder for the WAV file and its spectrogram.
         levels: use the first so many codebooks of the codec.
     """
@@ -171,7 +171,7 @@ def reconstruct(
         raise WavegenError(
             f"{run} is a masked model; try wavegen sample {run} --prompt {recording} --vary 0.3"
         )
-    original = audio.mono().resample(model.sample_rate)
+    original = audio.with_channels(result.channels).resample(model.sample_rate)
     for name, value in compare(result, original).items():
         print(f"{name:<13}{value:.2f}")
     path = out / f"{run.stem}-{recording.stem}.wav"
