@@ -1,13 +1,16 @@
-"""The losses of a codec: by hand, in stereo, at every preset's sample rate."""
+"""The losses of a codec: by hand, in stereo, at every preset's sample rate; and what an evaluation counts."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wavegen.codecs.wave_vq import PRESETS
+from wavegen.codecs.quantizers import EMAResidualVQ
+from wavegen.codecs.wave_vq import PRESETS, Reconstruction, WaveVQ
+from wavegen.config.codec_models import CodecLossConfig
 from wavegen.spectral import mel_filterbank
 from wavegen.training.codec_loss import audio_losses, mel_scales, stft_resolutions
+from wavegen.training.objectives import reconstruction
 
 RATE = 2000
 
@@ -66,3 +69,29 @@ def test_scales_are_of_like_seconds_at_every_rate_and_no_band_is_empty(sample_ra
     for n_fft, hop_length, window_length in stft_resolutions(sample_rate):
         assert 4 * hop_length < window_length <= n_fft < 2 * window_length + 1
     assert stft_resolutions(24000)[:2] == ((1024, 120, 600), (2048, 240, 1200))
+
+
+CODES = jnp.asarray([[1, 2, 3, 3], [0, 0, 0, 2], [5, 5, 5, 5]])[..., None]
+
+
+class Known(WaveVQ):
+    """A codec that writes given codes."""
+
+    def reconstruct(self, audio, *, levels=None):
+        del levels
+        statistics = {"counts": jnp.full((1, 8), 99, jnp.int32)}
+        return Reconstruction(
+            audio, CODES, dict.fromkeys(("commitment", "codebook"), jnp.float32(0)), statistics
+        )
+
+
+def test_codes_of_padding_are_not_counted_in_an_evaluation_by_hand() -> None:
+    """Frames of 16 samples: the second one of the first clip is begun, the third clip fills up the batch."""
+    random = np.random.default_rng(0)
+    quantizer = EMAResidualVQ(4, codebooks=1, codebook_size=8, random=random)
+    codec = Known(strides=(16,), width=1, decoder_width=2, quantizer=quantizer, random=random)
+    examples = {"waveform": noise(6, 3, 64), "length": jnp.asarray([17, 64, 0])}
+    options = {"sample_rate": RATE, "weights": CodecLossConfig(), "quantizer_dropout": 0.0}
+    evaluated = jax.jit(lambda examples: reconstruction(codec, examples, None, **options))(examples)
+    np.testing.assert_array_equal(evaluated.statistics["counts"], [[3, 1, 2, 0, 0, 0, 0, 0]])
+    assert evaluated.scored == 2
