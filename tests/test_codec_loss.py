@@ -1,13 +1,16 @@
-"""The losses of a codec: their names and weights, by hand, in stereo, and at every preset's sample rate."""
+"""The losses of a codec: by hand, in stereo, at every preset's sample rate; and what an evaluation counts."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wavegen.codecs.wave_vq import PRESETS
+from wavegen.codecs.quantizers import EMAResidualVQ
+from wavegen.codecs.wave_vq import PRESETS, Reconstruction, WaveVQ
+from wavegen.config.codec_models import CodecLossConfig
 from wavegen.spectral import mel_filterbank
 from wavegen.training.codec_loss import audio_losses, mel_scales, stft_resolutions
+from wavegen.training.objectives import reconstruction
 
 RATE = 2000
 
@@ -31,12 +34,25 @@ def test_losses_by_hand() -> None:
     np.testing.assert_allclose(louder["waveform"], 9 * jnp.mean(jnp.abs(audio)), rtol=1e-5)
 
 
-def test_stereo_is_compared_channel_by_channel() -> None:
+def test_stereo_is_compared_as_mid_and_side() -> None:
     estimate, target = noise(1, 4, 500), noise(2, 4, 500)
-    stereo = [x.reshape(2, 2, 500).swapaxes(1, 2) for x in (estimate, target)]
+    # Rows are the mid of both clips, then the side of both.
+    stereo = [jnp.stack([x[:2] + x[2:], x[:2] - x[2:]], axis=2) for x in (estimate, target)]
     apart, together = losses(estimate, target), losses(*stereo)
     for name, value in apart.items():
         np.testing.assert_allclose(together[name], value, rtol=1e-5)
+
+
+def test_a_sound_on_the_wrong_side_costs_what_magnitudes_of_left_and_right_cannot_see() -> None:
+    """Turned over in one channel, every sound is between other speakers, and each magnitude what it was."""
+    mid, side = noise(4, 2, 500), 0.1 * noise(5, 2, 500)
+    stereo = jnp.stack([mid + side, mid - side], axis=2)
+    turned = stereo * jnp.asarray([1.0, -1.0])[None, None]
+    np.testing.assert_allclose(losses(turned[..., 1], stereo[..., 1])["stft"], 0, atol=1e-5)
+    assert losses(turned, stereo)["stft"] > 1
+    # The silent side of a mono clip is no denominator.
+    twice = jnp.stack([mid, mid], axis=2)
+    assert losses(twice + 1e-2 * stereo, twice)["stft"] < 2
 
 
 def test_half_precision_audio_is_compared_in_float32() -> None:
@@ -53,3 +69,29 @@ def test_scales_are_of_like_seconds_at_every_rate_and_no_band_is_empty(sample_ra
     for n_fft, hop_length, window_length in stft_resolutions(sample_rate):
         assert 4 * hop_length < window_length <= n_fft < 2 * window_length + 1
     assert stft_resolutions(24000)[:2] == ((1024, 120, 600), (2048, 240, 1200))
+
+
+CODES = jnp.asarray([[1, 2, 3, 3], [0, 0, 0, 2], [5, 5, 5, 5]])[..., None]
+
+
+class Known(WaveVQ):
+    """A codec that writes given codes."""
+
+    def reconstruct(self, audio, *, levels=None):
+        del levels
+        statistics = {"counts": jnp.full((1, 8), 99, jnp.int32)}
+        return Reconstruction(
+            audio, CODES, dict.fromkeys(("commitment", "codebook"), jnp.float32(0)), statistics
+        )
+
+
+def test_codes_of_padding_are_not_counted_in_an_evaluation_by_hand() -> None:
+    """Frames of 16 samples: the second one of the first clip is begun, the third clip fills up the batch."""
+    random = np.random.default_rng(0)
+    quantizer = EMAResidualVQ(4, codebooks=1, codebook_size=8, random=random)
+    codec = Known(strides=(16,), width=1, decoder_width=2, quantizer=quantizer, random=random)
+    examples = {"waveform": noise(6, 3, 64), "length": jnp.asarray([17, 64, 0])}
+    options = {"sample_rate": RATE, "weights": CodecLossConfig(), "quantizer_dropout": 0.0}
+    evaluated = jax.jit(lambda examples: reconstruction(codec, examples, None, **options))(examples)
+    np.testing.assert_array_equal(evaluated.statistics["counts"], [[3, 1, 2, 0, 0, 0, 0, 0]])
+    assert evaluated.scored == 2

@@ -93,15 +93,15 @@ def test_channels_are_kept_where_asked_for(tmp_path):
     prepare(tmp_path / "in", tmp_path / "out", sample_rate=RATE, channels=2, split={})
     dataset = Dataset.open(tmp_path / "out")
     files = dataset.split("train")
-    np.testing.assert_array_equal(dataset.read(files, 0, 0, 500), noise(0, 500, channels=2).to_pcm16())
-    assert {row.name: row.reason for row in dataset.manifest.skipped} == {
-        "eight.wav": "expected 2 channels, got 8; channels=1 mixes to mono",
-        "mono.wav": "expected 2 channels, got 1; channels=1 mixes to mono",
-    }
-    with pytest.raises(
-        WavegenError, match="expected a mono dataset, got 2 channels; prepare it with channels=1"
-    ):
-        BatchSource(dataset, "train", batch_size=1, crop=8, seed=0)
+    assert files.names == ("eight.wav", "mono.wav", "stereo.wav")
+    eight, mono, stereo = (dataset.read(files, row, 0, 500) for row in range(3))
+    np.testing.assert_array_equal(stereo, noise(0, 500, channels=2).to_pcm16())
+    np.testing.assert_array_equal(mono, np.repeat(noise(1, 500).to_pcm16(), 2, axis=1))
+    np.testing.assert_array_equal(eight[:, 0], eight[:, 1])
+    np.testing.assert_allclose(eight[:, 0], Audio.read(tmp_path / "in" / "eight.wav").mono().to_pcm16()[:, 0])
+    prepare(tmp_path / "in", tmp_path / "three", sample_rate=RATE, channels=3, split={})
+    with pytest.raises(WavegenError, match="mono or stereo dataset, got 3 channels"):
+        BatchSource(Dataset.open(tmp_path / "three"), "train", batch_size=1, crop=8, seed=0)
 
 
 def test_unusable_recordings_are_skipped_with_their_reasons(tmp_path):

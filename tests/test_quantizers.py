@@ -392,6 +392,9 @@ def test_counts_by_hand() -> None:
     np.testing.assert_array_equal(count_codes(codes, 3), [[3, 1, 0], [0, 1, 3]])
     used = jnp.asarray([[True, True], [False, True]])
     np.testing.assert_array_equal(count_codes(codes, 3, used), [[3, 1, 0], [0, 0, 2]])
+    valid = jnp.asarray([[True, False], [True, True]])
+    np.testing.assert_array_equal(count_codes(codes, 3, valid=valid), [[2, 1, 0], [0, 0, 3]])
+    np.testing.assert_array_equal(count_codes(codes, 3, used, valid), [[2, 1, 0], [0, 0, 2]])
 
 
 @pytest.mark.parametrize(

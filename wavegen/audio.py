@@ -130,6 +130,12 @@ class Audio:
             return self
         return Audio(self.samples.mean(axis=1, keepdims=True), self.sample_rate)
 
+    def with_channels(self, channels: int) -> "Audio":
+        """The recording with so many channels: as it is if it has them, else each the mean of those that it has."""
+        if self.channels == channels:
+            return self
+        return Audio(np.repeat(self.mono().samples, channels, axis=1), self.sample_rate)
+
     def resample(self, sample_rate: int) -> "Audio":
         """Convert to another rate by a polyphase filter; T samples become ceil(T * new / old).
 

@@ -110,13 +110,14 @@ class MaskedGenerator:
             seconds: length of what is generated, after the prompt.
             count: clips, drawn side by side.
             seed: the same seed gives the same clips.
-            prompt: a recording that the clips continue; it comes first in what is returned, as the codec hears it.
+            prompt: a recording that the clips continue; it comes first in what is returned, as the codec hears it. It
+                is made mono or stereo as in ``inpaint``.
             labels: the value of each label field.
             drawing: how tokens are drawn.
             vocoder: a WaveNet that was trained on the codec's tokens; None is the codec's own decoder.
 
         Returns:
-            Mono clips of the prompt's length and ``seconds``, to the sample.
+            Clips, stereo if the codec is, of the prompt's length and ``seconds``, to the sample.
 
         Raises:
             WavegenError: an argument is out of range, or not one that this model takes.
@@ -147,7 +148,7 @@ class MaskedGenerator:
         """Fills spans of a recording; every sample outside of them stays as it is.
 
         Args:
-            audio: mixed to mono and resampled as needed.
+            audio: resampled as needed; mixed to mono for a mono model, a mono one duplicated for a stereo model.
             spans: first and last second of each.
             count: see ``generate``.
             seed: see ``generate``.
@@ -158,8 +159,8 @@ class MaskedGenerator:
             WavegenError: a span is empty, outside the recording, or overlaps another; see ``generate``.
         """
         require_least(count=(count, 1))
-        waveform, hop = to_waveform(audio, self.sample_rate), self.codec.hop_length
-        length = waveform.shape[1]
+        waveform = to_waveform(audio, self.sample_rate, self.codec.audio_channels)
+        length, hop = waveform.shape[1], self.codec.hop_length
         samples = to_spans(spans, self.sample_rate, length)
         tokens = jnp.repeat(to_tokens(self.codec, audio, self.sample_rate), count, axis=0)
         masked = [
@@ -168,11 +169,9 @@ class MaskedGenerator:
         ]
         tokens = reduce(jnp.maximum, masked)
         clips = self._render(tokens, length, seed, labels, drawing, None)
-        share = _inside(samples, length, round(FADE_SECONDS * self.sample_rate))
-        return [
-            Audio(((1 - share) * waveform[0] + share * clip.samples[:, 0])[:, None], self.sample_rate)
-            for clip in clips
-        ]
+        share = _inside(samples, length, round(FADE_SECONDS * self.sample_rate))[:, None]
+        kept = (1 - share) * waveform[0].reshape(length, -1)
+        return [Audio(kept + share * clip.samples, self.sample_rate) for clip in clips]
 
     def vary(
         self,
@@ -188,7 +187,7 @@ class MaskedGenerator:
         """Draws a share of a recording's frames anew.
 
         Args:
-            audio: mixed to mono and resampled as needed.
+            audio: see ``inpaint``.
             strength: the share: 0 keeps the recording as the codec hears it, 1 keeps nothing of it.
             count: see ``generate``.
             seed: see ``generate``.
@@ -221,7 +220,7 @@ class MaskedGenerator:
         """Keeps an outline of a recording, and draws the rest anew: VampNet's periodic and compression prompts.
 
         Args:
-            audio: mixed to mono and resampled as needed.
+            audio: see ``inpaint``.
             period: keep every ``period``-th frame, from the first on; 1 keeps all.
             codebooks: keep the first so many codebooks of the frames that are kept, which hold what matters most; None
                 keeps all.
@@ -249,7 +248,7 @@ class MaskedGenerator:
         """An upper bound on the nats per token of a recording, by codebook (``order_agnostic_bound``).
 
         Args:
-            audio: mixed to mono and resampled as needed.
+            audio: see ``inpaint``.
             labels: see ``generate``.
             orders: passes for each codebook: more make the figure steadier.
             seed: of the orders.
@@ -291,9 +290,11 @@ class MaskedGenerator:
             labels=self._labels(labels, count),
         )
         if vocoder is not None:
+            if self.codec.audio_channels > 1:
+                raise WavegenError("a vocoder is mono, this model is stereo; leave the vocoder out")
             return vocoder.speak(filled, length, seed=seed)
         clips = np.asarray(_decode(self.codec, filled))[:, :length]
-        return [Audio(clip[:, None], self.sample_rate) for clip in clips]
+        return [Audio(clip, self.sample_rate) for clip in clips]
 
     def _keys(self, seed: int, count: int, purpose: int) -> Array:
         key = jax.random.fold_in(jax.random.key(seed), purpose)

@@ -64,7 +64,7 @@ class Reconstructor:
         return frames * self.codec.codebooks * float(np.log2(self.codec.vocab_size))
 
     def encode(self, audio: Audio) -> Tokens:
-        """Writes a recording as tokens, ``[1, ceil(T / hop_length), K]``; it is resampled and mixed as needed."""
+        """Writes a recording as tokens, ``[1, ceil(T / hop_length), K]``; it is made to fit as in ``reconstruct``."""
         return to_tokens(self.codec, audio, self.sample_rate)
 
     def decode(self, tokens: Tokens, samples: int | None = None) -> Audio:
@@ -88,13 +88,13 @@ class Reconstructor:
                 f"{int(tokens.max())}; they are of another codec"
             )
         clip = np.asarray(_decode(self.codec, tokens))[0, :samples]
-        return Audio(clip[:, None], self.sample_rate)
+        return Audio(clip, self.sample_rate)
 
     def reconstruct(self, audio: Audio, *, levels: int | None = None) -> Audio:
         """What the codec makes of a recording, of the same length.
 
         Args:
-            audio: resampled and mixed to mono as needed.
+            audio: resampled as needed; mixed to mono for a mono codec, a mono one duplicated for a stereo codec.
             levels: code with the first so many codebooks; None is all.
 
         Raises:

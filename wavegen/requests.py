@@ -19,16 +19,18 @@ _PIECE = 8192
 """Codecs of single samples see clips padded to a multiple of this: all lengths share few shapes, and compilations."""
 
 
-def to_waveform(audio: Audio, sample_rate: int) -> Float[np.ndarray, "1 T"]:
-    """A recording as one mono row at this rate.
+def to_waveform(audio: Audio, sample_rate: int, channels: int = 1) -> Float[np.ndarray, "1 T *C"]:
+    """A recording as one row at this rate: mono, `[1, T]`, or with two channels `[1, T, 2]`.
+
+    It is mixed to mono, or a mono one duplicated, as needed.
 
     Raises:
         WavegenError: it holds no samples.
     """
-    mono = audio.mono().resample(sample_rate)
-    if not len(mono.samples):
+    samples = audio.with_channels(channels).resample(sample_rate).samples
+    if not len(samples):
         raise WavegenError("the recording holds no samples; give one that does")
-    return mono.samples[:, 0][None]
+    return (samples[:, 0] if channels == 1 else samples)[None]
 
 
 def to_tokens(codec: AudioCodec, audio: Audio, sample_rate: int) -> Tokens:
@@ -37,7 +39,7 @@ def to_tokens(codec: AudioCodec, audio: Audio, sample_rate: int) -> Tokens:
     Raises:
         WavegenError: it holds no samples.
     """
-    waveform = to_waveform(audio, sample_rate)
+    waveform = to_waveform(audio, sample_rate, codec.audio_channels)
     length = waveform.shape[1]
     if codec.hop_length == 1:
         # Repeating the last sample moves no extremes, on which some codecs depend.

@@ -19,8 +19,10 @@ from jaxtyping import Array, Float, Int, Int16
 
 Waveform = Float[Array, "B T"]
 """Mono waveforms, float32 in [-1, 1]."""
-Pcm = Int16[Array, "B T"]
-"""Mono waveforms as they travel from disk to device: 16-bit integers."""
+AnyWaveform = Float[Array, "B T *C"]
+"""Waveforms, mono as [B, T] or stereo as [B, T, 2]."""
+Pcm = Int16[Array, "B T *C"]
+"""The same as they travel from disk to device: 16-bit integers."""
 Tokens = Int[Array, "B N K"]
 """What every codec writes and every token model reads; values in [0, vocab_size)."""
 Logits = Float[Array, "B N K V"]

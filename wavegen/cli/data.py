@@ -19,6 +19,7 @@ def prepare(
     /,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     sample_rate: int = 16000,
+    channels: Literal[1, 2] = 1,
     codec: Literal["note_grid", "note_events"] | None = None,
     codec_options: tuple[str, ...] = (),
     label_pattern: str | None = None,
@@ -35,7 +36,9 @@ def prepare(
     Args:
         folder: searched with its subfolders for anything that libsndfile reads, or for MIDI files.
         out: the dataset's folder.
-        sample_rate: in Hz; recordings are resampled to it and mixed to mono.
+        sample_rate: in Hz; recordings are resampled to it.
+        channels: 1 mixes recordings to mono; 2 is stereo: mono ones are duplicated, and more than two channels are
+            mixed to mono and duplicated.
         codec: store the tokens of MIDI files: on a grid of voices, or as events.
         codec_options: as in a configuration, without "codec.": voices=2 low=48, or steps_per_quarter=4.
         label_pattern: labels from the path: '{digit}_{speaker}_{take}', '{genre}/*', or 'folder'.
@@ -55,6 +58,7 @@ def prepare(
         folder,
         out,
         sample_rate=sample_rate,
+        channels=channels,
         label_pattern=label_pattern,
         split={"test": _fraction(test), "valid": _fraction(valid)},
         trim_silence_db=trim_silence_db,

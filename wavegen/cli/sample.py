@@ -151,7 +151,8 @@ def reconstruct(
 
     Args:
         run: a run folder or .safetensors file of a codec, a vocoder, or a variational autoencoder of notes.
-        recording: what to send through; for the last of these a MIDI file.
+        recording: what to send through, mixed to mono for a mono codec, or duplicated for a stereo one; for an
+            autoencoder a MIDI file.
         out: folder for the WAV file and its picture, and for the MIDI file.
         levels: use the first so many codebooks of the codec.
     """
@@ -178,7 +179,7 @@ def reconstruct(
         raise WavegenError(
             f"{run} is a masked model; try wavegen sample {run} --prompt {recording} --vary 0.3"
         )
-    original = audio.mono().resample(model.sample_rate)
+    original = audio.with_channels(result.channels).resample(model.sample_rate)
     for name, value in compare(result, original).items():
         print(f"{name:<13}{value:.2f}")
     path = out / f"{run.stem}-{recording.stem}.wav"

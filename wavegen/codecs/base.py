@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-from wavegen.types import Tokens, Waveform
+from wavegen.types import AnyWaveform, Tokens
 
 
 class Codec(ABC):
@@ -47,7 +47,12 @@ class AudioCodec(Codec):
     - row `i` of a batch is coded exactly as the same clip alone;
     - pieces cut at multiples of `hop_length` and coded one by one give the codes of the whole, unless the
       member says that it looks at the whole window.
+
+    Attributes:
+        audio_channels: 1 for mono, `[B, T]`; 2 for stereo, `[B, T, 2]`.
     """
+
+    audio_channels: int = 1
 
     @property
     @abstractmethod
@@ -55,11 +60,11 @@ class AudioCodec(Codec):
         """Companding of code space, for models that predict amplitudes; 0 where codes are even in amplitude."""
 
     @abstractmethod
-    def encode(self, audio: Waveform) -> Tokens:
+    def encode(self, audio: AnyWaveform) -> Tokens:
         """Write a batch of waveforms as tokens.
 
         Args:
-            audio: `[B, T]` floats in [-1, 1], mono. Values outside are clipped by codecs of a fixed range.
+            audio: floats in [-1, 1]. Values outside are clipped by codecs of a fixed range.
 
         Returns:
             `[B, N, K]` int32 in `[0, vocab_size)`. The last frame is filled up with zeros if `T` is no
@@ -67,14 +72,14 @@ class AudioCodec(Codec):
         """
 
     @abstractmethod
-    def decode(self, tokens: Tokens) -> Waveform:
+    def decode(self, tokens: Tokens) -> AnyWaveform:
         """Turn tokens back into waveforms.
 
         Args:
             tokens: `[B, N, K]` integers in `[0, vocab_size)`.
 
         Returns:
-            `[B, N * hop_length]` float32 in [-1, 1].
+            `[B, N * hop_length]`, or of a stereo codec `[B, N * hop_length, 2]`, float32 in [-1, 1].
         """
 
 

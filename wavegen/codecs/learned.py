@@ -13,13 +13,13 @@ from jaxtyping import PyTree
 from wavegen.codecs.base import AudioCodec
 from wavegen.errors import WavegenError
 from wavegen.models.base import parameters, with_parameters
-from wavegen.types import Tokens, Waveform
+from wavegen.types import AnyWaveform, Tokens
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["params"],
-    meta_fields=["graph", "sizes", "sample_rate", "card"],
+    meta_fields=["graph", "sizes", "sample_rate", "card", "audio_channels"],
 )
 @dataclass(frozen=True, eq=False)
 class LearnedCodec(AudioCodec):
@@ -31,6 +31,7 @@ class LearnedCodec(AudioCodec):
         sizes: `vocab_size`, `codebooks` (how many are used: the first ones) and `hop_length`.
         sample_rate: Hz, of the audio that it reads and writes.
         card: JSON from which the networks can be built again; empty for a codec that stays in files of its own.
+        audio_channels: see `AudioCodec`.
     """
 
     params: PyTree
@@ -38,6 +39,7 @@ class LearnedCodec(AudioCodec):
     sizes: tuple[int, int, int]
     sample_rate: int
     card: str
+    audio_channels: int = 1
 
     mu: ClassVar[int] = 0
     start_token: ClassVar[int] = 0
@@ -77,12 +79,12 @@ class LearnedCodec(AudioCodec):
             )
         return replace(self, sizes=(self.vocab_size, levels, self.hop_length))
 
-    def encode(self, audio: Waveform) -> Tokens:
+    def encode(self, audio: AnyWaveform) -> Tokens:
         """See `AudioCodec.encode`."""
         # Codes of fewer levels are a prefix of the codes of more.
         return with_parameters(self.graph, self.params).encode(audio)[..., : self.codebooks]
 
-    def decode(self, tokens: Tokens) -> Waveform:
+    def decode(self, tokens: Tokens) -> AnyWaveform:
         """See `AudioCodec.decode`."""
         return with_parameters(self.graph, self.params).decode(tokens)
 
@@ -97,4 +99,4 @@ def freeze(network: Any, *, sample_rate: int, card: str = "") -> LearnedCodec:
     """
     graph, params = parameters(network)
     sizes = (network.vocab_size, network.codebooks, network.hop_length)
-    return LearnedCodec(params, graph, sizes, sample_rate, card)
+    return LearnedCodec(params, graph, sizes, sample_rate, card, network.audio_channels)

@@ -62,6 +62,7 @@ class SpectrogramVAE(nnx.Module, Codec):
         WavegenError: a size under 1.
     """
 
+    audio_channels: ClassVar[int] = 1
     mu: ClassVar[int] = 0
     start_token: ClassVar[int] = 0
 

@@ -38,6 +38,13 @@ class DataConfig(Section):
 
     path: str | None = Field(None, description="recordings, or a prepared dataset; none: the built-in corpus")
     sample_rate: int = Field(16000, ge=1000, le=384000, description="Hz")
+    channels: int = Field(
+        1,
+        ge=1,
+        le=2,
+        description="1: mixed to mono; 2: stereo, for which mono recordings are duplicated, and those of more channels "
+        "mixed to mono and duplicated",
+    )
     label_pattern: str | None = Field(None, description="'{digit}_{speaker}_{take}' or 'folder'")
     split: SplitConfig = SplitConfig()
     trim_silence_db: float | None = Field(None, gt=0, description="drop edges this far below the peak")

@@ -31,6 +31,8 @@ class Config(Section):
             self._wavenet_fits(self.model)
         if isinstance(self.model, WaveVQConfig) and self.model.adversarial is not None:
             self._second_phase_fits(self.model.adversarial)
+        if self.data.channels == 2:
+            self._stereo_fits()
         if isinstance(self.model, CodecModelConfig) and self.codec != MuLawConfig():
             raise ValueError("a codec learns from waveforms: leave the section codec out")
         if self.model.kind == "bert" and self.codec.kind in ("mulaw", "linear", "sashimi"):
@@ -65,6 +67,14 @@ class Config(Section):
                 f"evaluate_every {self.training.evaluate_every}"
             )
         return self
+
+    def _stereo_fits(self) -> None:
+        masked = self.model.kind == "bert" and not isinstance(self.codec, NoteCodecConfig)
+        if not masked and not isinstance(self.model, WaveVQConfig):
+            raise ValueError(
+                f"stereo is for a waveform codec and a masked model of its tokens, got data.channels=2 with "
+                f"model.kind={self.model.kind} and codec.kind={self.codec.kind}; say data.channels=1"
+            )
 
     def _second_phase_fits(self, phase: AdversarialConfig) -> None:
         if phase.start >= self.training.steps:

@@ -28,9 +28,9 @@ class _Source:
         process_count: int,
         period: int = 1,
     ):
-        if dataset.channels != 1 and not dataset.holds_notes:
+        if dataset.channels > 2 and not dataset.holds_notes:
             raise WavegenError(
-                f"expected a mono dataset, got {dataset.channels} channels; prepare it with channels=1"
+                f"expected a mono or stereo dataset, got {dataset.channels} channels; prepare it with channels=2"
             )
         if not 0 <= process_index < process_count:
             raise WavegenError(f"expected 0 <= process_index < {process_count}, got {process_index}")
@@ -83,7 +83,7 @@ class _Source:
                 features[row, :frames] = self.dataset.read_features(self.files, index, first, first + frames)
         if notes:
             return batch | {"tokens": stored.astype(np.int32)}
-        batch["pcm"] = stored[:, :, 0]
+        batch["pcm"] = stored[:, :, 0] if self.dataset.channels == 1 else stored
         if self.dataset.codec:
             batch["tokens"] = features.astype(np.int32)
         elif hop is not None:
@@ -95,7 +95,7 @@ class BatchSource(_Source):
     """Random crops: files drawn in proportion to their length, the crop's place uniform within the file.
 
     Args:
-        dataset: a mono dataset.
+        dataset: mono, stereo, or of notes.
         split: for instance "train".
         batch_size: B, over all processes.
         crop: in samples; a multiple of the feature hop. Shorter files are padded with zeros.
@@ -136,7 +136,8 @@ class BatchSource(_Source):
         """Batch number `step`.
 
         Returns:
-            pcm: int16 [B, crop]; a dataset of notes has tokens, int32 [B, crop, K], in its place.
+            pcm: int16 [B, crop], of a stereo dataset [B, crop, 2]; a dataset of notes has tokens, int32
+                [B, crop, K], in its place.
             length: int32 [B], valid samples; the rest is zero padding.
             context: int32 [B], leading samples that are not scored: 0 here.
             start: int64 [B], where the crop begins in its file, in samples.
@@ -164,7 +165,7 @@ class EvaluationSource(_Source):
     batched by length and padded to one of eight lengths: short files cost little and few shapes are compiled.
 
     Args:
-        dataset: a mono dataset.
+        dataset: mono, stereo, or of notes.
         split: for instance "valid".
         batch_size: B, over all processes; the last batch of a length is filled with empty rows (file -1).
         window: new samples a row; a multiple of the feature hop.

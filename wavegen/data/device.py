@@ -13,27 +13,30 @@ from wavegen.codecs.base import AudioCodec, Codec
 from wavegen.codecs.note_codec import Interleaved, NoteCodec
 from wavegen.config.models import CodeConditionConfig, MelConditionConfig
 from wavegen.spectral import log_mel, mel_spectrogram
-from wavegen.types import Features, Pcm, Tokens, Waveform
+from wavegen.types import AnyWaveform, Features, Pcm, Tokens, Waveform
 
 
-def to_waveform(pcm: Pcm) -> Waveform:
+def to_waveform(pcm: Pcm) -> AnyWaveform:
     """int16 to float32 in [-1, 1): divided by 32768."""
     return pcm.astype(jnp.float32) / 32768
 
 
 def augment(
-    waveform: Waveform, key: Key[Array, ""], gain_db: tuple[float, float] = (0.0, 0.0), polarity: bool = False
-) -> Waveform:
+    waveform: AnyWaveform,
+    key: Key[Array, ""],
+    gain_db: tuple[float, float] = (0.0, 0.0),
+    polarity: bool = False,
+) -> AnyWaveform:
     """A random gain, and a random sign, for each clip; clipped to [-1, 1].
 
     Args:
-        waveform: [B, T].
+        waveform: both channels of a stereo clip are changed alike.
         key: PRNG key.
         gain_db: lowest and highest gain in decibels, drawn uniformly; (0, 0) leaves the loudness.
         polarity: flip the sign of every second clip or so; inaudible, and a new example to a model.
     """
     gain_key, sign_key = jax.random.split(key)
-    shape = (waveform.shape[0], 1)
+    shape = (waveform.shape[0],) + (1,) * (waveform.ndim - 1)
     if gain_db != (0.0, 0.0):
         low, high = gain_db
         decibels = jax.random.uniform(gain_key, shape, minval=low, maxval=high)
@@ -117,7 +120,7 @@ def make_example(
         transpose: largest number of semitones by which clips of notes are moved, up or down; needs a key.
 
     Returns:
-        waveform: float32 [B, T] in [-1, 1]; not of notes.
+        waveform: float32 [B, T], or [B, T, 2], in [-1, 1]; not of notes.
         targets: int [B, N, K], the codec's tokens, or those of the batch; it and the next two only with a codec.
         inputs: int [B, N, K], the same one frame later, behind the codec's start token.
         mask: bool [B, N], the frames that count in a loss or a likelihood.

@@ -112,7 +112,7 @@ def prepare(
         folder: searched with its subfolders, in the order of the names.
         out: the dataset's folder.
         sample_rate: in Hz; recordings are resampled to it.
-        channels: 1 mixes everything to mono; above 1, recordings with another count are skipped.
+        channels: 1 is mono, 2 stereo; recordings with another count are mixed to mono, which every channel then holds.
         label_pattern: labels from the path; see `wavegen.data.splits.LabelPattern`.
         split: see `wavegen.data.splits.SplitRule`; by default 5 % "valid" and 5 % "test" by hash of the name.
         trim_silence_db: cut ends this much quieter than the loudest moment; None keeps them.
@@ -298,13 +298,7 @@ def _conformed(audio: Audio, settings: Settings) -> Audio:
     # Lossy codecs overshoot full scale by some dB; far beyond are unscaled integers, ruined by clipping.
     if (peak := np.abs(audio.samples).max()) > 8:
         raise WavegenError(f"expected samples in [-1, 1], got a peak of {peak:.6g}; scale it to [-1, 1]")
-    if settings.channels == 1:
-        audio = audio.mono()
-    if audio.channels != settings.channels:
-        raise WavegenError(
-            f"expected {settings.channels} channels, got {audio.channels}; channels=1 mixes to mono"
-        )
-    audio = audio.resample(settings.sample_rate)
+    audio = audio.with_channels(settings.channels).resample(settings.sample_rate)
     if settings.trim_silence_db is not None:
         audio = audio.trim_silence(settings.trim_silence_db)
         if len(audio.samples) == 0:

@@ -28,24 +28,31 @@ def tokenize(
     Each recording is coded as a whole; in training on the recordings themselves crops are, whose ends differ a little.
 
     Args:
-        dataset: mono, of the codec's sample rate.
+        dataset: of the codec's sample rate and channels.
         codec: all of its codebooks are written.
         out: folder of the new dataset; one that is there is replaced.
         progress: told of every recording: how many are done, and how many there are.
 
     Raises:
-        WavegenError: the dataset has another sample rate or is not mono, or the place cannot be written.
+        WavegenError: the dataset has another sample rate or other channels, or the place cannot be written.
     """
-    if dataset.sample_rate != codec.sample_rate or dataset.channels != 1:
+    if (dataset.sample_rate, dataset.channels) != (codec.sample_rate, codec.audio_channels):
         raise WavegenError(
-            f"expected a mono dataset of {codec.sample_rate} Hz, got {dataset.channels} channel(s) of "
-            f"{dataset.sample_rate} Hz; prepare one with --sample-rate {codec.sample_rate}"
+            f"expected a dataset of {codec.audio_channels} channel(s) of {codec.sample_rate} Hz, got "
+            f"{dataset.channels} of {dataset.sample_rate} Hz; prepare one with --channels {codec.audio_channels} "
+            f"--sample-rate {codec.sample_rate}"
         )
     if Path(out).resolve() == dataset.path.resolve():
         raise WavegenError(f"{out} is the dataset itself; write its tokens to another folder")
     clips = _clips(dataset, codec, progress)
     return write_dataset(
-        out, clips, dataset.sample_rate, codec.hop_length, codec=codec.fingerprint, backend="memmap"
+        out,
+        clips,
+        dataset.sample_rate,
+        codec.hop_length,
+        channels=dataset.channels,
+        codec=codec.fingerprint,
+        backend="memmap",
     )
 
 
@@ -56,7 +63,7 @@ def _clips(
     for split in dataset.splits:
         files = dataset.split(split)
         for row in range(len(files)):
-            pcm = dataset.read(files, row, 0, int(files.length[row]))[:, 0]
+            pcm = dataset.read(files, row, 0, int(files.length[row]))
             values = zip(dataset.labels.items(), files.labels[row], strict=True)
             labels = {field: known[number] for (field, known), number in values}
             yield Clip(files.names[row], pcm, labels, split, _tokens(codec, pcm))
@@ -69,5 +76,7 @@ def _tokens(codec: LearnedCodec, pcm: np.ndarray) -> np.ndarray:
     frames = -(-len(pcm) // codec.hop_length)
     step = max(1 << (frames.bit_length() - 1), _SHAPES) // _SHAPES
     samples = -(-frames // step) * step * codec.hop_length
-    waveform = np.pad(pcm.astype(np.float32) / 32768, (0, samples - len(pcm)))
+    waveform = np.pad(pcm.astype(np.float32) / 32768, ((0, samples - len(pcm)), (0, 0)))
+    if codec.audio_channels == 1:
+        waveform = waveform[:, 0]
     return np.asarray(_encode(codec, jnp.asarray(waveform)[None]))[0, :frames].astype(np.float32)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from wavegen.audio import Audio
+from wavegen.requests import to_waveform
 from wavegen.spectral import si_sdr
 from wavegen.training.codec_loss import audio_losses
 
@@ -11,8 +12,8 @@ def compare(estimate: Audio, target: Audio) -> dict[str, float]:
     """The figures that codecs are judged by.
 
     Args:
-        estimate: the reconstruction, mono.
-        target: the recording, mono, of the same rate; what is longer is cut.
+        estimate: the reconstruction, mono or stereo.
+        target: the recording, with the channels and the rate of the reconstruction; what is longer is cut.
 
     Returns:
         si_sdr: scale-invariant signal-to-distortion ratio, in dB; higher is better. Codecs that keep no phases, as
@@ -21,7 +22,10 @@ def compare(estimate: Audio, target: Audio) -> dict[str, float]:
         stft: multi-resolution STFT loss; lower is better.
     """
     length = min(len(estimate.samples), len(target.samples))
-    ours, theirs = (jnp.asarray(audio.samples[:length, 0])[None] for audio in (estimate, target))
+    ours, theirs = (
+        jnp.asarray(to_waveform(audio, audio.sample_rate, audio.channels))[:, :length]
+        for audio in (estimate, target)
+    )
     losses = audio_losses(ours, theirs, target.sample_rate)
     return {
         "si_sdr": float(si_sdr(ours, theirs)[0]),

@@ -44,7 +44,9 @@ def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str
     """
     model, random = config.model, np.random.Generator(np.random.Philox(config.seed))
     if isinstance(model, CodecModelConfig):
-        return make_codec_model(model, sample_rate=config.data.sample_rate, random=random)
+        return make_codec_model(
+            model, sample_rate=config.data.sample_rate, channels=config.data.channels, random=random
+        )
     for field in model.global_fields:
         if field not in labels:
             there = ", ".join(labels) or "none; set data.label_pattern"
@@ -126,7 +128,7 @@ def _make_stepped(
 
 
 def make_codec_model(
-    config: CodecModelConfig, *, sample_rate: int, random: np.random.Generator
+    config: CodecModelConfig, *, sample_rate: int, channels: int = 1, random: np.random.Generator
 ) -> WaveVQ | SpectrogramVAE:
     """The codec that a configuration describes, with fresh weights.
 
@@ -153,6 +155,7 @@ def make_codec_model(
         strides=strides,
         width=config.width,
         decoder_width=config.decoder_width,
+        audio_channels=channels,
         causal=config.causal,
         quantizer=_make_quantizer(config.quantizer, config.width * 2 ** len(strides), random),
         random=random,

@@ -28,7 +28,7 @@ from wavegen.training.adversarial import (
 )
 from wavegen.training.objectives import Outcome, dropped_levels, judge_reconstruction
 from wavegen.training.optimizer import make_optimizer, make_schedule, skipped_updates
-from wavegen.types import Waveform
+from wavegen.types import AnyWaveform
 
 Adversary = dict[str, PyTree]
 """``params`` and ``optimizer`` of the discriminators, and the ``averages`` of ``balance``."""
@@ -81,7 +81,7 @@ def make_second_phase(config: Config, phase: AdversarialConfig, graph: nnx.Graph
     ) -> tuple[Outcome, PyTree, Adversary, dict[str, Array]]:
         recordings = examples["waveform"]
 
-        def reconstruct(params: PyTree, change: Waveform) -> tuple[tuple[Array, Waveform], Outcome]:
+        def reconstruct(params: PyTree, change: AnyWaveform) -> tuple[tuple[Array, AnyWaveform], Outcome]:
             codec = merged(graph, params)
             levels = dropped_levels(codec, examples, key, model.quantizer_dropout)
             result = codec.reconstruct(recordings, levels=levels)
@@ -102,9 +102,9 @@ def make_second_phase(config: Config, phase: AdversarialConfig, graph: nnx.Graph
         return outcome, pull((one, more))[0], adversary, figures
 
     def play(
-        adversary: Adversary, recordings: Waveform, audio: Waveform, wanted: Waveform
-    ) -> tuple[Waveform, Adversary, dict[str, Array]]:
-        def judge(params: PyTree, audio: Waveform) -> tuple[PyTree, PyTree]:
+        adversary: Adversary, recordings: AnyWaveform, audio: AnyWaveform, wanted: AnyWaveform
+    ) -> tuple[AnyWaveform, Adversary, dict[str, Array]]:
+        def judge(params: PyTree, audio: AnyWaveform) -> tuple[PyTree, PyTree]:
             discriminators = merged(judges, params)
             return discriminators(recordings), discriminators(audio)
 
@@ -127,8 +127,8 @@ def make_second_phase(config: Config, phase: AdversarialConfig, graph: nnx.Graph
         return more, {"params": params, "optimizer": optimizer_state, "averages": averages}, figures
 
     def wait(
-        adversary: Adversary, recordings: Waveform, audio: Waveform, wanted: Waveform
-    ) -> tuple[Waveform, Adversary, dict[str, Float[Array, ""]]]:
+        adversary: Adversary, recordings: AnyWaveform, audio: AnyWaveform, wanted: AnyWaveform
+    ) -> tuple[AnyWaveform, Adversary, dict[str, Float[Array, ""]]]:
         del recordings, audio
         return jnp.zeros_like(wanted), adversary, {name: jnp.zeros((), jnp.float32) for name in FIGURES}
 

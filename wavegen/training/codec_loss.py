@@ -4,7 +4,8 @@ Spectra at many resolutions say how it sounds; the waveform itself says which of
 spectra is meant. Sources: Kumar et al. 2023, "High-Fidelity Audio Compression with Improved RVQGAN", section 3.4 (mel);
 Yamamoto et al. 2020,
 "Parallel WaveGAN", section 2.2 (STFT); Défossez et al. 2022, "High Fidelity Neural Audio Compression", section 3.4
-(waveform).
+(waveform); Steinmetz et al. 2020, "Automatic Multitrack Mixing with a Differentiable Mixing Console of Neural Audio
+Effects" (stereo).
 """
 
 from functools import cache
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float
 
 from wavegen.spectral import mel_filterbank, multi_resolution_stft_loss, multi_scale_mel_loss
 from wavegen.spectral.losses import MEL_SCALES
+from wavegen.types import AnyWaveform
 
 LONGEST_WINDOW = 1 / 15
 """Seconds: beyond, a window of DAC's hears nothing that changes in its crops."""
@@ -22,20 +24,22 @@ STFT_SECONDS = ((0.025, 0.005), (0.05, 0.01), (0.01, 0.002))
 """Window and hop of the STFT loss: Parallel WaveGAN's, which are given in samples at 24 kHz."""
 
 
-def audio_losses(
-    estimate: Float[Array, "B T *C"], target: Float[Array, "B T *C"], sample_rate: int
-) -> dict[str, Float[Array, ""]]:
+def audio_losses(estimate: AnyWaveform, target: AnyWaveform, sample_rate: int) -> dict[str, Float[Array, ""]]:
     """How far a reconstruction is from its recording, by name.
 
-    "mel" and "stft": spectral distances, see `wavegen.spectral`; "waveform": mean absolute difference. Channels of
-    stereo audio are compared each on its own.
+    "mel" and "stft": spectral distances, see `wavegen.spectral`; "waveform": mean absolute difference.
+
+    Stereo audio is compared as mid, (L + R) / 2, and side, (L - R) / 2. Magnitudes have no phase: with those of left
+    and right both right, sounds can still be anywhere between the speakers. It is the side that tells, which is often
+    far quieter than either. Mid and side share the denominator of spectral convergence, so that the silent side of a
+    mono recording blows nothing up.
 
     Args:
         estimate: what the codec made of the audio.
         target: of the same shape, in [-1, 1].
         sample_rate: Hz.
     """
-    ours, theirs = (_rows(x).astype(jnp.float32) for x in (estimate, target))
+    ours, theirs = (_rows(x.astype(jnp.float32)) for x in (estimate, target))
     return {
         "mel": multi_scale_mel_loss(ours, theirs, sample_rate=sample_rate, scales=mel_scales(sample_rate)),
         "stft": multi_resolution_stft_loss(ours, theirs, resolutions=stft_resolutions(sample_rate)),
@@ -73,5 +77,9 @@ def stft_resolutions(sample_rate: int) -> tuple[tuple[int, int, int], ...]:
     return tuple((1 << (window - 1).bit_length(), hop, window) for window, hop in lengths)
 
 
-def _rows(audio: Float[Array, "B T *C"]) -> Float[Array, "rows T"]:
-    return audio if audio.ndim == 2 else jnp.moveaxis(audio, 2, 1).reshape(-1, audio.shape[1])
+def _rows(audio: AnyWaveform) -> Float[Array, "rows T"]:
+    """Mono audio as it is, or mid and side of all clips."""
+    if audio.ndim == 2:
+        return audio
+    left, right = audio[..., 0], audio[..., 1]
+    return jnp.concatenate([left + right, left - right]) / 2

@@ -48,6 +48,8 @@ def open_dataset(config: Config) -> Dataset:
             split={"test": data.split.test, "valid": data.split.valid},
             trim_silence_db=data.trim_silence_db,
             backend=data.backend,
+            # What is cached as mono keeps its name, which is made of what is given here.
+            **({"channels": data.channels} if data.channels > 1 else {}),
         )
     dataset = Dataset.open(Path(path))
     if dataset.holds_notes:
@@ -58,6 +60,11 @@ def open_dataset(config: Config) -> Dataset:
         raise WavegenError(
             f"{path} was prepared at {dataset.sample_rate} Hz, data.sample_rate is {data.sample_rate}; "
             "make them equal, or give the folder of recordings"
+        )
+    if dataset.channels != data.channels:
+        raise WavegenError(
+            f"{path} has {dataset.channels} channel(s), data.channels is {data.channels}; make them equal, or give "
+            "the folder of recordings"
         )
     if isinstance(local, FeatureConditionConfig | NoteConditionConfig):
         wanted = (local.width if isinstance(local, FeatureConditionConfig) else FEATURES, local.hop_length)

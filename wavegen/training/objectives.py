@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from wavegen.codecs.quantizers import draw_levels
-from wavegen.codecs.spectrogram_vae import SpectrogramVAE
+from wavegen.codecs.quantizers import count_codes, draw_levels
+from wavegen.codecs.spectrogram_vae import MelReconstruction, SpectrogramVAE
 from wavegen.codecs.wave_vq import Reconstruction, WaveVQ
 from wavegen.config import Config
 from wavegen.config.codec_models import (
@@ -222,10 +222,13 @@ def reconstruction(
         quantizer_dropout: see ``draw_levels``.
 
     Returns:
-        Sums over clips: the weighted loss, its parts, and the scale-invariant signal-to-distortion ratio in dB.
+        Sums over clips: the weighted loss, its parts, and the scale-invariant signal-to-distortion ratio in dB. Without
+        a key padding is not counted among the codes.
     """
     levels = dropped_levels(model, examples, key, quantizer_dropout)
     result = model.reconstruct(examples["waveform"], levels=levels)
+    if key is None:
+        result = result._replace(statistics=_without_padding(result, model, examples["length"]))
     return judge_reconstruction(result, examples, sample_rate=sample_rate, weights=weights)
 
 
@@ -275,7 +278,19 @@ def mel_reconstruction(
     result = model.reconstruct(audio, levels=levels)
     valid = frame_mask(jnp.zeros_like(length), length, result.target.shape[1], model.frames.hop_length)
     parts = mel_losses(result.rows, result.target, valid)
-    return _weighted(parts, result.losses, weights, length > 0, result.statistics)
+    statistics = result.statistics if key is not None else _without_padding(result, model, length)
+    return _weighted(parts, result.losses, weights, length > 0, statistics)
+
+
+def _without_padding(
+    result: Reconstruction | MelReconstruction, model: WaveVQ | SpectrogramVAE, length: Int[Array, "B"]
+) -> dict[str, Array]:
+    """The statistics of a codec, with codes counted only in frames that begin before the clip ends.
+
+    A quantizer learns from all frames that it was given; how well it is used, recordings alone tell.
+    """
+    valid = frame_mask(jnp.zeros_like(length), length, result.codes.shape[1], model.hop_length)
+    return result.statistics | {"counts": count_codes(result.codes, model.vocab_size, valid=valid)}
 
 
 def _weighted(

@@ -27,6 +27,7 @@ from wavegen.config.codecs import (
     SashimiConfig,
     TrainedCodecConfig,
 )
+from wavegen.config.data import DataConfig
 from wavegen.config.models import CodeConditionConfig
 from wavegen.errors import WavegenError
 from wavegen.models.make import make_codec_model
@@ -96,15 +97,15 @@ def open_codecs(config: Config, folder: Path | None = None) -> Codecs:
         folder: of its run, whose own copies of learned codecs go first.
 
     Raises:
-        WavegenError: a codec is missing, damaged, or of another sample rate or hop length.
+        WavegenError: a codec is missing, damaged, or of another sample rate, hop length or number of channels.
     """
-    local, rate = config.model.local, config.data.sample_rate
+    local, data = config.model.local, config.data
     kept = {name: folder / file for name, file in CODEC_FILES.items()} if folder else {}
     tokens = condition = None
     if not isinstance(config.model, CodecModelConfig):
-        tokens = _open_codec(config.codec, rate, kept.get("tokens"))
+        tokens = _open_codec(config.codec, data, kept.get("tokens"))
     if isinstance(local, CodeConditionConfig):
-        condition = _open_learned(local.codec, rate, kept.get("condition"))
+        condition = _open_learned(local.codec, data, kept.get("condition"))
         if condition.hop_length != local.hop_length:
             raise WavegenError(
                 f"model.local.hop_length is {local.hop_length}, the codec has {condition.hop_length}; make them equal"
@@ -130,32 +131,38 @@ def freeze_codec(trained: Trained) -> LearnedCodec:
             f"expected a run that learned a codec, got one of model.kind={trained.config.model.kind}; "
             "train one with configs/fsdd-codec.yaml"
         )
-    model = trained.config.model
-    card = {"sample_rate": trained.config.data.sample_rate, model.kind: model.model_dump(mode="json")}
+    model, data = trained.config.model, trained.config.data
+    card = {
+        "sample_rate": data.sample_rate,
+        "channels": data.channels,
+        model.kind: model.model_dump(mode="json"),
+    }
     return _thaw(card, trained.params)
 
 
 def _thaw(card: dict[str, Any], params: PyTree) -> LearnedCodec:
     try:
-        sample_rate = int(card["sample_rate"])
+        # Codecs that were written before there were stereo ones do not say.
+        sample_rate, channels = int(card["sample_rate"]), int(card.get("channels", 1))
         section = SpectrogramVQConfig if "spectrogram_vq" in card else WaveVQConfig
         config = section.model_validate(card[section.model_fields["kind"].default])
     except (KeyError, ValueError, TypeError) as error:
         raise WavegenError(f"a codec's card is damaged ({error}); copy or export the codec again") from None
-    network = make_codec_model(config, sample_rate=sample_rate, random=np.random.default_rng(0))
+    random = np.random.default_rng(0)
+    network = make_codec_model(config, sample_rate=sample_rate, channels=channels, random=random)
     codec = freeze(network, sample_rate=sample_rate, card=json.dumps(card))
     return replace(codec, params=fitting(params, codec.params))
 
 
-def _open_codec(section: CodecConfig, sample_rate: int, kept: Path | None) -> Codec:
+def _open_codec(section: CodecConfig, data: DataConfig, kept: Path | None) -> Codec:
     if isinstance(section, MuLawConfig | LinearConfig | SashimiConfig):
         return make_codec(section)
     if isinstance(section, NoteGridConfig | NoteEventsConfig):
         return make_note_codec(section)
-    return _open_learned(section, sample_rate, kept)
+    return _open_learned(section, data, kept)
 
 
-def _open_learned(section: LearnedCodecConfig, sample_rate: int, kept: Path | None) -> LearnedCodec:
+def _open_learned(section: LearnedCodecConfig, data: DataConfig, kept: Path | None) -> LearnedCodec:
     if kept is not None and kept.exists():
         params, card = read_weights(kept)
         codec = _thaw(card, params)
@@ -166,9 +173,13 @@ def _open_learned(section: LearnedCodecConfig, sample_rate: int, kept: Path | No
     else:
         spectrogram = SpectrogramVQ.from_file(section.codebook)
         codec = freeze(spectrogram, sample_rate=spectrogram.frames.sample_rate)
-    if codec.sample_rate != sample_rate:
+    if codec.sample_rate != data.sample_rate:
         raise WavegenError(
-            f"the codec is of {codec.sample_rate} Hz, data.sample_rate is {sample_rate}; make them equal"
+            f"the codec is of {codec.sample_rate} Hz, data.sample_rate is {data.sample_rate}; make them equal"
+        )
+    if codec.audio_channels != data.channels:
+        raise WavegenError(
+            f"the codec has {codec.audio_channels} channel(s), data.channels is {data.channels}; make them equal"
         )
     levels = getattr(section, "levels", 0)
     return codec.with_levels(levels) if levels else codec
@@ -202,7 +213,7 @@ def _open_file(path: Path) -> Trained:
         return Trained(config, labels, params, Codecs(None))
     tokens: Codec | None = learned.get("tokens")
     if tokens is None:
-        tokens = _open_codec(config.codec, config.data.sample_rate, None)
+        tokens = _open_codec(config.codec, config.data, None)
     return Trained(config, labels, params, Codecs(tokens, learned.get("condition")))
 
 

@@ -28,7 +28,7 @@ from wavegen.notes.midi import write_midi
 from wavegen.samplers.autoregressive import stream
 from wavegen.samplers.masked import filling_of, generate_long
 from wavegen.training.log import RunLog
-from wavegen.types import Features, Labels, Pcm, Tokens, Waveform
+from wavegen.types import AnyWaveform, Features, Labels, Pcm, Tokens
 
 
 def write_samples(
@@ -71,10 +71,10 @@ def write_samples(
             _write_notes(folder, step, codecs.tokens, np.asarray(tokens))
         return
     rate, length = dataset.sample_rate, round(config.training.sample_seconds * dataset.sample_rate)
-    recordings = [
-        dataset.read(files, row, 0, min(length, int(files.length[row])))[:, 0] for row in map(int, rows)
-    ]
-    pcm = np.stack([np.pad(clip, (0, length - len(clip))) for clip in recordings])
+    recordings = [dataset.read(files, row, 0, min(length, int(files.length[row]))) for row in map(int, rows)]
+    pcm = np.stack([np.pad(clip, ((0, length - len(clip)), (0, 0))) for clip in recordings])
+    if dataset.channels == 1:
+        pcm = pcm[:, :, 0]
     if isinstance(codecs.tokens, AudioCodec):
         made, frames = "generated", -(-length // codecs.tokens.hop_length)
         features = _features(config, codecs, dataset, files, rows, pcm)
@@ -86,11 +86,11 @@ def write_samples(
         return
     for clip, recording, row in zip(np.asarray(clips), recordings, map(int, rows), strict=True):
         name = Path(files.names[row]).stem
-        audio = Audio(clip[:, None], rate)
+        audio = Audio(clip, rate)
         path = folder / "samples" / f"{step:07}-{name}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         audio.write(path)
-        pictures = {made: audio, "recorded": Audio.from_pcm16(recording[:, None], rate)}
+        pictures = {made: audio, "recorded": Audio.from_pcm16(recording, rate)}
         picture = spectrograms(path.with_suffix(".png"), pictures)
         log.audio(step, f"samples/{name}", audio.samples, rate)
         log.image(step, f"samples/{name}", read_picture(picture))
@@ -153,6 +153,6 @@ def _draw(
 
 
 @partial(jax.jit, static_argnames="graph")
-def _reconstruct(graph: nnx.GraphDef, params: PyTree, pcm: Pcm) -> Waveform:
+def _reconstruct(graph: nnx.GraphDef, params: PyTree, pcm: Pcm) -> AnyWaveform:
     codec = with_parameters(graph, params)
     return codec.decode(codec.encode(to_waveform(pcm)))[:, : pcm.shape[1]]

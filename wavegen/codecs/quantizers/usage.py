@@ -28,7 +28,10 @@ class CodeUsage(NamedTuple):
 
 
 def count_codes(
-    codes: Tokens, codebook_size: int, used: Bool[Array, "K B"] | None = None
+    codes: Tokens,
+    codebook_size: int,
+    used: Bool[Array, "K B"] | None = None,
+    valid: Bool[Array, "B N"] | None = None,
 ) -> Int[Array, "K V"]:
     """How often each level used each of its entries, int32.
 
@@ -36,12 +39,16 @@ def count_codes(
         codes: in `[0, codebook_size)`.
         codebook_size: V.
         used: the rows of each level that count; None is all.
+        valid: the frames that count, which are no padding; None is all.
     """
     batch, _, levels = codes.shape
     weight = jnp.ones((levels, batch), jnp.int32) if used is None else used.astype(jnp.int32)
+    weights = jnp.broadcast_to(weight.T[:, None], codes.shape)
+    if valid is not None:
+        weights = jnp.where(valid[..., None], weights, 0)
     level = jnp.broadcast_to(jnp.arange(levels)[None, None], codes.shape)
     counts = jnp.zeros((levels, codebook_size), jnp.int32)
-    return counts.at[level, codes].add(jnp.broadcast_to(weight.T[:, None], codes.shape))
+    return counts.at[level, codes].add(weights)
 
 
 def code_usage(counts: Int[Array, "K V"]) -> CodeUsage:
