@@ -11,6 +11,7 @@ import pytest
 
 import wavegen
 from wavegen.cli import main
+from wavegen.cli.notes import drawing_of
 from wavegen.codecs import Codecs, NoteEvents, NoteGrid, make_note_codec
 from wavegen.codecs.note_choice import allowed_values
 from wavegen.codecs.note_codec import Interleaved
@@ -148,6 +149,19 @@ def test_temperatures_of_a_masked_model_go_by_place():
     assert (drawn[1::2] != calm[1::2]).mean() > 0.8
 
 
+def test_temperatures_of_events_go_by_name():
+    model = untrained("lstm", "events")
+    by_name, in_turn = (
+        model.generate(20, seed=1, drawing=wavegen.NoteDrawing(temperature))
+        for temperature in ({"pitch": 0.5, "shift": 2.0}, (2.0, 0.5, 1.0, 1.0, 1.0))
+    )
+    assert by_name == in_turn
+    assert drawing_of(("pitch=0.5", "shift=2"), 0, 1.0).temperature == {"pitch": 0.5, "shift": 2.0}
+    assert drawing_of(("0.5", "2"), 0, 1.0).temperature == (0.5, 2.0)
+    with pytest.raises(WavegenError, match=r"or field=number as pitch=1\.1, got hot"):
+        drawing_of(("hot",), 0, 1.0)
+
+
 @pytest.mark.parametrize("kind", ["bert", "lstm"])
 def test_only_the_instruments_and_pitches_that_are_asked_for_play(kind):
     model = untrained(kind, "events")
@@ -204,7 +218,8 @@ def test_commands_remix_durations_and_compose_for_labels_and_instruments(run, tm
     piece, out = band(40), ["-o", str(tmp_path)]
     write_midi(tmp_path / "piece.mid", piece)
     heard = read_midi(tmp_path / "piece.mid")
-    main(["remix", str(run), str(tmp_path / "piece.mid"), "--share", "0.6", "--what", "durations", *out])
+    with pytest.warns(UserWarning, match="the piano leaves out"):
+        main(["remix", str(run), str(tmp_path / "piece.mid"), "--share", "0.6", "--what", "durations", *out])
     other = read_midi(tmp_path / "piece-remix0-0.mid")
     assert rows(heard, "pitch", "onset", "track", "velocity") == rows(
         other, "pitch", "onset", "track", "velocity"
@@ -244,6 +259,8 @@ def test_what_cannot_be_is_one_line():
         (lambda: _drawn(grid, instruments=("piano",)), "a grid of voices tells no instruments"),
         (lambda: _drawn(events, pitches=(60, 50)), r"the highest pitch within 0 to 127, got \(60, 50\)"),
         (lambda: _drawn(grid, pitches=(30, 50)), "within 40 to 90"),
+        (lambda: _drawn(events, temperature={"volume": 1.0}), "one of the fields shift, pitch, .* 'volume'"),
+        (lambda: _drawn(grid, temperature={"pitch": 1.0}), "has no fields with names; give one number"),
         (lambda: _drawn(events, temperature=(1.0, 1.0)), "expected 1 or 5 temperatures"),
     ):
         with pytest.raises(WavegenError, match=message) as caught:

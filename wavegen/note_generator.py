@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from wavegen.codecs import Codecs, NoteCodec
-from wavegen.codecs.note_choice import allowed_values
+from wavegen.codecs.note_choice import allowed_values, by_field
 from wavegen.codecs.note_codec import Interleaved
 from wavegen.codecs.note_grid import NoteGrid
 from wavegen.config import Config
@@ -38,8 +38,8 @@ class NoteDrawing:
     """How a model of notes draws tokens; None is the experiment's own.
 
     Attributes:
-        temperature: below 1 calmer, above 1 wilder. Several numbers are for the codec's fields in turn, as pitch and
-            duration of events are.
+        temperature: below 1 calmer, above 1 wilder. Several numbers are for the codec's fields in turn, or, of events,
+            by name: ``{"pitch": 1.1, "duration": 0.8}``; fields that are not named have the experiment's own.
         top_k: draw among the k likeliest tokens; 0 is all. For causal models.
         top_p: draw among the likeliest tokens that together have this probability; 1 is all.
         instruments: the only ones that play, as ``("piano", "bass")``: families of General MIDI
@@ -47,7 +47,7 @@ class NoteDrawing:
         pitches: the lowest and the highest MIDI number, of drums too; None is all.
     """
 
-    temperature: float | tuple[float, ...] | None = None
+    temperature: float | tuple[float, ...] | Mapping[str, float] | None = None
     top_k: int = 0
     top_p: float = 1.0
     instruments: tuple[str, ...] = ()
@@ -342,6 +342,8 @@ class NoteGenerator:
     def _temperature(self, drawing: NoteDrawing) -> float | Float[Array, " fields"]:
         own = self.config.sampling.temperature
         given = own if drawing.temperature is None else drawing.temperature
+        if isinstance(given, Mapping):
+            given = by_field(self.codec, given, own)
         values: Sequence[float] = given if isinstance(given, tuple) else (given,)
         for value in values:
             require_least(temperature=(float(value), 0))

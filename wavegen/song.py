@@ -32,20 +32,18 @@ class Stage:
     """What was done for a section of a song.
 
     Attributes:
-        name: "seed", "generate", "harmonise", "remix" or "arrange".
+        name: "generate", "harmonise", "remix", "vary" or "arrange".
         section: as the form names it, with its number where it comes back; empty for the whole song.
         seed: that it was drawn with; None where nothing was drawn.
         arguments: what it was asked.
-        notes: that came out.
-        quarters: of them.
+        size: of what came out: "notes" and "quarters", or "seconds".
     """
 
     name: str
     section: str
     seed: int | None
     arguments: Mapping[str, Any]
-    notes: int
-    quarters: float
+    size: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -89,17 +87,30 @@ class Song:
         files = write_stems(
             folder, self.notes, sample_rate=sample_rate, soundfont=soundfont, progress=progress
         )
-        log = {
-            "request": dict(self.request),
-            "stages": [asdict(stage) for stage in self.stages],
-            "tracks": [track._asdict() for track in self.notes.tracks],
+        tracks = [track._asdict() for track in self.notes.tracks]
+        played = {
             "sample_rate": sample_rate,
             "soundfont": None if soundfont is None else Path(soundfont).name,
-            "files": files,
         }
-        with atomic_write(folder / "song.json") as file:
-            file.write(json.dumps(log, indent=2).encode())
-        return [folder / name for name in (*files, "song.json")]
+        return write_log(folder, self.request, self.stages, files, tracks=tracks, **played)
+
+
+def write_log(
+    folder: Path,
+    request: Mapping[str, Any],
+    stages: Sequence[Stage],
+    files: Mapping[str, Mapping[str, int | str]],
+    **more: Any,
+) -> list[Path]:
+    """Writes ``song.json``: what was asked for, what was done, and what each file is.
+
+    Returns:
+        All files, the log last.
+    """
+    log = {"request": dict(request), "stages": [asdict(stage) for stage in stages], **more, "files": files}
+    with atomic_write(folder / "song.json") as file:
+        file.write(json.dumps(log, indent=2).encode())
+    return [folder / name for name in (*files, "song.json")]
 
 
 def compose_song(
@@ -165,7 +176,8 @@ def compose_song(
     stages: list[Stage] = []
 
     def tell(name: str, section: str, drawn: int | None, piece: Notes, **arguments: Any) -> Notes:
-        stages.append(Stage(name, section, drawn, arguments, len(piece), piece.end / piece.ticks_per_quarter))
+        size = {"notes": len(piece), "quarters": piece.end / piece.ticks_per_quarter}
+        stages.append(Stage(name, section, drawn, arguments, size))
         progress(f"{name} {section}", len(stages), total)
         return piece
 
@@ -175,15 +187,20 @@ def compose_song(
     sections: dict[str, Notes] = {}
     parts: list[Notes] = []
     for number, name in enumerate(names):
-        drawn = _seed_of(seed, number)
+        drawn = seed_of(seed, number)
         if name in sections and variation is not None:
-            [part] = variation.remix(sections[name], remix, seed=drawn)
+            its_labels = labels if variation is model else None
+            [part] = variation.remix(sections[name], remix, seed=drawn, labels=its_labels)
             parts.append(tell("remix", f"{name}{names[: number + 1].count(name)}", drawn, part, share=remix))
             continue
         if name not in sections:
             prompt, start = (heard, 0) if before is None else (before, length)
             grown = _grown(model, prompt, start + length, drawn, labels, drawing)
             before = grown.between(start, start + length)
+            if not len(before) and (harmoniser or variation):
+                raise WavegenError(
+                    f"section {name} came out silent; try another seed, or a higher temperature"
+                )
             after = "section" if start else "nothing" if heard is None else "seed piece"
             sections[name] = tell("generate", name, drawn, before, after=after, drawing=asdict(drawing))
             if harmoniser is not None:
@@ -223,7 +240,7 @@ def parse_form(form: str) -> list[str]:
     return names
 
 
-def _seed_of(seed: int, number: int) -> int:
+def seed_of(seed: int, number: int) -> int:
     """Another number for each section, and for each seed."""
     if seed < 0:
         raise WavegenError(f"expected a seed of at least 0, got {seed}")

@@ -26,7 +26,7 @@ def compose(
     prompt: Path | None = None,
     count: int = 1,
     seed: int = 0,
-    temperature: tuple[float, ...] = (),
+    temperature: tuple[str, ...] = (),
     top_k: int = 0,
     top_p: float = 1.0,
     labels: tuple[str, ...] = (),
@@ -43,7 +43,8 @@ def compose(
         prompt: a MIDI file to continue.
         count: pieces.
         seed: the same seed gives the same pieces.
-        temperature: below 1 calmer, above 1 wilder; several numbers are for the codec's fields in turn.
+        temperature: below 1 calmer, above 1 wilder; several numbers are for the codec's fields in turn,
+            or, of events, by name: pitch=1.1 duration=0.8.
         top_k: draw among the k likeliest tokens; 0 is all. For causal models.
         top_p: draw among the likeliest tokens that together have this probability.
         labels: values of label fields, written field=value.
@@ -75,7 +76,7 @@ def harmonise(
     voice: int = 0,
     count: int = 1,
     seed: int = 0,
-    temperature: tuple[float, ...] = (),
+    temperature: tuple[str, ...] = (),
     top_p: float = 1.0,
     out: _Out = Path("generated"),
 ) -> None:
@@ -108,7 +109,7 @@ def remix(
     what: Literal["notes", "pitches", "durations"] = "notes",
     count: int = 1,
     seed: int = 0,
-    temperature: tuple[float, ...] = (),
+    temperature: tuple[str, ...] = (),
     top_p: float = 1.0,
     out: _Out = Path("generated"),
 ) -> None:
@@ -227,12 +228,22 @@ def open_notes(run: Path) -> NoteGenerator:
     return model
 
 
-def drawing_of(temperature: tuple[float, ...], top_k: int, top_p: float) -> NoteDrawing:
+def drawing_of(temperature: tuple[str, ...], top_k: int, top_p: float) -> NoteDrawing:
     """How tokens are drawn, as the command line says it."""
+    from wavegen.cli.sample import pairs
     from wavegen.note_generator import NoteDrawing
 
-    given = None if not temperature else temperature[0] if len(temperature) == 1 else temperature
-    return NoteDrawing(given, top_k, top_p)
+    try:
+        if "=" in "".join(temperature):
+            return NoteDrawing(
+                {name: float(value) for name, value in pairs(temperature).items()}, top_k, top_p
+            )
+        numbers = tuple(map(float, temperature))
+    except ValueError:
+        raise WavegenError(
+            f"a temperature is a number, or field=number as pitch=1.1, got {' '.join(temperature)}"
+        ) from None
+    return NoteDrawing(None if not numbers else numbers[0] if len(numbers) == 1 else numbers, top_k, top_p)
 
 
 def _write(pieces: list[Notes], path: Path) -> None:

@@ -89,8 +89,8 @@ def sample(
             f"{run} is a codec, which generates nothing; try wavegen reconstruct {run} RECORDING"
         )
     if isinstance(generator, wavegen.Generator):
-        _refuse("a WaveNet", inpaint=inpaint, vary=vary, periodic=periodic, compression=compression)
-        _refuse("a WaveNet", passes=passes, guidance=guidance, vocoder=vocoder)
+        refuse("a WaveNet", inpaint=inpaint, vary=vary, periodic=periodic, compression=compression)
+        refuse("a WaveNet", passes=passes, guidance=guidance, vocoder=vocoder)
         _stream(
             generator,
             out / name,
@@ -107,7 +107,7 @@ def sample(
             implementation=implementation,
         )
         return
-    _refuse("a masked model", top_k=top_k or None, notes=notes, like=like, implementation=implementation)
+    refuse("a masked model", top_k=top_k or None, notes=notes, like=like, implementation=implementation)
     drawing = wavegen.Drawing(passes or None, temperature, top_p, guidance=guidance)
     options: dict[str, Any] = {
         "count": count,
@@ -124,15 +124,15 @@ def sample(
     if ways and heard is None:
         raise WavegenError("there is nothing to change; give a recording with --prompt")
     if heard is not None and inpaint:
-        _refuse("inpainting", seconds=seconds, vocoder=vocoder)
+        refuse("inpainting", seconds=seconds, vocoder=vocoder)
         _write(generator.inpaint(heard, [_span(text) for text in inpaint], **options), out / name)
         return
     options["vocoder"] = wavegen.load(vocoder) if vocoder else None
     if heard is not None and vary is not None:
-        _refuse("varying", seconds=seconds)
+        refuse("varying", seconds=seconds)
         clips = generator.vary(heard, vary, **options)
     elif heard is not None and redrawn:
-        _refuse("redrawing", seconds=seconds)
+        refuse("redrawing", seconds=seconds)
         period = 1 if periodic is None else periodic
         clips = generator.redraw(heard, period=period, codebooks=compression, **options)
     else:
@@ -173,7 +173,7 @@ def reconstruct(
         share = (levels or model.codec.codebooks) / model.codec.codebooks
         print(f"rate         {model.bits_per_second * share:,.0f} bits per second")
     elif isinstance(model, wavegen.Generator):
-        _refuse("a vocoder", levels=levels)
+        refuse("a vocoder", levels=levels)
         result = model.generate(like=audio)[0]
     else:
         raise WavegenError(
@@ -267,7 +267,8 @@ def _notes(generator: Generator, notes: Path | None, seed: int, seconds: float |
     return compose(seed, seconds or 10.0) if plays else None
 
 
-def _refuse(what: str, **options: object) -> None:
+def refuse(what: str, **options: object) -> None:
+    """Options that this kind of model does not take."""
     given = [name for name, value in options.items() if value is not None and value != ()]
     if given:
         raise WavegenError(f"{what} takes no --{given[0].replace('_', '-')}; leave it out")

@@ -1,6 +1,6 @@
-"""Which tokens of a note codec keep to some instruments and pitches."""
+"""What a person says of events by name: instruments, pitches and fields."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 import numpy as np
@@ -72,6 +72,20 @@ def family(name: str) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
         raise WavegenError(f"expected an instrument, got {name!r}; {hint}")
     return name.lower()
+
+
+def by_field(codec: NoteCodec, values: Mapping[str, float], otherwise: float) -> tuple[float, ...]:
+    """Values by the names of fields, in the order of the fields.
+
+    Raises:
+        WavegenError: another name, or the codec writes no fields one after the other.
+    """
+    if not isinstance(codec, Interleaved) or not isinstance(codec.codec, NoteEvents):
+        raise WavegenError(f"{codec} has no fields with names; give one number, or one for each voice")
+    for name in values:
+        if name not in FIELDS:
+            raise WavegenError(f"expected one of the fields {', '.join(FIELDS)}, got {name!r}")
+    return tuple(float(values.get(name, otherwise)) for name in FIELDS)
 
 
 def _groups(codec: NoteEvents, instruments: Sequence[str]) -> list[int]:

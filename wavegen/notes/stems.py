@@ -60,7 +60,7 @@ def write_stems(
         paths.append(folder / f"{name}.wav")
         Audio(audio.samples * gain, sample_rate).write(paths[-1])
     progress("files", len(sounding), len(sounding))
-    return {path.name: _fingerprint(path) for path in sorted(paths)}
+    return {path.name: fingerprint(path) for path in sorted(paths)}
 
 
 def _alone(notes: Notes, number: int) -> Notes:
@@ -78,6 +78,7 @@ def _gain(mixed: Audio, stems: Sequence[Float[np.ndarray, "T 1"]]) -> np.float32
     return np.float32(min(np.abs(levelled(mixed, LOUDNESS).samples).max() / peak, PEAK / loudest))
 
 
-def _fingerprint(path: Path) -> dict[str, int | str]:
+def fingerprint(path: Path) -> dict[str, int | str]:
+    """The size of a file, and its sha256."""
     data = path.read_bytes()
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
