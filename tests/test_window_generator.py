@@ -8,9 +8,13 @@ import pytest
 
 import wavegen
 from wavegen.cli import main
+from wavegen.codecs import Codecs, make_note_codec
 from wavegen.codecs.note_grid import NoteGrid
+from wavegen.codecs.notes import NoteEvents
 from wavegen.config import resolve
 from wavegen.errors import WavegenError
+from wavegen.models.base import parameters
+from wavegen.models.make import make_model
 from wavegen.notes.arrange import concatenate, with_same_tracks
 from wavegen.notes.events import Notes, Track
 from wavegen.notes.midi import read_midi, write_midi
@@ -106,6 +110,19 @@ def test_lengths_change_evenly_between_pieces_of_unlike_length(model):
     assert way[::-1] == model.interpolate(long, short, steps=4)
 
 
+def test_windows_of_events_are_of_notes():
+    config = resolve({"data": {"crop": 40}, "codec": {"kind": "note_events"}, "model": VAE | {"bar": 20}})
+    codecs = Codecs(make_note_codec(config.codec))
+    graph, params = parameters(make_model(config, codecs, {}))
+    model = wavegen.WindowGenerator(config, {}, graph, params, codecs.tokens)
+    assert model.steps == 8
+    short, long = NoteEvents().decode(np.tile([[3, 60, 2, 8, 0]], (4, 1))), duet(0)
+    way = model.interpolate(short, long, steps=3)
+    counts = [4, (4 + len(long)) / 2, len(long)]
+    assert [len(piece) for piece in way] == [round(count) for count in counts]
+    assert way[0] == model.reconstruct(short)
+
+
 def test_windows_are_sampled_from_the_seed(model):
     first, second = model.generate(count=2, seed=3)
     assert [first, second] == model.generate(count=2, seed=3)
@@ -188,7 +205,7 @@ def test_tokens_that_are_not_one_a_frame_are_refused(codec):
         resolve({"codec": codec, "model": VAE})
 
 
-def test_interpolating_takes_an_autoencoder(folder, tmp_path, capsys):
+def test_levels_are_for_codecs(folder, capsys):
     piece = str(folder / "midi" / "train_0.mid")
     with pytest.raises(SystemExit):
         main(["reconstruct", str(folder / "vae"), piece, "--levels", "2"])

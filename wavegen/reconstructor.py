@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from wavegen.audio import Audio
 from wavegen.codecs import Codecs
@@ -16,13 +16,15 @@ from wavegen.errors import WavegenError
 from wavegen.models.base import with_parameters
 from wavegen.requests import require_least, to_tokens, to_waveform
 from wavegen.training.restore import Trained, freeze_codec, save_trained
-from wavegen.types import Tokens, Waveform
+from wavegen.types import Tokens
 
 _decode = jax.jit(lambda codec, tokens: codec.decode(tokens))
 
 
 @jax.jit
-def _between(codec: LearnedCodec, pair: Waveform, shares: Float[Array, "steps"]) -> Tokens:
+def _between(
+    codec: LearnedCodec, pair: Float[Array, "2 T"], shares: Float[Array, "steps"]
+) -> Int[Array, "steps N K"]:
     """The codes of latents on the way from one clip to another."""
     network = with_parameters(codec.graph, codec.params)
     first, last = network.latents(pair)
