@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from wavegen.config import VERSION, Config, dump_config, load_config, resolve
 from wavegen.config.codec_models import AdversarialConfig
 from wavegen.config.files import _sections
+from wavegen.config.study import load_study
 from wavegen.errors import WavegenError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
@@ -59,9 +60,12 @@ LIMITS = [
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_configuration_loads_and_says_what_it_is(path):
-    config = load_config(path)
-    assert config.name == path.stem
-    assert config.version == VERSION
+    if path.stem.startswith("study-"):
+        assert f"study-{load_study(path).config.name}" == path.stem
+    else:
+        config = load_config(path)
+        assert config.name == path.stem
+        assert config.version == VERSION
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert f"configs/{path.name}" in " ".join(header), "the header gives the command"
 

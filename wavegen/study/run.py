@@ -48,7 +48,7 @@ def run_study(study: Study, runs: Path, out: Path, console: Console) -> list[Row
             gone = time.monotonic() - start
             left = sum(not (folder / c.config.name / FILE).exists() for c in study.cells[number - 1 :])
             line += f", {_clock(gone)} gone, about {_clock(gone / done * left)} left"
-        console.rule(line, align="left")
+        console.print(f"\n{line}", style="bold", highlight=False, soft_wrap=True)
         fresh = not (folder / name / FILE).exists()
         try:
             figures = _run_cell(study, cell, folder / name)
