@@ -42,7 +42,7 @@ def write_report(
     local = config.model.local
     if local is None or local.kind != "notes":
         raise WavegenError(
-            "expected a model that is conditioned on notes, got one that is not: report needs a score"
+            "expected a model with model.local.kind=notes, got another: report plays held-out melodies"
         )
     if clips < 1:
         raise WavegenError(f"expected at least one clip, got {clips}")

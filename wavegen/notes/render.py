@@ -16,7 +16,7 @@ LOUDNESS = -20.0  # dB of full scale, RMS of the loudest 0.4 s
 PEAK = 0.99
 LONGEST = 7200.0  # seconds; half a gigabyte at 16 kHz
 
-_piano = cache(Piano.load)
+shipped_piano = cache(Piano.load)
 
 
 def render(
@@ -67,7 +67,7 @@ def render(
                 f"the piano leaves out {drums} notes of drums; a soundfont plays them", stacklevel=2
             )
         pitched = notes.select(lambda track: not track.drum)
-        audio = _piano().render(pitched.performance(), sample_rate, length=length)
+        audio = shipped_piano().render(pitched.performance(), sample_rate, length=length)
     return audio if loudness is None else levelled(audio, loudness)
 
 

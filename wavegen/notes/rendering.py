@@ -2,18 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from jaxtyping import Float32, Int16
 
 from wavegen.errors import WavegenError
 from wavegen.notes.events import Notes
-from wavegen.notes.piano import RELEASE, Piano
-from wavegen.notes.render import LONGEST
 from wavegen.notes.roll import roll_features
-
-_piano = cache(Piano.load)
 
 
 @dataclass(frozen=True)
@@ -46,9 +41,13 @@ class Rendering:
         Raises:
             WavegenError: nothing but drums, a pitch out of range, or above two hours.
         """
+        # Its scipy.signal takes a second to import, and whoever prepares recordings does without.
+        from wavegen.notes.piano import RELEASE
+        from wavegen.notes.render import LONGEST, shipped_piano
+
         played = notes.pitched().quantize(sample_rate, self.hop)
         if played.seconds > LONGEST:
             raise WavegenError(f"expected at most {LONGEST:.0f} seconds of notes, got {played.seconds:.0f}")
         length = math.ceil((played.seconds + RELEASE) * sample_rate / self.hop) * self.hop
         features = roll_features(played, sample_rate, self.hop, length, self.low, self.high)
-        return _piano().render(played, sample_rate, length=length).to_pcm16()[:, 0], features
+        return shipped_piano().render(played, sample_rate, length=length).to_pcm16()[:, 0], features
