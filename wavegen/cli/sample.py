@@ -164,7 +164,7 @@ def reconstruct(
 
     model = wavegen.load(run)
     if isinstance(model, wavegen.WindowGenerator):
-        _refuse("an autoencoder of notes", levels=levels)
+        refuse("an autoencoder of notes", levels=levels)
         reconstruct_notes(model, run, recording, out)
         return
     audio = Audio.read(recording)
