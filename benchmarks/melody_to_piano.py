@@ -2,7 +2,7 @@
 
     python benchmarks/melody_to_piano.py write POP909_FOLDER songs
     python train.py configs/chorales-seq2seq.yaml name=piano data.path=songs codec.voices=5 codec.low=28 codec.high=96 \
-        codec.steps_per_quarter=2 codec.bar=8
+        codec.steps_per_quarter=2 codec.bar=8 data.crop=320 data.batch_size=16
     python benchmarks/melody_to_piano.py measure songs runs/piano
 
 `write` takes the tracks MELODY and PIANO of songs (https://github.com/music-x-lab/POP909-Dataset, MIT) on a grid of
