@@ -31,7 +31,7 @@ from wavegen.spectral import si_sdr
 from wavegen.training.codec_loss import audio_losses
 from wavegen.training.masking import Masked, drop_labels, mask_classic, mask_levels
 from wavegen.training.mel_loss import mel_losses
-from wavegen.types import Logits, Tokens
+from wavegen.types import Logits
 
 
 class Outcome(NamedTuple):
@@ -83,7 +83,7 @@ def next_token(model: TokenModel, examples: Mapping[str, Array], key: Array | No
 
 
 def _accuracy(
-    guess: Tokens | None, targets: Int[Array, "..."], scored: Bool[Array, "..."]
+    guess: Int[Array, "*axes"] | None, targets: Int[Array, "*axes"], scored: Bool[Array, "*axes"]
 ) -> dict[str, Array]:
     """How many scored tokens were guessed right, as a figure; none without a guess."""
     return {} if guess is None else {"accuracy": jnp.sum((guess == targets) & scored)}
