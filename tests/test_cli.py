@@ -144,7 +144,8 @@ def test_from_a_folder_of_recordings_to_new_audio(tmp_path, capsys):
     main(["evaluate", str(tmp_path / "first.safetensors"), "--split", "valid"])
     said = capsys.readouterr().out
     assert "bytes" in said
-    assert 6 < float(said.split()[-1]) < 9
+    figures = dict(line.split() for line in said.splitlines()[-2:])
+    assert 6 < float(figures["bits_per_sample"]) < 9
     main(["info"])
     assert "8 x cpu" in capsys.readouterr().out
 

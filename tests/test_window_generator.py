@@ -191,7 +191,7 @@ def test_commands_compose_reconstruct_and_interpolate(folder, tmp_path, capsys):
         (lambda m: m.interpolate(duet(0), NONE), "expected a piece with notes, got none"),
         (lambda m: m.reconstruct(duet(0).transpose(12)), "expected pitches 60 to 67 and no drums"),
         (lambda m: m.nats(duet(0)), "measure it with wavegen evaluate"),
-        (lambda m: m.remix(duet(0), 0.5), "to remix takes a model.kind=bert"),
+        (lambda m: m.remix(duet(0), 0.5), "to remix takes a masked model"),
     ],
 )
 def test_what_does_not_fit_is_one_line(model, call, message):

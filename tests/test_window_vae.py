@@ -25,7 +25,7 @@ def build(**options):
     return WindowVAE(**sizes | options, random=np.random.default_rng(0))
 
 
-prior = jax.jit(prior_latents, static_argnums=(1, 2), compiler_options=laws.QUICK)
+prior = jax.jit(prior_latents, static_argnums=(1, 2))
 
 
 @cache
@@ -39,7 +39,7 @@ def valid():
     return jnp.arange(WINDOW)[None] < jnp.asarray([WINDOW, SHORT])[:, None]
 
 
-@partial(jax.jit, static_argnums=0, compiler_options=laws.QUICK)
+@partial(jax.jit, static_argnums=0)
 def encode(graph, params, tokens, valid):
     return with_parameters(graph, params).encode(tokens, valid)
 
@@ -64,8 +64,8 @@ def trained(beta=1.0, free_nats=0.0, token_dropout=0.0):
     return differentiate(case.params, case.graph, case.tokens, options, jax.random.key(4))
 
 
-evaluate = jax.jit(outcome, static_argnums=1, compiler_options=laws.QUICK)
-differentiate = jax.jit(jax.grad(outcome, has_aux=True), static_argnums=1, compiler_options=laws.QUICK)
+evaluate = jax.jit(outcome, static_argnums=1)
+differentiate = jax.jit(jax.grad(outcome, has_aux=True), static_argnums=1)
 
 
 def posterior(tokens=None, there=None):
