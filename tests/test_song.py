@@ -194,7 +194,7 @@ def test_what_cannot_be_is_one_line(tmp_path, capsys):
             "expected at most 2 instruments, one a track, got 3",
         ),
         (lstm, {"remix": 0.5}, "to remix takes a masked model, got lstm; give one as the remixer"),
-        (bert, {"bars": 4, "harmoniser": lstm}, "to harmonise takes a model.kind=bert"),
+        (bert, {"bars": 4, "harmoniser": lstm}, "to harmonise takes a model.kind=seq2seq or bert"),
     ):
         with pytest.raises(WavegenError, match=message) as caught:
             wavegen.compose_song(model, **options)

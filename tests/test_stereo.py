@@ -117,6 +117,15 @@ def test_a_codec_gives_back_stereo_of_the_same_length(folder, recording):
     np.testing.assert_array_equal(again.reconstruct(recording).samples, result.samples)
 
 
+def test_interpolating_keeps_the_channels(folder, recording):
+    codec = wavegen.load(folder / "codec")
+    other = Audio(recording.samples[::-1], RATE)
+    way = codec.interpolate(recording, other, steps=3)
+    assert [clip.samples.shape for clip in way] == [(LENGTH, 2)] * 3
+    for clip, end in zip(way[::2], (recording, other), strict=True):
+        np.testing.assert_allclose(clip.samples, codec.reconstruct(end).samples, atol=1e-5)
+
+
 def test_a_mono_recording_is_duplicated_and_more_channels_are_mixed(folder, recording):
     codec, left = wavegen.load(folder / "codec"), recording.samples[:, :1]
     twice = codec.reconstruct(Audio(np.repeat(left, 2, axis=1), RATE)).samples

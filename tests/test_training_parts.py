@@ -2,6 +2,7 @@
 
 import math
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -360,3 +361,24 @@ def test_the_first_signal_asks_and_the_second_insists(number, capfd):
         if number == signal.SIGTERM:
             assert caught.value.code == 143
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library's malloc is not glibc's")
+def test_freed_memory_is_kept_and_not_mapped_anew():
+    program = """
+import resource
+import numpy as np
+from wavegen.training.memory import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        np.ones(2**24, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(faults(), keep_freed_memory(), np.ones(2**24).size and faults(), faults())
+"""
+    result = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    before, done, _, after = result.stdout.split()
+    assert done == "True"
+    assert int(after) < 0.01 * int(before), result.stdout

@@ -123,7 +123,7 @@ def compose_audio_song(
     return AudioSong(song, tuple(stages), request)
 
 
-def _crossfaded(parts: list[Float[np.ndarray, "part 1"]], fade: int) -> Float[np.ndarray, "T 1"]:
+def _crossfaded(parts: list[Float[np.ndarray, "part C"]], fade: int) -> Float[np.ndarray, "T C"]:
     """Parts one after another; the last ``fade`` samples of each go over into the first of the next.
 
     The powers of the two slopes add up to one, as those of unlike sounds do.

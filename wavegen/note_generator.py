@@ -322,8 +322,8 @@ class NoteGenerator:
             self.plain_codec, NoteGrid
         ):
             raise WavegenError(
-                f"to harmonise takes a model.kind=bert of codec.kind=note_grid, got {self.config.model.kind} of "
-                f"{self.config.codec.kind}; train one with configs/chorales-bert.yaml"
+                "to harmonise takes a model.kind=seq2seq or bert of codec.kind=note_grid, got "
+                f"{self.config.model.kind} of {self.config.codec.kind}; train one with configs/chorales-seq2seq.yaml"
             )
         return self.plain_codec
 

@@ -23,7 +23,7 @@ _decode = jax.jit(lambda codec, tokens: codec.decode(tokens))
 
 @jax.jit
 def _between(
-    codec: LearnedCodec, pair: Float[Array, "2 T"], shares: Float[Array, "steps"]
+    codec: LearnedCodec, pair: Float[Array, "2 T *C"], shares: Float[Array, "steps"]
 ) -> Int[Array, "steps N K"]:
     """The codes of latents on the way from one clip to another."""
     network = with_parameters(codec.graph, codec.params)
@@ -121,12 +121,13 @@ class Reconstructor:
             WavegenError: under two steps, or a recording is empty.
         """
         require_least(steps=(steps, 2))
-        waves = [to_waveform(audio, self.sample_rate)[0] for audio in (first, last)]
-        longest = max(map(len, waves))
-        pair = np.stack([np.pad(wave, (0, longest - len(wave))) for wave in waves])
+        ends = [to_waveform(audio, self.sample_rate, self.codec.audio_channels)[0] for audio in (first, last)]
+        longest = max(map(len, ends))
+        pair = np.zeros((2, longest, *ends[0].shape[1:]), np.float32)
+        for row, end in zip(pair, ends, strict=True):
+            row[: len(end)] = end
         tokens = _between(self.codec, jnp.asarray(pair), jnp.linspace(0, 1, steps))
-        clips = np.asarray(_decode(self.codec, tokens))[:, :longest]
-        return [Audio(clip[:, None], self.sample_rate) for clip in clips]
+        return [Audio(clip[:longest], self.sample_rate) for clip in np.asarray(_decode(self.codec, tokens))]
 
     def save(self, path: str | Path) -> Path:
         """Writes the codec as one safetensors file, in float32.

@@ -83,7 +83,7 @@ def harmonise(
     """Add the other voices to a melody, which stays as it is.
 
     Args:
-        run: of a masked model of a grid of voices.
+        run: of an encoder-decoder or a masked model of a grid of voices.
         melody: a MIDI file of one track.
         voice: which voice the melody is, from the highest, 0, down.
         count: harmonisations.

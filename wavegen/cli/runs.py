@@ -21,7 +21,7 @@ def train(
     from wavegen.config import load_config
 
     resolved = load_config(config, overrides)
-    use_cpu_devices(resolved.training.mesh.cpu_devices)
+    set_up_process(resolved.training.mesh.cpu_devices)
     from wavegen.training.loop import train as run
 
     folder = run(resolved, runs / resolved.name)
@@ -97,9 +97,12 @@ def export(run: Positional[Path], out: Positional[Path]) -> None:
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 
-def use_cpu_devices(count: int) -> None:
-    """Splits the CPU into devices, which must be said before JAX starts."""
-    if count > 1:
+def set_up_process(cpu_devices: int) -> None:
+    """Says what must be said before JAX starts: into how many devices the CPU is split, and to keep freed memory."""
+    from wavegen.training.memory import keep_freed_memory
+
+    keep_freed_memory()
+    if cpu_devices > 1:
         os.environ["XLA_FLAGS"] = (
-            f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}".strip()
+            f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={cpu_devices}".strip()
         )

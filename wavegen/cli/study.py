@@ -33,11 +33,11 @@ def study(
             studies/STUDY.
         dry_run: list the experiments and their parameters, and train nothing.
     """
-    from wavegen.cli.runs import use_cpu_devices
+    from wavegen.cli.runs import set_up_process
     from wavegen.config.study import load_study
 
     resolved = load_study(study, overrides)
-    use_cpu_devices(max(cell.config.training.mesh.cpu_devices for cell in resolved.cells))
+    set_up_process(max(cell.config.training.mesh.cpu_devices for cell in resolved.cells))
     if dry_run:
         _list(resolved)
         return
