@@ -24,7 +24,7 @@ import wavegen
 from wavegen.codecs.note_codec import Interleaved
 from wavegen.codecs.note_grid import NoteGrid
 from wavegen.errors import WavegenError
-from wavegen.note_generator import NoteGenerator
+from wavegen.note_generator import NoteDrawing, NoteGenerator
 from wavegen.notes.events import Notes
 from wavegen.notes.harmony import chord_agreement, chord_tone_match, pitch_classes
 from wavegen.notes.midi import read_midi, write_midi
@@ -111,24 +111,31 @@ def nearest(melody: np.ndarray, library: np.ndarray) -> np.ndarray:
     return np.where(window >= 0, window + (key if key <= 6 else key - 12), -1)
 
 
-def played(model: NoteGenerator, melody: np.ndarray, seed: int) -> np.ndarray:
+def played(model: NoteGenerator, melody: np.ndarray, seed: int, temperature: float) -> np.ndarray:
     """What a model plays to a melody, as a grid of pitches."""
     alone = np.where(np.arange(GRID.voices)[None] == 0, melody[:, None], -1)
     notes = GRID.decode(GRID.from_pitches(alone)).select(lambda track: track.name == "voice 1")
-    [result] = model.harmonise(notes, seed=seed)
+    [result] = model.harmonise(notes, seed=seed, drawing=NoteDrawing(temperature))
     tokens = GRID.encode(result)[:WINDOW]
     return GRID.to_pitches(np.pad(tokens, ((0, WINDOW - len(tokens)), (0, 0))))[:, 1:]
 
 
 def measure(
-    songs: tyro.conf.Positional[Path], run: tyro.conf.Positional[Path], count: int = 60, seed: int = 0
+    songs: tyro.conf.Positional[Path],
+    run: tyro.conf.Positional[Path],
+    split: str = "test",
+    temperature: float = 1.0,
+    count: int = 60,
+    seed: int = 0,
 ) -> None:
     """Print how well chords fit the melody, and how like the pianist's they are.
 
     Args:
         songs: written by the other command.
         run: trained on them.
-        count: windows of the test songs, chosen by the seed.
+        split: whose windows are asked for: choose a temperature on valid.
+        temperature: at which the model draws.
+        count: windows, chosen by the seed.
         seed: see count.
     """
     model = wavegen.load(run)
@@ -138,7 +145,7 @@ def measure(
         and model.codec.codec == GRID
     ):
         raise SystemExit(f"expected a run over {GRID}, got {run}")
-    library, held = windows(songs / "train", GRID.bar), windows(songs / "test", WINDOW)
+    library, held = windows(songs / "train", GRID.bar), windows(songs / split, WINDOW)
     rng = np.random.Generator(np.random.Philox(seed))
     asked = rng.permutation(len(held))[:count]
     figures: dict[str, list[tuple[float, float]]] = {"pianist": [], "model": [], "nearest": [], "random": []}
@@ -147,7 +154,7 @@ def measure(
         sung, reference = pitch_classes(melody[:, None]), pitch_classes(piano)
         answers = {
             "pianist": piano,
-            "model": played(model, melody, int(number)),
+            "model": played(model, melody, int(number), temperature),
             "nearest": nearest(melody, library),
             "random": library[rng.integers(len(library))][:, 1:],
         }

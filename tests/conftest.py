@@ -4,13 +4,17 @@ import os
 from collections.abc import Iterator
 from importlib.metadata import version
 
-# Compiling is what tests wait for. Without LLVM's optimisations it takes a quarter of the time, in one module and by the
+# Compiling is what tests wait for. Without LLVM's optimisations it takes a quarter of the time; in one module, and by
 # older emitters of fusions, which only jax 0.10 has, half of that.
-_FAST = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
-_FAST += ["--xla_cpu_parallel_codegen_split_count=1"]
-_FAST += ["--xla_cpu_use_fusion_emitters=false"] if version("jax").startswith("0.10.") else []
 os.environ["XLA_FLAGS"] = " ".join(
-    [os.environ.get("XLA_FLAGS", ""), *_FAST, "--xla_force_host_platform_device_count=8"]
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_parallel_codegen_split_count=1",
+        *(["--xla_cpu_use_fusion_emitters=false"] if version("jax").startswith("0.10.") else []),
+        "--xla_force_host_platform_device_count=8",
+    ]
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 

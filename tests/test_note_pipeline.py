@@ -124,7 +124,8 @@ def test_harmonising_keeps_the_melody_and_adds_the_voice(folder):
     with pytest.raises(WavegenError, match="expected a melody on 1 track"):
         model.harmonise(duet(3))
     with pytest.raises(
-        WavegenError, match=r"to harmonise takes a model\.kind=seq2seq or bert of codec\.kind=note_grid, got lstm"
+        WavegenError,
+        match=r"to harmonise takes a model\.kind=seq2seq or bert of codec\.kind=note_grid, got lstm",
     ):
         wavegen.load(folder / "lstm").harmonise(melody)
 

@@ -253,7 +253,10 @@ def test_what_cannot_be_is_one_line():
         (lambda: events.remix(band(), 1.5), r"expected a share in \[0, 1\], got 1.5"),
         (lambda: events.remix(band(0), 0.5), "expected notes to remix, got an empty piece"),
         (lambda: untrained("lstm", "events").remix(band(), 0.5), "takes a masked model, got model.kind=lstm"),
-        (lambda: events.harmonise(piece), "to harmonise takes a model.kind=seq2seq or bert of codec.kind=note_grid"),
+        (
+            lambda: events.harmonise(piece),
+            "to harmonise takes a model.kind=seq2seq or bert of codec.kind=note_grid",
+        ),
         (lambda: _drawn(events, instruments=("pianos",)), "got 'pianos'; did you mean 'piano'?"),
         (lambda: _drawn(events, instruments=("kazoo",)), "got 'kazoo'; there are piano, chromatic"),
         (lambda: _drawn(grid, instruments=("piano",)), "a grid of voices tells no instruments"),

@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process: on a CPU a training step takes and frees the same temporaries every time."""
+"""Memory that is freed stays with the process: on a CPU every training step takes and frees the same temporaries."""
 
 import ctypes
 import platform
