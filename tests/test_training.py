@@ -88,7 +88,7 @@ def start(workplace: Path, runs: str, *overrides: str, **environment: str) -> su
     """The command ``wavegen train`` in a process with one device."""
     alone = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI", "WAVEGEN"))}
     alone |= {
-        "XLA_FLAGS": " ".join(f for f in os.environ["XLA_FLAGS"].split() if "device_count" not in f),
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1",
         "JAX_COMPILATION_CACHE_DIR": str(workplace / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "PYTHONPATH": str(Path(__file__).parents[1]),
