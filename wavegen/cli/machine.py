@@ -55,6 +55,7 @@ def bench(
         info: only print what the native library found and chose.
     """
     from wavegen.bench.machine import machine
+    from wavegen.training.memory import keep_freed_memory
 
     counts = {"batch": min(batch), "steps": steps, "rounds": rounds, "threads": threads, "passes": passes}
     for name, value in counts.items():
@@ -76,9 +77,10 @@ def bench(
         _refuse("--codec or --model", net=net, precision=precision, implementation=implementation)
         _refuse("--codec or --model", threads=threads, steps=steps)
         what = " ".join(name for name in (codec, model) if name)
-        rows, text = _bench_tokens(
-            codec, model, batch, seconds, passes, rounds, train or against == "torch", against == "torch"
-        )
+        train = train or against == "torch"
+        if train:
+            keep_freed_memory()  # as wavegen train does, for both sides
+        rows, text = _bench_tokens(codec, model, batch, seconds, passes, rounds, train, against == "torch")
     print(f"\n{what}, median of {rounds} rounds\n\n{text}")
     if json is not None:
         _write(json, what, rows)
