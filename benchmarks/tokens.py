@@ -291,7 +291,7 @@ def own_pieces(codec: Reconstructor, seconds: float) -> dict[str, list[tuple[Aud
     for split in ("train", "test"):
         files = dataset.split(split)
         found[split] = [
-            (Audio.from_pcm16(dataset.read(files, row, first, length), codec.sample_rate), {})
+            (Audio.from_pcm16(dataset.read(files, row, first, first + length), codec.sample_rate), {})
             for row in range(len(files.length))
             for first in range(0, int(files.length[row]) - length + 1, length)
         ]
