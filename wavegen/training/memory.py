@@ -12,7 +12,7 @@ def keep_freed_memory() -> bool:
     """Tells glibc to keep what is freed instead of giving it back to the system; elsewhere does nothing.
 
     XLA on a CPU allocates the temporaries of each step, often hundreds of megabytes, with malloc. By default glibc maps
-    each anew, so that the system fills every page with zeros at its first touch: up to a quarter of a step.
+    each anew, so that the system fills every page with zeros at its first touch: a quarter of a waveform codec's step.
 
     Returns:
         Whether it was done.
