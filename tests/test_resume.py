@@ -58,6 +58,9 @@ def experiment(tmp_path_factory) -> Path:
 def start(experiment: Path, name: str) -> subprocess.Popen:
     environment = os.environ | {
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1",
+        # The processes run one program: it is compiled once.
+        "JAX_COMPILATION_CACHE_DIR": str(experiment / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     command = [sys.executable, "-m", "wavegen", "train", str(experiment / "tiny.yaml"), f"name={name}"]

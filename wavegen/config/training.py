@@ -34,6 +34,10 @@ class TrainingConfig(Section):
     """How long, how exactly, and what is written on the way."""
 
     steps: int = Field(1000, ge=1)
+    start_from: str | None = Field(
+        None,
+        description="run folder or .safetensors file whose weights a run begins with, instead of random ones",
+    )
     precision: Literal["float32", "bfloat16"] = "float32"
     log_every: int = Field(10, ge=1)
     evaluate_every: int = Field(500, ge=1)

@@ -35,6 +35,7 @@ from wavegen.training.objectives import metric_of
 from wavegen.training.restore import keep_codecs, open_codecs
 from wavegen.training.samples import write_samples
 from wavegen.training.signals import StopRequest
+from wavegen.training.start_from import start_from
 from wavegen.training.state import TrainState, abstract_state, count_parameters
 from wavegen.training.step import first_state, make_evaluation_step, make_train_step
 
@@ -94,6 +95,8 @@ def train(config: Config, folder: str | Path) -> Path:
         start = 0
         if checkpoints.latest_step() is not None:
             state, start, _ = checkpoints.restore(abstract_state(state))
+        elif t.start_from is not None:
+            state = shard_state(start_from(t.start_from, config, state, codecs), mesh)
         else:
             state = shard_state(start_codec(config, graph, state, dataset), mesh)
         seconds = (

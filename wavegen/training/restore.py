@@ -223,10 +223,11 @@ def fitting(params: PyTree, fresh: PyTree) -> PyTree:
     Raises:
         WavegenError: they are not.
     """
-    if _outline(fresh) != _outline(params):
+    if shapes_of(fresh) != shapes_of(params):
         raise WavegenError("the weights do not fit the configuration they came with; the file is damaged")
     return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), fresh, params)
 
 
-def _outline(params: PyTree) -> list[tuple[str, tuple[int, ...]]]:
+def shapes_of(params: PyTree) -> list[tuple[str, tuple[int, ...]]]:
+    """The path and the shape of every array."""
     return [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree.leaves_with_path(params)]
