@@ -53,7 +53,16 @@ def plot_notes(path: str | Path, pieces: Mapping[str, Notes]) -> Path:
         }
         if len(names) > 1:
             patches = [Patch(color=tuple(colour), label=name) for name, colour in list(names.items())[:10]]
-            axes.legend(handles=patches, frameon=False, fontsize=8, loc="upper right", ncols=len(patches))
+            # Above the notes, not over them.
+            axes.legend(
+                handles=patches,
+                frameon=False,
+                fontsize=8,
+                loc="lower right",
+                bbox_to_anchor=(1, 1),
+                borderaxespad=0,
+                ncols=5,
+            )
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_ylabel("pitch")
         axes.grid(alpha=0.2)
