@@ -25,6 +25,24 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+LONGEST = (
+    *("learned_tokens", "resume", "training", "stereo", "cli", "song", "mosaic_gpu", "mosaic_gpu_cluster"),
+    *("wavenet", "adversary", "kernels", "note_pipeline", "generator", "bench", "window_generator"),
+)
+"""Files that take more than twenty seconds."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Files keep the order below: pytest-xdist would put those of few tests last, which are the longest ones."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that processes end together."""
+    first = [f"test_{name}" for name in LONGEST]
+    items.sort(key=lambda item: item.path.stem not in first)
+
+
 @pytest.fixture
 def key() -> jax.Array:
     """A fixed PRNG key."""

@@ -84,8 +84,8 @@ def test_tokens_are_those_of_the_reference_for_these_outputs(name):
 
 
 def test_temperature_zero_is_the_likeliest_and_forced_tokens_come_back():
-    forced = jnp.full((64, STEPS), -1).at[1::2, 1].set(7)
-    tokens, state, outputs = generate("padded, kernel 3", temperature=0.0, forced=forced)
+    forced = jnp.full((64, 2), -1).at[1::2, 1].set(7)
+    tokens, state, outputs = generate("padded, kernel 3", steps=2, temperature=0.0, forced=forced)
     np.testing.assert_array_equal(tokens, jnp.where(forced < 0, outputs.argmax(-1), forced))
     np.testing.assert_array_equal(state["history"][:, -1], tokens[:, -1])
 
