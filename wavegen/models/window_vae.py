@@ -46,7 +46,10 @@ def prior_latents(key: Array, count: int, latent: int) -> Features:
 
 
 class WindowEncoder(nnx.Module):
-    """Windows to posteriors: a transformer in both directions, the mean of each bar, and a linear map of all bars.
+    """Windows to posteriors: a transformer in both directions, a vector of each bar, and a linear map of all bars.
+
+    A bar's vector is a linear map of all its tokens, each narrowed to an eighth of the width: their mean would have to
+    learn first to tell which place a token stood in.
 
     Args:
         vocab_size: of the codec.
@@ -80,11 +83,13 @@ class WindowEncoder(nnx.Module):
         self.vocabulary = Vocabulary(
             vocab_size, 1, width, period=period, tied=True, label_sizes=(), random=random
         )
-        scale, bars = (2 * layers) ** -0.5, window // bar
+        scale, bars, narrow = (2 * layers) ** -0.5, window // bar, -(-width // 8)
         self.blocks = nnx.List(
             [Block(width, heads, self.hidden, scale=scale, random=random) for _ in range(layers)]
         )
         self.norm = RMSNorm(width)
+        self.to_narrow = normal(random, width, narrow, scale=width**-0.5)
+        self.to_bar = normal(random, bar, narrow, width, scale=(bar * narrow) ** -0.5)
         self.to_latent = normal(random, bars, width, 2 * latent, scale=(bars * width) ** -0.5)
         self.bias = zeros(2 * latent)
 
@@ -108,9 +113,9 @@ class WindowEncoder(nnx.Module):
             key = None if dropout_key is None else jax.random.fold_in(dropout_key, i)
             x = block(x, positions, valid[:, None, None], dropout=self.dropout, dropout_key=key)
         x = jnp.where(valid[:, :, None], self.norm(x), 0)
-        bars = jnp.pad(x, ((0, 0), (0, missing), (0, 0))).reshape(len(x), -1, self.bar, x.shape[2])
-        # Not divided by the bar's length but by its root: tokens differ, and their mean would be small.
-        heard = jnp.sum(bars, axis=2) * self.bar**-0.5
+        narrow = jnp.pad(x @ self.to_narrow[...], ((0, 0), (0, missing), (0, 0)))
+        bars = narrow.reshape(len(x), -1, self.bar, narrow.shape[2])
+        heard = jnp.einsum("bntc,tcw->bnw", bars, self.to_bar[...])
         both = jnp.einsum("bnw,nwl->bl", heard, self.to_latent[...], preferred_element_type=jnp.float32)
         mean, log_variance = jnp.split(both + self.bias[...].astype(jnp.float32)[None], 2, axis=1)
         return Posterior(mean, log_variance)
@@ -196,7 +201,10 @@ class WindowVAE(LSTM):
         width, bars = self.width, self.window // self.bar
         block = 4 * width**2 + 3 * width * self.encoder.hidden + 2 * frames * width
         once = self.latent * 4 * width + bars * (5 * width**2 + 2 * width * self.latent)
-        return super().flops_per_frame(frames) + 2 * (len(self.encoder.blocks) * block + once // frames)
+        heard = 2 * width * self.encoder.to_narrow.shape[1]
+        return super().flops_per_frame(frames) + 2 * (
+            len(self.encoder.blocks) * block + heard + once // frames
+        )
 
     def begin(
         self,
