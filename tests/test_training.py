@@ -311,7 +311,8 @@ def test_a_folder_of_another_experiment_is_refused_and_not_harmed(data, tmp_path
         loop.train(experiment(data, "optimizer.learning_rate=0.5"), tmp_path / "run")
     assert str(caught.value) == (
         f"{tmp_path / 'run'} holds another experiment (optimizer.learning_rate is 0.01 there, 0.5 asked for); "
-        "give this one another name (name=...) or delete the folder"
+        f"give this one another name (name=...), with training.start_from={tmp_path / 'run'} if it is to begin with "
+        "these weights, or delete the folder"
     )
     assert content(tmp_path / "run") == before
 

@@ -167,8 +167,8 @@ def _claim(folder: Path, config: Config) -> bool:
         different = _differences(load_config(path).model_dump(), config.model_dump())
         if different:
             raise WavegenError(
-                f"{folder} holds another experiment ({different[0]}); give this one another name (name=...) "
-                f"or delete the folder"
+                f"{folder} holds another experiment ({different[0]}); give this one another name (name=...), with "
+                f"training.start_from={folder} if it is to begin with these weights, or delete the folder"
             )
     if jax.process_index() == 0:
         with atomic_write(path) as file:
