@@ -77,6 +77,7 @@ def _draw(points: Sequence[Point], units: dict[str, str], path: Path) -> None:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(1 + 5.5 * len(units), 4.5), layout="constrained")
     comparable = len(set(units.values())) == 1
@@ -99,6 +100,9 @@ def _draw(points: Sequence[Point], units: dict[str, str], path: Path) -> None:
         axes.set_ylabel(unit)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
+        low, high = axes.get_ylim()
+        # Over more than a decade labels of 6 to 9 would overlap.
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5) if high > 10 * low else range(2, 10)))
         axes.yaxis.set_minor_formatter("{x:g}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3, which="both")
