@@ -102,10 +102,11 @@ def test_every_output_depends_on_the_latent():
     assert difference[1].max() == 0
 
 
-def test_bars_have_vectors_of_their_own():
-    state = make_case().start()
-    assert state["bars"].shape == (BATCH, WINDOW // BAR, 8)
-    assert np.abs(np.asarray(state["bars"][:, 0] - state["bars"][:, 1])).max() > 1e-2
+def test_every_place_is_told_something_of_its_own():
+    told = np.asarray(make_case().start()["told"])
+    assert told.shape == (BATCH, WINDOW, 8)
+    apart = np.abs(told[:, :, None] - told[:, None]).max((0, 3))
+    assert apart[~np.eye(WINDOW, dtype=bool)].min() > 1e-2
 
 
 def test_a_window_is_encoded_as_it_is_alone_and_without_its_padding():

@@ -241,13 +241,13 @@ class WindowVAEConfig(Section):
     """A variational autoencoder over windows of `data.crop` tokens of notes (MusicVAE, arXiv:1803.05428)."""
 
     kind: Literal["window_vae"] = "window_vae"
-    width: int = Field(256, ge=2, le=16384, description="of encoder, conductor and decoder")
+    width: int = Field(256, ge=2, le=16384, description="of encoder, bars and decoder")
     layers: int = Field(2, ge=1, le=64, description="of the decoder's LSTM")
     encoder_layers: int = Field(2, ge=1, le=256)
     heads: int = Field(4, ge=1, le=256, description="of the encoder")
     latent: int = Field(128, ge=1, le=65536, description="dimensions of what stands for a window")
     bar: int = Field(
-        0, ge=0, description="tokens for each vector of the conductor; 0: the codec's period, a bar of a grid"
+        0, ge=0, description="tokens that share a vector; 0: the codec's period, a bar of a grid"
     )
     dropout: float = Field(0.1, ge=0, lt=1)
     token_dropout: float = Field(0.3, ge=0, lt=1, description="share of tokens that the decoder is not told")

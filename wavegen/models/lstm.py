@@ -31,6 +31,7 @@ class LSTM(SteppedModel):
         width: cells of a layer, and of the embedding.
         layers: of cells.
         dropout: share of each layer's input, and of the head's, that is dropped in training.
+        residual: a layer adds to what it read (Wu et al. 2016, arXiv:1609.08144, section 3.1).
         tied: see ``Vocabulary``.
         period: see ``Vocabulary``.
         start_token: of the codec.
@@ -46,6 +47,7 @@ class LSTM(SteppedModel):
         width: int = 256,
         layers: int = 2,
         dropout: float = 0.0,
+        residual: bool = False,
         tied: bool = False,
         period: int = 0,
         start_token: int = 0,
@@ -53,6 +55,7 @@ class LSTM(SteppedModel):
         random: np.random.Generator,
     ) -> None:
         self.width, self.layers, self.dropout, self.start_token = width, layers, dropout, start_token
+        self.residual = residual
         self.vocabulary = Vocabulary(
             vocab_size, codebooks, width, period=period, tied=tied, label_sizes=label_sizes, random=random
         )
@@ -111,9 +114,10 @@ class LSTM(SteppedModel):
         x = self.vocabulary.embed(rows, state["position"], conditions)
         hidden, cell = [], []
         for layer in range(self.layers):
-            x, h, c = self._layer(
+            said, h, c = self._layer(
                 layer, drop(x, self.dropout, keys[layer]), state["hidden"][layer], state["cell"][layer]
             )
+            x = x + said if self.residual else said
             hidden.append(h)
             cell.append(c)
         logits = self.vocabulary.logits(drop(x, self.dropout, keys[-1]))
