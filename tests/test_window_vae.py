@@ -15,7 +15,7 @@ from wavegen.models.base import parameters, with_parameters
 from wavegen.models.window_vae import Posterior, WindowVAE, prior_latents
 from wavegen.training.objectives import evidence_bound
 
-WINDOW, BAR, PERIOD, LATENT = 16, 8, 2, 5
+WINDOW, BAR, PERIOD, LATENT = 16, 8, 2, 6
 SHORT = 11
 
 
@@ -156,7 +156,7 @@ def test_the_bound_is_nats_and_divergence_of_what_is_there():
     np.testing.assert_allclose(total, figures["nats_per_token"] + divergence, rtol=1e-5)
     assert 0 <= figures["accuracy"] <= scored
     # Padding that moves no sum of the targets, from which z is drawn.
-    noise = tokens.at[1, SHORT].add(1).at[1, SHORT + 1].add(-1)
+    noise = tokens.at[1, SHORT].add(-1).at[1, SHORT + 1].add(1)
     assert (np.asarray(noise) >= 0).all()
     jax.tree.map(np.testing.assert_array_equal, evaluated(noise).figures, figures)
 
@@ -202,13 +202,14 @@ def test_flops_grow_with_every_part():
     [
         (lambda: build(window=20), "expected data.crop a multiple of the bar, 8 tokens"),
         (lambda: build(period=3), "use data.crop=16 and model.bar=0"),
+        (lambda: build(latent=5), "a multiple of the window's 2 bars, got 5; use model.latent=6"),
         (
             lambda: make_case().model()(make_case().inputs),
-            r"expected features \[2, 1, 5\], a latent for each window, got none",
+            r"expected features \[2, 1, 6\], a latent for each window, got none",
         ),
         (
             lambda: make_case().model()(make_case().inputs, None, jnp.zeros((BATCH, 2, LATENT))),
-            r"got \[2, 2, 5\]; draw them with prior_latents",
+            r"got \[2, 2, 6\]; draw them with prior_latents",
         ),
         (
             lambda: make_case().model()(make_case().inputs, jnp.zeros((BATCH, 1), int), make_case().features),

@@ -241,18 +241,20 @@ class WindowVAEConfig(Section):
     """A variational autoencoder over windows of `data.crop` tokens of notes (MusicVAE, arXiv:1803.05428)."""
 
     kind: Literal["window_vae"] = "window_vae"
-    width: int = Field(256, ge=2, le=16384, description="of encoder, bars and decoder")
+    width: int = Field(256, ge=2, le=16384, description="of encoder, conductor and decoder")
     layers: int = Field(2, ge=1, le=64, description="of the decoder's LSTM")
-    encoder_layers: int = Field(2, ge=1, le=256)
-    heads: int = Field(4, ge=1, le=256, description="of the encoder")
-    latent: int = Field(128, ge=1, le=65536, description="dimensions of what stands for a window")
+    encoder_layers: int = Field(2, ge=1, le=256, description="of the conductor, too")
+    heads: int = Field(4, ge=1, le=256, description="of encoder and conductor")
+    latent: int = Field(
+        256, ge=1, le=65536, description="dimensions of what stands for a window; each bar has its share"
+    )
     bar: int = Field(
-        0, ge=0, description="tokens that share a vector; 0: the codec's period, a bar of a grid"
+        0, ge=0, description="tokens for each vector of the conductor; 0: the codec's period, a bar of a grid"
     )
     dropout: float = Field(0.1, ge=0, lt=1)
-    token_dropout: float = Field(0.3, ge=0, lt=1, description="share of tokens that the decoder is not told")
+    token_dropout: float = Field(0.9, ge=0, lt=1, description="share of tokens that the decoder is not told")
     beta: float = Field(0.2, ge=0, le=100, description="weight of the divergence from the prior in training")
-    free_nats: float = Field(32.0, ge=0, description="divergence of a window that costs nothing in training")
+    free_nats: float = Field(300.0, ge=0, description="divergence of a window that costs nothing in training")
 
     @property
     def local(self) -> None:

@@ -2,11 +2,12 @@
 
     q(z | window) = N(mean, diag(exp(log_variance))),   z ~ N(0, I),   p(window | z) = product over tokens
 
-As there, the decoder has two levels: z says what each bar is, a bar's vector what its places are told, and an LSTM
-writes the tokens. Unlike there, the encoder is a transformer, the LSTM is not set back at bar lines, its layers are
-residual, and both levels are linear maps, of each bar and of each place its own, as the last ones of the encoder are.
-With an LSTM in their stead (the paper's conductor) the network learns to reconstruct many times more slowly: as many
-principal components as z has dimensions give back most of a window, and an LSTM must first learn to be as linear.
+As there, the decoder has two levels: a conductor turns z into a vector for every bar, and an LSTM writes the tokens,
+told of its bar. Unlike there, z is one vector a bar, side by side; encoder and conductor are transformers, the one over
+tokens, the other over bars; the LSTM's layers are residual, and it is not set back at bar lines; and a place of a bar
+reads the bar's vector by a linear map of its own, as the encoder writes it. So there is a way through the whole network
+that is linear, and as short as principal components are, which give back most of a window: with an LSTM as conductor,
+and one vector for all places, it learned many times more slowly to reconstruct.
 """
 
 from typing import NamedTuple
@@ -49,10 +50,10 @@ def prior_latents(key: Array, count: int, latent: int) -> Features:
 
 
 class WindowEncoder(nnx.Module):
-    """Windows to posteriors: a transformer in both directions, a vector of each bar, and a linear map of all bars.
+    """Windows to posteriors: a transformer in both directions, a vector of each bar, and a linear map of it.
 
     A bar's vector is a linear map of all its tokens, each narrowed to an eighth of the width: their mean would have to
-    learn first to tell which place a token stood in.
+    learn first to tell which place a token stood in. Bars that are not there have the prior for posterior.
 
     Args:
         vocab_size: of the codec.
@@ -63,7 +64,7 @@ class WindowEncoder(nnx.Module):
         layers: blocks.
         heads: of attention.
         dropout: share of what a block adds that is dropped in training.
-        latent: dimensions of z.
+        latent: dimensions of z, a multiple of the window's bars.
         random: draws the initial weights.
     """
 
@@ -86,15 +87,15 @@ class WindowEncoder(nnx.Module):
         self.vocabulary = Vocabulary(
             vocab_size, 1, width, period=period, tied=True, label_sizes=(), random=random
         )
-        scale, bars, narrow = (2 * layers) ** -0.5, window // bar, -(-width // 8)
+        scale, part, narrow = (2 * layers) ** -0.5, latent * bar // window, -(-width // 8)
         self.blocks = nnx.List(
             [Block(width, heads, self.hidden, scale=scale, random=random) for _ in range(layers)]
         )
         self.norm = RMSNorm(width)
         self.to_narrow = normal(random, width, narrow, scale=width**-0.5)
         self.to_bar = normal(random, bar, narrow, width, scale=(bar * narrow) ** -0.5)
-        self.to_latent = normal(random, bars, width, 2 * latent, scale=(bars * width) ** -0.5)
-        self.bias = zeros(2 * latent)
+        self.to_latent = normal(random, width, 2 * part, scale=width**-0.5)
+        self.bias = zeros(2 * part)
 
     def __call__(
         self, tokens: Tokens, valid: Bool[Array, "B N"], dropout_key: Array | None = None
@@ -119,8 +120,10 @@ class WindowEncoder(nnx.Module):
         narrow = jnp.pad(x @ self.to_narrow[...], ((0, 0), (0, missing), (0, 0)))
         bars = narrow.reshape(len(x), -1, self.bar, narrow.shape[2])
         heard = jnp.einsum("bntc,tcw->bnw", bars, self.to_bar[...])
-        both = jnp.einsum("bnw,nwl->bl", heard, self.to_latent[...], preferred_element_type=jnp.float32)
-        mean, log_variance = jnp.split(both + self.bias[...].astype(jnp.float32)[None], 2, axis=1)
+        both = jnp.einsum("bnw,wl->bnl", heard, self.to_latent[...], preferred_element_type=jnp.float32)
+        there = jnp.pad(valid, ((0, 0), (0, missing))).reshape(len(x), -1, self.bar).any(2)
+        both = jnp.where(there[:, :, None], both + self.bias[...].astype(jnp.float32)[None, None], 0)
+        mean, log_variance = (part.reshape(len(x), -1) for part in jnp.split(both, 2, axis=2))
         return Posterior(mean, log_variance)
 
 
@@ -134,15 +137,16 @@ class WindowVAE(LSTM):
         period: see ``Vocabulary``.
         width: cells of a layer of the decoder, of the encoder's blocks, and of a bar's vector.
         layers: of the decoder.
-        encoder_layers: blocks of the encoder.
-        heads: of its attention.
-        latent: dimensions of z.
-        dropout: see ``LSTM``; of the encoder's blocks, too.
+        encoder_layers: blocks of the encoder, and of the conductor.
+        heads: of their attention.
+        latent: dimensions of z, a multiple of the window's bars.
+        dropout: see ``LSTM``; of the encoder's and the conductor's blocks, too.
         start_token: of the codec.
         random: draws the initial weights.
 
     Raises:
-        WavegenError: a window that is not of whole bars, or a bar not of whole periods.
+        WavegenError: a window that is not of whole bars, a bar not of whole periods, or a latent that bars do not
+            share evenly.
     """
 
     def __init__(
@@ -165,6 +169,12 @@ class WindowVAE(LSTM):
             raise WavegenError(
                 f"expected data.crop a multiple of the bar, {bar} tokens, and that of the codec's period, {period}, "
                 f"got {window}; use data.crop={-(-window // bar) * bar} and model.bar=0"
+            )
+        bars = window // bar
+        if latent % bars:
+            raise WavegenError(
+                f"expected model.latent a multiple of the window's {bars} bars, got {latent}; "
+                f"use model.latent={-(-latent // bars) * bars}"
             )
         super().__init__(
             vocab_size=vocab_size,
@@ -189,8 +199,12 @@ class WindowVAE(LSTM):
             latent=latent,
             random=random,
         )
-        narrow = self.encoder.to_narrow.shape[1]
-        self.to_bars = normal(random, window // bar, latent, width, scale=latent**-0.5)
+        hidden, narrow = self.encoder.hidden, self.encoder.to_narrow.shape[1]
+        self.to_bars = normal(random, latent // bars, width, scale=(latent // bars) ** -0.5)
+        scale = (2 * encoder_layers) ** -0.5
+        self.conductor = nnx.List(
+            [Block(width, heads, hidden, scale=scale, random=random) for _ in range(encoder_layers)]
+        )
         self.to_places = normal(random, bar, width, narrow, scale=2 * width**-0.5)
         self.to_rows = normal(random, narrow, width, scale=narrow**-0.5)
 
@@ -204,7 +218,8 @@ class WindowVAE(LSTM):
         """Of encoder and decoder; see ``TokenModel``."""
         width, bars = self.width, self.window // self.bar
         block = 4 * width**2 + 3 * width * self.encoder.hidden + 2 * frames * width
-        once = 3 * bars * width * self.latent
+        conducted = block - 2 * (frames - bars) * width
+        once = 3 * width * self.latent + len(self.conductor) * bars * conducted
         through = 4 * width * self.encoder.to_narrow.shape[1]
         return super().flops_per_frame(frames) + 2 * (
             len(self.encoder.blocks) * block + through + once // frames
@@ -228,7 +243,11 @@ class WindowVAE(LSTM):
                 f"expected features [{batch}, 1, {self.latent}], a latent for each window, got {got}; "
                 "draw them with prior_latents, or encode windows"
             )
-        bars = jnp.einsum("bl,nlw->bnw", features[:, 0].astype(jnp.float32), self.to_bars[...])
+        bars = features.reshape(batch, self.window // self.bar, -1).astype(jnp.float32) @ self.to_bars[...]
+        places = jnp.arange(bars.shape[1])
+        for i, block in enumerate(self.conductor):
+            key = None if dropout_key is None else jax.random.fold_in(dropout_key, i)
+            bars = block(bars, places, None, dropout=self.dropout, dropout_key=key)
         narrow = jnp.einsum("bnw,twc->bntc", bars, self.to_places[...])
         told = narrow.reshape(batch, self.window, -1) @ self.to_rows[...]
         return {**super().begin(batch, labels, None), "told": told}
