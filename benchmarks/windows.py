@@ -4,7 +4,8 @@
 
 Notes are those of the grid: every sixteenth of every voice, silence being a value like any other. A judge, a causal
 model of chorales, says how likely the middle of a way is (as the language model of MusicVAE's section 5.3 does), beside
-the windows at its ends and a mixture that takes every note from the one or the other.
+the windows at its ends and a mixture that takes every note from the one or the other. Principal components of training
+windows, as many as the latent has dimensions, say what linear maps alone would give back.
 """
 
 import json
@@ -63,6 +64,38 @@ def kept(model: WindowGenerator, pieces: Sequence[np.ndarray]) -> dict[str, floa
     }
 
 
+def windows_of(pieces: Sequence[np.ndarray], steps: int, semitones: Sequence[int]) -> np.ndarray:
+    """Whole windows of tokens, one at every bar of every piece in every transposition that the grid has, flat."""
+    windows = []
+    for piece in pieces:
+        for by in semitones:
+            moved = np.where(piece > 0, piece + by, 0)
+            if moved.max() < GRID.vocab_size and moved[piece > 0].min() > 0:
+                windows += [moved[n : n + steps].ravel() for n in range(0, len(moved) - steps + 1, GRID.bar)]
+    return np.stack(windows)
+
+
+def principal_components(train: np.ndarray, test: np.ndarray, components: int) -> float:
+    """The share of notes that are right when test windows, one-hot, keep these components of the training windows."""
+    most = 4096
+    train, test = (
+        np.random.default_rng(0).permutation(windows)[:count]
+        for windows, count in ((train, most), (test, 512))
+    )
+    values = np.arange(GRID.vocab_size)
+    known, heard = (
+        (windows[..., None] == values).astype(np.float32).reshape(len(windows), -1)
+        for windows in (train, test)
+    )
+    mean = known.mean(axis=0)
+    known -= mean
+    # Of the small one of the two products: a window of 16 bars has 48,000 values.
+    powers, vectors = np.linalg.eigh(known @ known.T)
+    basis = known.T @ (vectors[:, -components:] / np.sqrt(np.maximum(powers[-components:], 1e-6)))
+    given = (heard - mean) @ basis @ basis.T + mean
+    return float(np.mean(given.reshape(*test.shape, -1).argmax(-1) == test))
+
+
 def between(
     model: WindowGenerator, pieces: Sequence[np.ndarray], judge: NoteGenerator | None
 ) -> dict[str, float]:
@@ -112,7 +145,9 @@ def main(
         drawn: windows drawn from the prior.
         json_file: where the figures are written too.
     """
-    test = [GRID.from_pitches(piece) for piece in read_chorales(chorales)["test"]]
+    train, test = (
+        [GRID.from_pitches(piece) for piece in read_chorales(chorales)[split]] for split in ("train", "test")
+    )
     listener = None if judge is None else wavegen.load(judge)
     if listener is not None and not isinstance(listener, NoteGenerator):
         raise SystemExit(f"expected a run of a causal model of notes, got {judge}")
@@ -129,6 +164,11 @@ def main(
             "of these KL, nats a window": evaluation.figures["kl_per_window"],
             "accuracy given the notes before": evaluation.figures["accuracy"],
             **kept(model, test[:pieces]),
+            "as many principal components": principal_components(
+                windows_of(train, model.steps, range(-5, 6)),
+                windows_of(test, model.steps, (0,)),
+                model.config.model.latent,
+            ),
             "drawn": texture(windows),
             "between": between(model, test[:ways], listener),
         }
