@@ -124,6 +124,17 @@ def test_a_window_is_encoded_as_it_is_alone_and_without_its_padding():
         assert (moved[1] > 1e-4) == (place < SHORT)
 
 
+def test_bars_that_are_not_there_have_the_prior_for_posterior():
+    case = make_case()
+    there = jnp.arange(WINDOW)[None] < jnp.asarray([WINDOW, BAR])[:, None]
+    moved = jax.tree.map(lambda x: x + 0.5, case.params)  # a new model's biases are zero
+    both = encode(case.graph, moved, case.tokens, there)
+    for part in map(np.asarray, both):
+        np.testing.assert_array_equal(part[1, LATENT // 2 :], 0)
+        assert np.abs(part[1, : LATENT // 2]).min() > 0
+        assert np.abs(part[0]).min() > 0
+
+
 def test_the_divergence_is_that_of_the_closed_form():
     one = Posterior(jnp.asarray([[0.0, 0.0], [3.0, -1.0]]), jnp.log(jnp.asarray([[1.0, 1.0], [4.0, 0.25]])))
     expected = 0.5 * (9 + 1 + 4 + 0.25 - 2 - np.log(4) - np.log(0.25))
