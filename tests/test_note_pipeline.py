@@ -16,8 +16,9 @@ from wavegen.codecs.notes import NoteEvents
 from wavegen.config import Config, resolve
 from wavegen.config.codecs import NoteEventsConfig, NoteGridConfig
 from wavegen.data.batches import BatchSource
-from wavegen.data.device import part_voices
+from wavegen.data.device import part_voices, shift
 from wavegen.errors import WavegenError
+from wavegen.models.base import with_parameters
 from wavegen.notes.events import Notes, Track
 from wavegen.notes.midi import read_midi, write_midi
 from wavegen.training import loop
@@ -26,6 +27,7 @@ from wavegen.training.dataset import open_dataset
 GRID = {"kind": "note_grid", "voices": 2, "low": 60, "high": 72, "bar": 4}
 LSTM = {"kind": "lstm", "width": 8, "layers": 1}
 BERT = {"kind": "bert", "width": 8, "layers": 1, "heads": 1}
+WAVENET = {"kind": "wavenet", "dilations": [1, 2, 4], "residual_channels": 8, "skip_channels": 8}
 SEQ2SEQ = {"kind": "seq2seq", "width": 8, "layers": 1, "heads": 1, "encoder_layers": 1}
 
 
@@ -60,7 +62,7 @@ def experiment(folder: Path, model: dict, *overrides: str) -> Config:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, one_device) -> Path:
-    """MIDI files, and runs of a causal and of a masked model of them."""
+    """MIDI files, and runs of models of them."""
     here = tmp_path_factory.mktemp("notes")
     (here / "midi").mkdir()
     for split in ("train", "valid", "test"):
@@ -69,6 +71,7 @@ def folder(tmp_path_factory, one_device) -> Path:
     (here / "midi" / "train_9.mid").write_text("no MIDI file")
     loop.train(experiment(here, LSTM), here / "lstm")
     loop.train(experiment(here, BERT), here / "bert")
+    loop.train(experiment(here, WAVENET), here / "wavenet")
     loop.train(experiment(here, SEQ2SEQ), here / "seq2seq")
     return here
 
@@ -94,12 +97,22 @@ def test_crops_begin_with_a_bar(folder):
 
 
 def test_runs_write_midi_files_while_they_learn(folder):
-    for run in ("lstm", "bert"):
+    for run in ("lstm", "bert", "wavenet"):
         [sample] = (folder / run / "samples").iterdir()
         assert read_midi(sample).end <= 16
 
 
-@pytest.mark.parametrize("run", ["lstm", "bert"])
+@pytest.mark.parametrize("run", ["lstm", "wavenet"])
+def test_pieces_are_scored_behind_the_start_token_that_training_puts_before_them(folder, run):
+    model = wavegen.load(folder / run)
+    network, tokens = with_parameters(model.graph, model.params), model.codec.encode(duet(5))[None]
+    inputs = shift(jnp.asarray(tokens), model.codec.start_token)
+    assert model.codec.start_token != model.codec.vocab_size // 2
+    expected = -network.log_prob(network(inputs), jnp.asarray(tokens), inputs)[0]
+    np.testing.assert_allclose(model.nats(duet(5)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("run", ["lstm", "bert", "wavenet"])
 def test_generating_and_continuing_keep_the_prompt(folder, run):
     model = wavegen.load(folder / run)
     assert isinstance(model, wavegen.NoteGenerator)

@@ -21,7 +21,8 @@ from wavegen.notes.roll import roll_features
 from wavegen.notes.score import Performance
 
 BATCH, FRAMES, HOP = 2, 48, 8
-MULAW, LINEAR16 = (256, 255), (65536, 0)
+# Vocabulary, companding and start token of mu-law, of 16 bits, and of notes on a grid, whose start is not the middle.
+MULAW, LINEAR16, GRID = (256, 255, 128), (65536, 0, 32768), (47, 0, 3)
 FEATURES = {"kind": "features", "width": 3, "channels": 6, "hop_length": HOP}
 NOTES = {"kind": "notes", "channels": 6, "hop_length": HOP, "harmonics": 2}
 ROLL = {"kind": "piano_roll", "channels": 6, "hop_length": HOP, "low": 60, "high": 72}
@@ -43,6 +44,8 @@ VARIANTS = {
     "notes": (MULAW, {"kernel_size": 3, "local": NOTES}),
     "piano roll": (MULAW, {"kernel_size": 3, "local": ROLL}),
     "period, notes": (MULAW, {"period": 5, "local": NOTES}),
+    "start token that is not the middle": (GRID, {"period": 4, "kernel_size": 3}),
+    "start token that is not the middle, scalar": (GRID, {"input": "scalar", "input_kernel_size": 2}),
     "scalar": (MULAW, {"input": "scalar", "input_kernel_size": 2}),
     "mixture": (LINEAR16, {"input": "scalar", "head": MIXTURE, "global_fields": ("digit",)}),
     "linear prediction": (MULAW, {"input": "scalar", "head": PREDICTION, "local": NOTES}),
@@ -87,7 +90,7 @@ class Case:
         return np.stack(outputs, axis=1)
 
 
-def build(config: dict, vocab_size=256, mu=255, **sizes) -> WaveNet:
+def build(config: dict, vocab_size=256, mu=255, start_token=128, **sizes) -> WaveNet:
     small = {"dilations": (1, 2, 4), "cycles": 1, "residual_channels": 8, "gate_channels": 6}
     small |= {"skip_channels": 10, "head_channels": 7, "global_channels": 5}
     period = config.get("period", 0)
@@ -97,6 +100,7 @@ def build(config: dict, vocab_size=256, mu=255, **sizes) -> WaveNet:
         vocab_size=vocab_size,
         period=period,
         mu=mu,
+        start_token=start_token,
         label_sizes=(10, 4)[: len(config.get("global_fields", ()))],
         sample_rate=8000,
         random=np.random.default_rng(0),
@@ -113,10 +117,10 @@ def stir(model: WaveNet) -> WaveNet:
 
 @cache
 def make_case(name: str) -> Case:
-    (vocab_size, mu), config = VARIANTS[name]
+    (vocab_size, mu, start_token), config = VARIANTS[name]
     random = np.random.default_rng(0)
     tokens = random.integers(vocab_size, size=(BATCH, FRAMES, 1), dtype=np.int32)
-    tokens[:, 0] = vocab_size // 2
+    tokens[:, 0] = start_token
     labels = features = None
     if fields := config.get("global_fields"):
         labels = jnp.asarray([[3, 1], [7, -1]][:BATCH], jnp.int32)[:, : len(fields)]
@@ -125,7 +129,7 @@ def make_case(name: str) -> Case:
         plain = partial(random.standard_normal, (BATCH, FRAMES // HOP, 3))
         features = made.get(local["kind"], plain)()
         features = jnp.asarray(features, jnp.float32)
-    return Case(stir(build(config, vocab_size, mu)), jnp.asarray(tokens), labels, features)
+    return Case(stir(build(config, vocab_size, mu, start_token)), jnp.asarray(tokens), labels, features)
 
 
 def make_notes() -> np.ndarray:
@@ -343,8 +347,8 @@ def test_gradients_reach_the_receptive_field_and_no_further(kernel_size):
 
 def test_a_fresh_model_knows_nothing():
     random = np.random.default_rng(0)
-    for head, vocab_size, mu in (({"kind": "softmax"}, *MULAW), (MIXTURE, *LINEAR16)):
-        model = build({"head": head, "input": "scalar"}, vocab_size, mu)
+    for head, sizes in (({"kind": "softmax"}, MULAW), (MIXTURE, LINEAR16)):
+        model, vocab_size = build({"head": head, "input": "scalar"}, *sizes), sizes[0]
         tokens = random.integers(vocab_size, size=(4, 200, 1), dtype=np.int32)
         bits_of = jax.jit(lambda x, y, m=model: -jnp.mean(m.log_prob(m(x), y, x)) / math.log(2))
         bits = float(bits_of(jnp.asarray(tokens), jnp.asarray(np.roll(tokens, -1, axis=1))))

@@ -36,6 +36,8 @@ class WaveNetShape:
         mixtures: components of the mixture head.
         linear_prediction: past amplitudes whose linear prediction shifts the mixture's means; 0 = off.
         mu: companding of the tokens' values, 255 for mu-law codes, 0 for linear ones.
+        start: the token before the first sample; None is the middle of the vocabulary, which is silence in mu-law
+            and linear codes.
     """
 
     dilations: tuple[int, ...]
@@ -44,6 +46,7 @@ class WaveNetShape:
     mixtures: int = 10
     linear_prediction: int = 0
     mu: int = 255
+    start: int | None = None
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -62,13 +65,15 @@ class WaveNetShape:
                 "mixtures must be positive, linear_prediction and mu not negative; "
                 f"got {self.mixtures}, {self.linear_prediction}, {self.mu}"
             )
+        if not 0 <= self.start_token < self.vocab_size:
+            raise ValueError(f"start must lie in [0, {self.vocab_size}); got {self.start}")
         if self.linear_prediction and self.head != "mixture":
             raise ValueError('linear_prediction shifts mixture means: it needs head="mixture"')
 
     @property
     def start_token(self) -> int:
-        """The token of silence, which stands before the first sample."""
-        return self.vocab_size // 2
+        """The token before the first sample."""
+        return self.vocab_size // 2 if self.start is None else self.start
 
     @property
     def outputs(self) -> int:

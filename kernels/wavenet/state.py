@@ -47,7 +47,7 @@ def reach(weights: Weights, shape: WaveNetShape) -> int:
 
 
 def wavenet_init_state(weights: Weights, shape: WaveNetShape, batch: int) -> State:
-    """Return the state before the first sample: only the start token of silence has been heard.
+    """Return the state before the first sample: only the start token has been read.
 
     Args:
         weights: the network.

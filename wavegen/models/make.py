@@ -84,6 +84,7 @@ def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str
         model,
         vocab_size=codec.vocab_size,
         mu=codec.mu if isinstance(codec, AudioCodec) else 0,
+        start_token=codec.start_token,
         period=period,
         label_sizes=label_sizes,
         sample_rate=config.data.sample_rate,

@@ -45,6 +45,7 @@ class WaveNet(CausalModel):
         config: sizes; see the fields' descriptions.
         vocab_size: tokens of the codec.
         mu: companding of the codec's code space, 0 for linear codes.
+        start_token: of the codec.
         label_sizes: values of each field in ``config.global_fields``.
         sample_rate: Hz; used by the excitation of note conditioning.
         condition: the codec whose tokens are the local condition, where ``config.local`` says so.
@@ -59,6 +60,7 @@ class WaveNet(CausalModel):
         *,
         vocab_size: int,
         mu: int,
+        start_token: int,
         label_sizes: tuple[int, ...] = (),
         sample_rate: int,
         condition: AudioCodec | None = None,
@@ -74,6 +76,7 @@ class WaveNet(CausalModel):
             mixtures=mixture.components if mixture else 1,
             linear_prediction=mixture.linear_prediction if mixture else 0,
             mu=mu,
+            start=start_token,
         )
         self.dropout, self.kernel_size, self.input_kernel_size = c.dropout, c.kernel_size, c.input_kernel_size
         layers, residual, gate = len(self.shape.dilations), c.residual_channels, c.gate_channels
