@@ -251,7 +251,8 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(data):
 def test_one_clip_is_learned_by_heart(data, precision):
     # So wide that seeds agree: six of them end between 0.002 and 0.08, on CPUs with AVX2 and with AVX-512.
     wide = [f"model.{name}_channels=16" for name in ("residual", "skip", "head")]
-    config = experiment(data, *PLAIN, *wide, "optimizer.warmup_steps=20", f"training.precision={precision}")
+    fast = ("optimizer.warmup_steps=20", "training.steps=200", f"training.precision={precision}")
+    config = experiment(data, *PLAIN, *wide, *fast)
     step, state = make_step(config)
     batch = batch_of(np.stack([tone(128, 16)] * 2))
     losses = []
