@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from wavegen.errors import WavegenError
-from wavegen.models.base import Choice, parameters, with_parameters
-from wavegen.models.delay import delay, undelay
+from wavegen.models.base import Choice
+from wavegen.models.layers.delay import delay, undelay
+from wavegen.networks.base import parameters, with_parameters
 
 BATCH, VOCAB, START = 2, 11, 3
 CLIP = jax.random.key(5)

@@ -12,13 +12,13 @@ import pytest
 from wavegen.codecs import Codecs
 from wavegen.config import Config, resolve
 from wavegen.errors import WavegenError
-from wavegen.models.base import parameters
+from wavegen.networks.base import parameters
+from wavegen.runs.checkpoints import Checkpoints
+from wavegen.runs.trained import open_trained, save_trained
+from wavegen.runs.weights import read_weights
 from wavegen.training.adversary import FIGURES
-from wavegen.training.checkpoints import Checkpoints
-from wavegen.training.restore import open_trained, save_trained
 from wavegen.training.state import abstract_state, state_hash
 from wavegen.training.step import first_state, make_train_step
-from wavegen.training.weights import read_weights
 
 RATE, CROP, STEPS, START = 1000, 128, 4, 2
 TREE = {

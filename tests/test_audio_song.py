@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 import wavegen
-from wavegen.audio_song import FADE_SECONDS, compose_audio_song
 from wavegen.cli import main
 from wavegen.codecs import MuLaw
 from wavegen.config import resolve
 from wavegen.errors import WavegenError
-from wavegen.generator import build
-from wavegen.models.base import parameters
+from wavegen.generation.audio import build
+from wavegen.generation.audio_song import FADE_SECONDS, compose_audio_song
 from wavegen.models.bert import Bert
-from wavegen.models.make import make_model
-from wavegen.training.restore import Trained, open_codecs
+from wavegen.models.kinds import make_model
+from wavegen.networks.base import parameters
+from wavegen.runs.trained import Trained, open_codecs
 
 RATE = 1000
 CONFIG = resolve(

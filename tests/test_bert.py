@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from wavegen.errors import WavegenError
-from wavegen.models.base import parameters, with_parameters
 from wavegen.models.bert import Bert
-from wavegen.models.transformer import Attention, RMSNorm, attend, drop, rotate
+from wavegen.models.layers.transformer import Attention, RMSNorm, attend, drop, rotate
+from wavegen.networks.base import parameters, with_parameters
 
 BATCH, FRAMES, CODEBOOKS, VOCAB = 3, 10, 2, 9
 SIZES = {"vocab_size": VOCAB, "codebooks": CODEBOOKS, "width": 16, "layers": 1, "heads": 2, "dropout": 0.5}

@@ -17,8 +17,8 @@ import pytest
 from etils import epath
 
 from wavegen.errors import WavegenError
-from wavegen.training.checkpoints import Checkpoints
-from wavegen.training.manifest import find_damage
+from wavegen.runs.checkpoints import Checkpoints
+from wavegen.runs.checksums import find_damage
 from wavegen.training.mesh import make_mesh, state_sharding
 from wavegen.training.optimizer import make_optimizer
 from wavegen.training.state import abstract_state, init_state, state_hash

@@ -18,10 +18,10 @@ from wavegen.audio import Audio
 from wavegen.cli import COMMANDS, main
 from wavegen.config import dump_config, resolve
 from wavegen.data.prepare import Clip, write_dataset
-from wavegen.models.base import parameters
-from wavegen.models.make import make_model
-from wavegen.training.checkpoints import Checkpoints
-from wavegen.training.restore import Trained, open_codecs, save_trained
+from wavegen.models.kinds import make_model
+from wavegen.networks.base import parameters
+from wavegen.runs.checkpoints import Checkpoints
+from wavegen.runs.trained import Trained, open_codecs, save_trained
 from wavegen.training.step import first_state
 
 ROOT = Path(__file__).parents[1]

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from wavegen.codecs.quantizers import EMAResidualVQ
-from wavegen.codecs.wave_vq import PRESETS, Reconstruction, WaveVQ
+from wavegen.codecs.waveform.loss import audio_losses, mel_scales, reconstruction, stft_resolutions
+from wavegen.codecs.waveform.network import PRESETS, Reconstruction, WaveVQ
 from wavegen.config.codec_models import CodecLossConfig
 from wavegen.spectral import mel_filterbank
-from wavegen.training.codec_loss import audio_losses, mel_scales, stft_resolutions
-from wavegen.training.objectives import reconstruction
 
 RATE = 2000
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wavegen.codecs.base import AudioCodec
-from wavegen.codecs.mulaw import Linear, MuLaw, Sashimi
+from wavegen.codecs.samples import Linear, MuLaw, Sashimi
 from wavegen.errors import WavegenError
 
 INT16 = np.arange(-32768, 32768, dtype=np.int64)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wavegen.codecs.mulaw import Linear
+from wavegen.codecs.samples import Linear
 from wavegen.data.batches import BatchSource, EvaluationSource, iterator
 from wavegen.data.dataset import Dataset
 from wavegen.data.device import make_example

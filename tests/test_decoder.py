@@ -10,9 +10,9 @@ import pytest
 from causal_laws import BATCH, START, VOCAB, Case, assert_same
 
 from wavegen.errors import WavegenError
-from wavegen.models.base import parameters, with_parameters
 from wavegen.models.decoder import Decoder
-from wavegen.models.memory import MemoryAttention, Reach
+from wavegen.models.layers.memory import MemoryAttention, Reach
+from wavegen.networks.base import parameters, with_parameters
 
 FRAMES = 23
 MEMORY, COMPRESSED = Reach(4, 4), Reach(4, 2, 3, 2)

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wavegen.codecs.mulaw import Linear
-from wavegen.data.device import augment, frame_mask, make_example, shift, to_waveform
+from wavegen.codecs.samples import Linear
+from wavegen.data.device import augment, make_example, shift, to_waveform
+from wavegen.networks.base import frame_mask
 
 PCM = Linear(65536)  # tokens are the int16 values plus 32768
 

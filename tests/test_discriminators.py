@@ -6,14 +6,14 @@ import numpy as np
 import optax
 import pytest
 
-from wavegen.codecs.discriminators import Discriminators, WeightNormConvolution
-from wavegen.errors import WavegenError
-from wavegen.training.adversarial import (
+from wavegen.codecs.waveform.adversarial import (
     adversarial_loss,
     balance,
     discriminator_loss,
     feature_matching_loss,
 )
+from wavegen.codecs.waveform.discriminators import Discriminators, WeightNormConvolution
+from wavegen.errors import WavegenError
 
 BATCH, SAMPLES = 4, 200
 RANDOM = np.random.default_rng(0)

@@ -9,8 +9,8 @@ from scipy import stats
 
 from wavegen.kernels import (
     WaveNetShape,
+    draw,
 )
-from wavegen.kernels.wavenet import draw
 from wavegen.kernels.wavenet.companding import compress, expand
 from wavegen.kernels.wavenet.head import log_prob, mixture_parameters
 

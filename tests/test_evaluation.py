@@ -9,10 +9,11 @@ import pytest
 
 from wavegen.audio import Audio
 from wavegen.errors import WavegenError
-from wavegen.evaluation.pictures import loss_curve, read_picture, spectrograms
 from wavegen.evaluation.report import Report, compare, controls, write
+from wavegen.notes.performance import Performance
 from wavegen.notes.piano import Piano
-from wavegen.notes.score import Performance
+from wavegen.pictures.audio import read_picture, spectrograms
+from wavegen.pictures.runs import loss_curve
 
 RATE = 8000
 MELODY = Performance.parse("tempo 110, C4 1, E4 1/2, G4 1/2, C5 2, A4 1")
@@ -163,9 +164,9 @@ def test_an_untrained_model_is_reported_as_what_it_is(tmp_path) -> None:
     from wavegen.codecs import Codecs, make_codec
     from wavegen.config import resolve
     from wavegen.evaluation.instrument import write_report
-    from wavegen.generator import Generator
-    from wavegen.models.base import parameters
-    from wavegen.models.make import make_model
+    from wavegen.generation.audio import Generator
+    from wavegen.models.kinds import make_model
+    from wavegen.networks.base import parameters
 
     sizes = dict.fromkeys(("residual_channels", "gate_channels", "skip_channels", "head_channels"), 4)
     model = {"dilations": [1], "cycles": 1, **sizes}

@@ -6,14 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wavegen.codecs.codebook_files import read_codebook
-from wavegen.codecs.mel_frames import MelFrames
-from wavegen.codecs.mini_batch_kmeans import Fit, fit_batches, start
+from wavegen.codecs.spectrogram.files import read_codebook
+from wavegen.codecs.spectrogram.frames import MelFrames
+from wavegen.codecs.spectrogram.kmeans import Fit, fit_batches, start
 from wavegen.data.dataset import Dataset
 from wavegen.data.mel_batches import PIECE, FrameBatches
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.errors import WavegenError
-from wavegen.training.fit_codebook import fit_codebook
+from wavegen.training.codebook import fit_codebook
 
 RATE = 8000
 FRAMES = MelFrames(RATE, n_fft=128, hop_length=32, bands=12)
@@ -129,7 +129,7 @@ OPTIONS = {"size": 16, "n_fft": 128, "hop_length": 32, "bands": 12, "batch_size"
 def test_a_fit_that_was_cut_short_ends_like_one_that_was_not(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wavegen.training.fit_codebook.SAVE_EVERY", 2)
+    monkeypatch.setattr("wavegen.training.codebook.SAVE_EVERY", 2)
     whole = fit_codebook(dataset, tmp_path / "whole.safetensors", **OPTIONS, batches=5)
 
     class Killed(Exception):

@@ -16,12 +16,12 @@ from wavegen.audio import Audio
 from wavegen.codecs import Codecs
 from wavegen.config import VERSION, resolve
 from wavegen.errors import WavegenError
-from wavegen.generator import Generator, build
-from wavegen.models.base import parameters, with_parameters
-from wavegen.models.make import make_model
-from wavegen.notes.score import Performance
-from wavegen.training.checkpoints import Checkpoints
-from wavegen.training.restore import Trained, open_codecs
+from wavegen.generation.audio import Generator, build
+from wavegen.models.kinds import make_model
+from wavegen.networks.base import parameters, with_parameters
+from wavegen.notes.performance import Performance
+from wavegen.runs.checkpoints import Checkpoints
+from wavegen.runs.trained import Trained, open_codecs
 from wavegen.training.step import first_state, make_evaluation_step
 
 RATE = 8000

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from wavegen.codecs.note_grid import NoteGrid
+from wavegen.codecs.notes.grid import NoteGrid
 from wavegen.errors import WavegenError
 from wavegen.notes.harmony import (
     RANGES,

@@ -11,13 +11,14 @@ import pytest
 
 from wavegen.kernels import (
     WaveNetShape,
+    draw,
     native,
     wavenet_forward,
     wavenet_generate,
     wavenet_init_state,
     wavenet_prefill,
 )
-from wavegen.kernels.wavenet import draw, xla
+from wavegen.kernels.wavenet import xla
 from wavegen.kernels.wavenet.forward import condition_frames, dilated_convolution
 from wavegen.kernels.wavenet.shapes import Net
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import wavegen
-from wavegen import masked_generator
 from wavegen.audio import Audio
 from wavegen.cli import main
 from wavegen.codecs import Codecs
@@ -17,13 +16,15 @@ from wavegen.config import Config, resolve
 from wavegen.config.models import MelConditionConfig
 from wavegen.data.batches import BatchSource
 from wavegen.data.dataset import Dataset
-from wavegen.data.device import make_example, own_features
+from wavegen.data.device import make_example
+from wavegen.data.open import expect_same_codec
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.errors import WavegenError
-from wavegen.models.base import with_parameters
+from wavegen.generation import masked as masked_generator
+from wavegen.models.conditions.features import own_features
+from wavegen.networks.base import with_parameters
+from wavegen.runs.trained import open_codecs, open_trained
 from wavegen.training import loop
-from wavegen.training.dataset import expect_same_codec
-from wavegen.training.restore import open_codecs, open_trained
 
 RATE, HOP = 1000, 4
 SMALL = {

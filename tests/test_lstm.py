@@ -10,8 +10,8 @@ import pytest
 from causal_laws import BATCH, START, VOCAB, Case, assert_same
 
 from wavegen.errors import WavegenError
-from wavegen.models.base import parameters, with_parameters
 from wavegen.models.lstm import LSTM, recur
+from wavegen.networks.base import parameters, with_parameters
 
 FRAMES = 14
 VARIANTS = {

@@ -12,12 +12,13 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from wavegen.errors import WavegenError
-from wavegen.models.base import Choice, MaskedModel, parameters, with_parameters
+from wavegen.models.base import Choice, MaskedModel
 from wavegen.models.bert import Bert
+from wavegen.models.masking import masked_token
+from wavegen.networks.base import parameters, with_parameters
 from wavegen.samplers import prompts
 from wavegen.samplers.masked import SCHEDULES, Filling, fill, generate_long, make_plan, refine
 from wavegen.samplers.typical import keep_typical
-from wavegen.training.objectives import masked_token
 
 BATCH, FRAMES, CODEBOOKS, VOCAB = 2, 14, 2, 6
 RANDOM = np.random.default_rng(0)

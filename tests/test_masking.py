@@ -10,9 +10,8 @@ import pytest
 from flax import nnx
 
 from wavegen.models.base import MaskedModel
-from wavegen.training.masking import SPAN, drop_labels, mask_classic, mask_levels
-from wavegen.training.objectives import masked_token
-from wavegen.training.order_agnostic import order_agnostic_bound
+from wavegen.models.masking import SPAN, drop_labels, mask_classic, mask_levels, masked_token
+from wavegen.samplers.bound import order_agnostic_bound
 
 ROWS, FRAMES, CODEBOOKS, VOCAB = 400, 20, 3, 7
 RANDOM = np.random.default_rng(0)

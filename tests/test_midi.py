@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from wavegen.errors import WavegenError
 from wavegen.notes.arrange import concatenate, together
-from wavegen.notes.events import COLUMNS, END_OF_TIME, TICKS, Notes, Track
 from wavegen.notes.midi import midi_bytes, parse_midi, read_midi, write_midi
+from wavegen.notes.score import COLUMNS, END_OF_TIME, TICKS, Notes, Track
 
 
 def notes_of(*rows: tuple[int, int, int, int, int], **options) -> Notes:
@@ -197,7 +197,7 @@ def test_files_that_are_missing_or_huge_are_refused(tmp_path) -> None:
 
 
 def fuzz_midi():
-    path = Path(__file__).parents[1] / "benchmarks" / "fuzz_midi.py"
+    path = Path(__file__).parent / "fuzz" / "midi.py"
     spec = importlib.util.spec_from_file_location("fuzz_midi", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wavegen.kernels import WaveNetShape, wavenet_generate, wavenet_init_state, wavenet_prefill
-from wavegen.kernels.wavenet import draw, mosaic_gpu_cluster, mosaic_gpu_versions, reference
+from wavegen.kernels import WaveNetShape, draw, wavenet_generate, wavenet_init_state, wavenet_prefill
+from wavegen.kernels.wavenet import mosaic_gpu_cluster, mosaic_gpu_versions, reference
 from wavegen.kernels.wavenet.mosaic_gpu_cluster_weights import Division, divide
 from wavegen.kernels.wavenet.mosaic_gpu_weights import sizes_of
 from wavegen.kernels.wavenet.shapes import NETS, Net

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wavegen.codecs.note_grid import NoteGrid
-from wavegen.codecs.notes import NoteEvents
+from wavegen.codecs.notes.events import NoteEvents
+from wavegen.codecs.notes.grid import NoteGrid
 from wavegen.errors import WavegenError
-from wavegen.notes.events import Notes, Track
+from wavegen.notes.score import Notes, Track
 
 GRIDS = [
     NoteGrid(),

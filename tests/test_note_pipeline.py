@@ -10,19 +10,20 @@ import pytest
 import wavegen
 from wavegen.cli import main
 from wavegen.codecs import make_note_codec
-from wavegen.codecs.note_codec import Interleaved
-from wavegen.codecs.note_grid import NoteGrid
-from wavegen.codecs.notes import NoteEvents
+from wavegen.codecs.notes.base import Interleaved
+from wavegen.codecs.notes.events import NoteEvents
+from wavegen.codecs.notes.grid import NoteGrid
 from wavegen.config import Config, resolve
 from wavegen.config.codecs import NoteEventsConfig, NoteGridConfig
 from wavegen.data.batches import BatchSource
-from wavegen.data.device import part_voices, shift
+from wavegen.data.device import shift
+from wavegen.data.open import open_dataset
 from wavegen.errors import WavegenError
-from wavegen.models.base import with_parameters
-from wavegen.notes.events import Notes, Track
+from wavegen.models.seq2seq import part_voices
+from wavegen.networks.base import with_parameters
 from wavegen.notes.midi import read_midi, write_midi
+from wavegen.notes.score import Notes, Track
 from wavegen.training import loop
-from wavegen.training.dataset import open_dataset
 
 GRID = {"kind": "note_grid", "voices": 2, "low": 60, "high": 72, "bar": 4}
 LSTM = {"kind": "lstm", "width": 8, "layers": 1}

@@ -5,11 +5,11 @@ import pytest
 
 from wavegen.cli import main
 from wavegen.codecs import NoteEvents, make_note_codec
-from wavegen.codecs.note_codec import Interleaved
+from wavegen.codecs.notes.base import Interleaved
 from wavegen.config import resolve
-from wavegen.notes.events import Notes
+from wavegen.data.open import open_dataset
 from wavegen.notes.midi import write_midi
-from wavegen.training.dataset import open_dataset
+from wavegen.notes.score import Notes
 
 
 @pytest.fixture

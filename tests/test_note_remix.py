@@ -13,14 +13,15 @@ import wavegen
 from wavegen.cli import main
 from wavegen.cli.notes import drawing_of
 from wavegen.codecs import Codecs, NoteEvents, NoteGrid, make_note_codec
-from wavegen.codecs.note_choice import allowed_values
-from wavegen.codecs.note_codec import Interleaved
+from wavegen.codecs.notes.base import Interleaved
+from wavegen.codecs.notes.choice import allowed_values
 from wavegen.config import Config, resolve
 from wavegen.errors import WavegenError
-from wavegen.models.base import Choice, parameters
-from wavegen.models.make import make_model
-from wavegen.notes.events import COLUMNS, Notes, Track
+from wavegen.models.base import Choice
+from wavegen.models.kinds import make_model
+from wavegen.networks.base import parameters
 from wavegen.notes.midi import read_midi, write_midi
+from wavegen.notes.score import COLUMNS, Notes, Track
 from wavegen.samplers.masked import Filling, fill, generate_long
 from wavegen.training import loop
 

@@ -9,12 +9,13 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wavegen.data import corpus
 from wavegen.data.dataset import Dataset
 from wavegen.errors import WavegenError
-from wavegen.notes import corpus, melodies, piano_build
+from wavegen.notes import melodies, piano_build
 from wavegen.notes.composer import HIGH, LOW, compose
+from wavegen.notes.performance import Performance, frequency, pitch_name
 from wavegen.notes.piano import ASSETS, RELEASE, Piano
-from wavegen.notes.score import Performance, frequency, pitch_name
 
 PIANO = Piano.load()
 

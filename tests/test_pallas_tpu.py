@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wavegen.kernels import WaveNetShape, wavenet_generate, wavenet_init_state, wavenet_prefill
-from wavegen.kernels.wavenet import draw, pallas_tpu, reference
+from wavegen.kernels import WaveNetShape, draw, wavenet_generate, wavenet_init_state, wavenet_prefill
+from wavegen.kernels.wavenet import pallas_tpu, reference
 from wavegen.kernels.wavenet.shapes import NETS, Net
 
 MIXTURE = WaveNetShape((1, 2), head="mixture", mixtures=3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from wavegen.codecs.dac import load_dac
+from wavegen.codecs.pretrained.dac import load_dac
 from wavegen.errors import WavegenError
 
 torch = pytest.importorskip("torch")

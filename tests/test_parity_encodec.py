@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wavegen.codecs.encodec import load_encodec
+from wavegen.codecs.pretrained.encodec import load_encodec
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -13,17 +13,17 @@ from wavegen.audio import Audio
 from wavegen.cli import main
 from wavegen.config import Config, resolve
 from wavegen.data.batches import BatchSource
+from wavegen.data.open import open_dataset
 from wavegen.errors import WavegenError
-from wavegen.generator import Generator
-from wavegen.models.conditioning import DECAYS
-from wavegen.models.piano_roll import PianoRollCondition
-from wavegen.notes.events import Notes, Track
+from wavegen.generation.audio import Generator
+from wavegen.models.conditions.features import DECAYS
+from wavegen.models.conditions.piano_roll import PianoRollCondition
 from wavegen.notes.midi import read_midi, write_midi
+from wavegen.notes.performance import Performance
 from wavegen.notes.piano import Piano
 from wavegen.notes.roll import roll_features
-from wavegen.notes.score import Performance
+from wavegen.notes.score import Notes, Track
 from wavegen.training import loop
-from wavegen.training.dataset import open_dataset
 
 RATE, HOP, LOW, HIGH = 8000, 40, 57, 74
 LOCAL = {"kind": "piano_roll", "channels": 4, "hop_length": HOP, "low": LOW, "high": HIGH, "harmonics": 2}

@@ -10,11 +10,11 @@ import pytest
 import soundfile
 
 from wavegen.audio import Audio
+from wavegen.config.splits import LabelPattern, SplitRule
 from wavegen.data.batches import BatchSource
 from wavegen.data.dataset import Dataset
 from wavegen.data.prepare import prepare as prepare_anywhere
 from wavegen.data.prepare import prepared
-from wavegen.data.splits import LabelPattern, SplitRule
 from wavegen.errors import WavegenError
 
 RATE = 8000

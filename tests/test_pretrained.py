@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from wavegen.codecs.dac import _build, _places
-from wavegen.codecs.pretrained import load_pretrained
+from wavegen.codecs.pretrained.dac import _build, _places
+from wavegen.codecs.pretrained.load import load_pretrained
 from wavegen.config import resolve
 from wavegen.errors import WavegenError
-from wavegen.training.restore import open_codecs
+from wavegen.runs.trained import open_codecs
 
 CONFIG = {
     "model_type": "dac",

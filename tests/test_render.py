@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from wavegen.errors import WavegenError
-from wavegen.evaluation.pictures import read_picture
 from wavegen.notes import roll as rolls
 from wavegen.notes import score
-from wavegen.notes.events import Notes, Track, from_performance
 from wavegen.notes.piano import Piano
-from wavegen.notes.plot import plot_notes
 from wavegen.notes.render import LOUDNESS, PEAK, render
 from wavegen.notes.roll import from_piano_roll, piano_roll, roll_features
+from wavegen.notes.score import Notes, Track, from_performance
+from wavegen.pictures.audio import read_picture
+from wavegen.pictures.notes import plot_notes
 
 RATE = 16_000
 

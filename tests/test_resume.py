@@ -13,8 +13,8 @@ import pytest
 
 from wavegen.config import load_config
 from wavegen.data.prepare import Clip, write_dataset
-from wavegen.training.checkpoints import Checkpoints
-from wavegen.training.restore import open_codecs
+from wavegen.runs.checkpoints import Checkpoints
+from wavegen.runs.trained import open_codecs
 from wavegen.training.state import abstract_state, state_hash
 from wavegen.training.step import first_state
 

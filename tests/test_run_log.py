@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from wavegen.errors import WavegenError
-from wavegen.training.log import RunLog
+from wavegen.runs.log import RunLog
 
 
 def read_rows(folder: Path) -> list[dict]:
@@ -83,7 +83,7 @@ def test_rows_are_on_the_disk_as_soon_as_they_are_written(tmp_path):
 
 def test_time_in_a_pause_is_not_in_the_speed(tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("wavegen.training.log.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("wavegen.runs.log.time.perf_counter", lambda: clock[0])
     with RunLog(tmp_path, total_steps=10, console=Console(file=io.StringIO())) as log:
         clock[0] = 1.0
         with log.paused():

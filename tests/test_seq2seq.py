@@ -10,9 +10,9 @@ import pytest
 from causal_laws import BATCH, START, VOCAB, Case, assert_same
 
 from wavegen.errors import WavegenError
-from wavegen.models.memory import Reach
+from wavegen.models.layers.memory import Reach
+from wavegen.models.layers.transformer import CrossAttention
 from wavegen.models.seq2seq import Seq2Seq
-from wavegen.models.transformer import CrossAttention
 
 FRAMES, HOP, SOURCE_VOCAB = 14, 2, 6
 

@@ -15,12 +15,12 @@ from wavegen.cli import main
 from wavegen.codecs import Codecs, make_note_codec
 from wavegen.config import resolve
 from wavegen.errors import WavegenError
-from wavegen.models.base import parameters
-from wavegen.models.make import make_model
+from wavegen.generation.form import parse_form
+from wavegen.models.kinds import make_model
+from wavegen.networks.base import parameters
 from wavegen.notes.arrange import skyline, with_same_tracks
-from wavegen.notes.events import COLUMNS, Notes, Track
 from wavegen.notes.midi import read_midi
-from wavegen.song import parse_form
+from wavegen.notes.score import COLUMNS, Notes, Track
 
 GRID = {"kind": "note_grid", "voices": 2, "low": 48, "high": 84, "bar": 4}
 EVENTS = {"kind": "note_events", "steps_per_quarter": 4, "max_shift": 4, "max_duration": 8, "velocities": 4}

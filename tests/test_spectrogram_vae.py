@@ -11,12 +11,13 @@ import optax
 import pytest
 from flax import nnx
 
-from wavegen.codecs.mel_frames import MelFrames
 from wavegen.codecs.quantizers import FSQ, Average, EMAResidualVQ, ResidualVQ, code_usage
-from wavegen.codecs.spectrogram_vae import SpectrogramVAE
+from wavegen.codecs.spectrogram.frames import MelFrames
+from wavegen.codecs.spectrogram.loss import mel_reconstruction
+from wavegen.codecs.spectrogram.network import SpectrogramVAE
 from wavegen.config.codec_models import MelLossConfig
 from wavegen.errors import WavegenError
-from wavegen.training.objectives import Outcome, mel_reconstruction
+from wavegen.networks.base import Outcome
 
 RATE, HOP, BANDS, STRIDE, LATENT = 8000, 32, 10, 2, 4
 CLIP = 20 * HOP

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wavegen.codecs.codebook_files import read_codebook_csv, write_codebook, write_codebook_csv
-from wavegen.codecs.mel_frames import MelFrames
-from wavegen.codecs.spectrogram_vq import SpectrogramVQ
+from wavegen.codecs.spectrogram.codebook import SpectrogramVQ
+from wavegen.codecs.spectrogram.files import read_codebook_csv, write_codebook, write_codebook_csv
+from wavegen.codecs.spectrogram.frames import MelFrames
 from wavegen.errors import WavegenError
 
 RATE, HOP, BANDS = 8000, 32, 16

@@ -8,8 +8,8 @@ from wavegen.codecs import Codecs
 from wavegen.config import resolve
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.errors import WavegenError
+from wavegen.runs.trained import Trained, freeze_codec, open_codecs, open_trained, save_trained
 from wavegen.training import loop
-from wavegen.training.restore import Trained, freeze_codec, open_codecs, open_trained, save_trained
 from wavegen.training.start_from import start_from
 from wavegen.training.step import first_state
 

@@ -10,20 +10,20 @@ import pytest
 import wavegen
 from wavegen.audio import Audio
 from wavegen.cli import main
+from wavegen.codecs.make import make_codec_model
 from wavegen.config import Config, resolve
 from wavegen.data.batches import BatchSource
 from wavegen.data.dataset import Dataset
 from wavegen.data.device import augment, to_waveform
+from wavegen.data.open import open_dataset
 from wavegen.data.prepare import prepared
 from wavegen.data.tokenize import tokenize
 from wavegen.errors import WavegenError
-from wavegen.models.base import parameters, with_parameters
-from wavegen.models.make import make_codec_model
+from wavegen.networks.base import parameters, with_parameters
+from wavegen.runs.trained import CODEC_FILES, open_codecs
+from wavegen.runs.weights import write_weights
 from wavegen.spectral import si_sdr
 from wavegen.training import loop
-from wavegen.training.dataset import open_dataset
-from wavegen.training.restore import CODEC_FILES, open_codecs
-from wavegen.training.weights import write_weights
 
 RATE, HOP, LENGTH = 1000, 4, 403
 TREE = {

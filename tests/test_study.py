@@ -11,13 +11,13 @@ import pytest
 from rich.console import Console
 
 from wavegen.cli import main
-from wavegen.codecs.note_grid import NoteGrid
+from wavegen.codecs.notes.grid import NoteGrid
 from wavegen.config.study import load_study
 from wavegen.errors import WavegenError
 from wavegen.notes.midi import read_midi, write_midi
 from wavegen.study import run as study_run
 from wavegen.study.curves import write_curves
-from wavegen.study.figures import Figures, read_figures
+from wavegen.study.measure import Figures, read_figures
 from wavegen.study.run import run_study
 from wavegen.study.table import Row, spread, write_tables
 from wavegen.training import loop

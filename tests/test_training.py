@@ -20,12 +20,12 @@ import yaml
 
 from wavegen.codecs import Codecs, MuLaw
 from wavegen.config import Config, dump_config, resolve
+from wavegen.data.open import open_dataset
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.errors import WavegenError
-from wavegen.models.base import parameters
+from wavegen.networks.base import parameters
+from wavegen.runs.checkpoints import Checkpoints
 from wavegen.training import loop
-from wavegen.training.checkpoints import Checkpoints
-from wavegen.training.dataset import open_dataset
 from wavegen.training.state import state_hash
 from wavegen.training.step import first_state, make_evaluation_step, make_train_step
 

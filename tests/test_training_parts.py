@@ -19,9 +19,10 @@ from jax.sharding import PartitionSpec as P
 
 from wavegen.config.models import WaveNetConfig
 from wavegen.errors import WavegenError
+from wavegen.models.likelihood import next_token
 from wavegen.models.wavenet import WaveNet
+from wavegen.networks.base import Outcome, add_outcomes
 from wavegen.training.mesh import initialize_distributed, make_mesh, shard_batch, shard_state, state_sharding
-from wavegen.training.objectives import Outcome, add_outcomes, next_token
 from wavegen.training.optimizer import make_optimizer, make_schedule, skipped_updates
 from wavegen.training.signals import StopRequest
 from wavegen.training.state import abstract_state, count_parameters, init_state, state_hash, update_ema
@@ -368,7 +369,7 @@ def test_freed_memory_is_kept_and_not_mapped_anew():
     program = """
 import resource
 import numpy as np
-from wavegen.training.memory import keep_freed_memory
+from wavegen.training.malloc import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from wavegen.codecs.quantizers import FSQ, EMAResidualVQ, ResidualVQ
-from wavegen.codecs.wave_vq import PRESETS, WaveVQ
+from wavegen.codecs.waveform.network import PRESETS, WaveVQ
 from wavegen.errors import WavegenError
 
 HOP, WIDTH = 6, 8

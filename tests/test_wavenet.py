@@ -13,12 +13,13 @@ from wavegen.config import resolve
 from wavegen.config.models import FeatureConditionConfig, WaveNetConfig
 from wavegen.errors import WavegenError
 from wavegen.kernels import wavenet_forward
-from wavegen.models.base import Choice, parameters, with_parameters
-from wavegen.models.conditioning import NoteCondition
-from wavegen.models.make import make_model
+from wavegen.models.base import Choice
+from wavegen.models.conditions.features import NoteCondition
+from wavegen.models.kinds import make_model
 from wavegen.models.wavenet import WaveNet
+from wavegen.networks.base import parameters, with_parameters
+from wavegen.notes.performance import Performance
 from wavegen.notes.roll import roll_features
-from wavegen.notes.score import Performance
 
 BATCH, FRAMES, HOP = 2, 48, 8
 # Vocabulary, companding and start token of mu-law, of 16 bits, and of notes on a grid, whose start is not the middle.

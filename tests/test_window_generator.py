@@ -9,17 +9,17 @@ import pytest
 import wavegen
 from wavegen.cli import main
 from wavegen.codecs import Codecs, make_note_codec
-from wavegen.codecs.note_grid import NoteGrid
-from wavegen.codecs.notes import NoteEvents
+from wavegen.codecs.notes.events import NoteEvents
+from wavegen.codecs.notes.grid import NoteGrid
 from wavegen.config import resolve
 from wavegen.errors import WavegenError
-from wavegen.models.base import parameters
-from wavegen.models.make import make_model
+from wavegen.generation.windows import slerp
+from wavegen.models.kinds import make_model
+from wavegen.networks.base import parameters
 from wavegen.notes.arrange import concatenate, with_same_tracks
-from wavegen.notes.events import Notes, Track
 from wavegen.notes.midi import read_midi, write_midi
+from wavegen.notes.score import Notes, Track
 from wavegen.training import loop
-from wavegen.window_generator import slerp
 
 GRID = {"kind": "note_grid", "voices": 2, "low": 60, "high": 67, "bar": 8}
 VAE = {"kind": "window_vae", "width": 32, "layers": 1, "encoder_layers": 1, "heads": 2, "latent": 8}

@@ -11,9 +11,8 @@ from causal_laws import BATCH, START, VOCAB, Case, assert_same
 from jax.flatten_util import ravel_pytree
 
 from wavegen.errors import WavegenError
-from wavegen.models.base import parameters, with_parameters
-from wavegen.models.window_vae import Posterior, WindowVAE, prior_latents
-from wavegen.training.objectives import evidence_bound
+from wavegen.models.window_vae import Posterior, WindowVAE, evidence_bound, prior_latents
+from wavegen.networks.base import parameters, with_parameters
 
 WINDOW, BAR, PERIOD, LATENT = 16, 8, 2, 6
 SHORT = 11

@@ -10,38 +10,38 @@ if TYPE_CHECKING:
     from wavegen.audio import Audio as Audio
     from wavegen.config import Config as Config
     from wavegen.config import load_config as load_config
-    from wavegen.generator import Generator as Generator
-    from wavegen.loading import load as load
-    from wavegen.masked_generator import Drawing as Drawing
-    from wavegen.masked_generator import MaskedGenerator as MaskedGenerator
-    from wavegen.note_generator import NoteDrawing as NoteDrawing
-    from wavegen.note_generator import NoteGenerator as NoteGenerator
-    from wavegen.notes.events import Notes as Notes
+    from wavegen.generation.audio import Generator as Generator
+    from wavegen.generation.codec import Reconstructor as Reconstructor
+    from wavegen.generation.load import load as load
+    from wavegen.generation.masked import Drawing as Drawing
+    from wavegen.generation.masked import MaskedGenerator as MaskedGenerator
+    from wavegen.generation.notes import NoteDrawing as NoteDrawing
+    from wavegen.generation.notes import NoteGenerator as NoteGenerator
+    from wavegen.generation.song import Song as Song
+    from wavegen.generation.song import compose_song as compose_song
+    from wavegen.generation.windows import WindowGenerator as WindowGenerator
     from wavegen.notes.midi import read_midi as read_midi
     from wavegen.notes.midi import write_midi as write_midi
-    from wavegen.notes.score import Performance as Performance
-    from wavegen.reconstructor import Reconstructor as Reconstructor
-    from wavegen.song import Song as Song
-    from wavegen.song import compose_song as compose_song
-    from wavegen.window_generator import WindowGenerator as WindowGenerator
+    from wavegen.notes.performance import Performance as Performance
+    from wavegen.notes.score import Notes as Notes
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "Audio": "wavegen.audio",
     "Config": "wavegen.config",
-    "Drawing": "wavegen.masked_generator",
-    "Generator": "wavegen.generator",
-    "MaskedGenerator": "wavegen.masked_generator",
-    "NoteDrawing": "wavegen.note_generator",
-    "NoteGenerator": "wavegen.note_generator",
-    "Notes": "wavegen.notes.events",
-    "Performance": "wavegen.notes.score",
-    "Reconstructor": "wavegen.reconstructor",
-    "Song": "wavegen.song",
-    "WindowGenerator": "wavegen.window_generator",
-    "compose_song": "wavegen.song",
-    "load": "wavegen.loading",
+    "Drawing": "wavegen.generation.masked",
+    "Generator": "wavegen.generation.audio",
+    "MaskedGenerator": "wavegen.generation.masked",
+    "NoteDrawing": "wavegen.generation.notes",
+    "NoteGenerator": "wavegen.generation.notes",
+    "Notes": "wavegen.notes.score",
+    "Performance": "wavegen.notes.performance",
+    "Reconstructor": "wavegen.generation.codec",
+    "Song": "wavegen.generation.song",
+    "WindowGenerator": "wavegen.generation.windows",
+    "compose_song": "wavegen.generation.song",
+    "load": "wavegen.generation.load",
     "load_config": "wavegen.config",
     "read_midi": "wavegen.notes.midi",
     "write_midi": "wavegen.notes.midi",

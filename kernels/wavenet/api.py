@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from ..dispatch import dispatch
 from . import cpu, mosaic_gpu, mosaic_gpu_cluster, pallas_tpu, reference, xla
 from .checks import check_condition, check_inputs, check_sampling, check_state, check_weights, is_number
-from .draw import key_words
+from ..draw import key_words
 from .shapes import WaveNetShape, Weights
 from .state import State
 

@@ -3,8 +3,8 @@
 One stream is no faster than 64, so this is for large batches: 132 multiprocessors carry 132 tiles at once. For few
 streams there is `mosaic_gpu_cluster`.
 
-It has met the compiler for the H100 (benchmarks/compile_targets.py) and, in Pallas' interpreter, the reference. It
-has never run on a GPU. The interpreter knows neither the layout of values in registers nor what of the tensor
+It has met the compiler for the H100 (benchmarks/speed/compile_targets.py) and, in Pallas' interpreter, the reference.
+It has never run on a GPU. The interpreter knows neither the layout of values in registers nor what of the tensor
 cores' and the copies' work overlaps: that these are right, only a GPU can tell.
 
 Here is what surrounds the kernel: which networks it takes, what it costs in shared memory, and the way in and out
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
-from .draw import uniforms
+from ..draw import uniforms
 from .mosaic_gpu_weights import BLOCK, Sizes, biases_of, pad, sizes_of, tape_of
 from .shapes import WaveNetShape, Weights
 from .state import State, reach, ring_starts

@@ -3,8 +3,8 @@
 One sample passes all layers after each other, each where its weights are, and the multiprocessors of the cluster
 wait for it in turn: so this is for few streams, up to 16 of which cost as much as one. `mosaic_gpu` is for many.
 
-It has met the compiler for the H100 (benchmarks/compile_targets.py) and, in Pallas' interpreter, the reference. It
-has never run on a GPU. The interpreter knows no clusters' shared memory: there the stages are threads of one block.
+It has met the compiler for the H100 (benchmarks/speed/compile_targets.py) and, in Pallas' interpreter, the reference.
+It has never run on a GPU. The interpreter knows no clusters' shared memory: there the stages are threads of one block.
 So the schedule, the messages and the arithmetic are tested; that the instructions which carry a message to another
 multiprocessor do what they should, and how fast, only a GPU can tell.
 
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
-from .draw import uniforms
+from ..draw import uniforms
 from .mosaic_gpu import SHARED_MEMORY, check_device, check_network
 from .mosaic_gpu_cluster_weights import STREAMS, biases_by_stage, divide, weights_of
 from .mosaic_gpu_weights import pad, sizes_of

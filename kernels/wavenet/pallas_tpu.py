@@ -1,6 +1,6 @@
 """The sampler for TPUs: the whole loop in one kernel that keeps weights and rings on chip.
 
-Estimated from the compiler's schedule, never timed: see benchmarks/compile_targets.py. Here is what surrounds
+Estimated from the compiler's schedule, never timed: see benchmarks/speed/compile_targets.py. Here is what surrounds
 the kernel: which networks it takes, what it costs in on-chip memory, and the way in and out of its padded layout.
 """
 

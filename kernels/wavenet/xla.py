@@ -25,7 +25,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, UInt32
 
 from .companding import amplitude
-from .draw import choose_from_mixture, choose_token, uniforms
+from ..draw import choose_from_mixture, choose_token, uniforms
 from .forward import head, input_convolution
 from .head import mixture_parameters
 from .shapes import WaveNetShape, Weights

@@ -10,12 +10,12 @@ import numpy as np
 from wavegen.codecs import Codecs
 from wavegen.config import resolve
 from wavegen.errors import WavegenError
-from wavegen.loading import load
-from wavegen.masked_generator import MaskedGenerator
-from wavegen.models.base import parameters
-from wavegen.models.make import make_model
-from wavegen.reconstructor import Reconstructor
-from wavegen.training.restore import Trained
+from wavegen.generation.codec import Reconstructor
+from wavegen.generation.load import load
+from wavegen.generation.masked import MaskedGenerator
+from wavegen.models.kinds import make_model
+from wavegen.networks.base import parameters
+from wavegen.runs.trained import Trained
 
 CODECS: dict[str, dict[str, Any]] = {
     "wave_vq-8k": {

@@ -72,9 +72,9 @@ def find_net(name: str) -> Net:
 
 def shipped_net() -> Net:
     """Return the sizes of the network that `wavegen.load()` gives; its excitation is left out."""
-    from wavegen.loading import load_generator
-    from wavegen.models.base import with_parameters
+    from wavegen.generation.load import load_generator
     from wavegen.models.wavenet import WaveNet
+    from wavegen.networks.base import with_parameters
 
     generator = load_generator()
     model = with_parameters(generator.graph, generator.params)

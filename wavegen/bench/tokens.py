@@ -10,14 +10,14 @@ import numpy as np
 
 from wavegen.bench.machine import has_peaks, processors, time_in_turns
 from wavegen.codecs.learned import LearnedCodec
-from wavegen.codecs.wave_vq import WaveVQ
+from wavegen.codecs.waveform.network import WaveVQ
 from wavegen.errors import WavegenError
+from wavegen.generation.codec import Reconstructor
+from wavegen.generation.masked import Drawing, MaskedGenerator
+from wavegen.generation.requests import to_samples
 from wavegen.kernels import native
-from wavegen.masked_generator import Drawing, MaskedGenerator
-from wavegen.models.base import with_parameters
 from wavegen.models.bert import Bert
-from wavegen.reconstructor import Reconstructor
-from wavegen.requests import to_samples
+from wavegen.networks.base import with_parameters
 
 _encode = jax.jit(lambda codec, audio: codec.encode(audio))
 _decode = jax.jit(lambda codec, tokens: codec.decode(tokens))

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from wavegen.bench.torch_codec import parameter
 from wavegen.errors import WavegenError
 from wavegen.models.bert import Bert
-from wavegen.models.transformer import Block, RMSNorm
+from wavegen.models.layers.transformer import Block, RMSNorm
 
 
 class TorchBlock(nn.Module):

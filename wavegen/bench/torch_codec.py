@@ -7,13 +7,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wavegen.codecs.convolution import Convolution, Layer, Residual, Snake, Stack, TransposedConvolution
 from wavegen.codecs.quantizers import ResidualVQ
-from wavegen.codecs.wave_vq import WaveVQ
+from wavegen.codecs.waveform.convolution import (
+    Convolution,
+    Layer,
+    Residual,
+    Snake,
+    Stack,
+    TransposedConvolution,
+)
+from wavegen.codecs.waveform.loss import mel_scales, stft_resolutions
+from wavegen.codecs.waveform.network import WaveVQ
 from wavegen.config.codec_models import CodecLossConfig
 from wavegen.errors import WavegenError
 from wavegen.spectral import mel_filterbank
-from wavegen.training.codec_loss import mel_scales, stft_resolutions
 
 
 class TorchSnake(nn.Module):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wavegen.errors import WavegenError
-from wavegen.kernels.wavenet.draw import key_words, uniforms
+from wavegen.kernels.draw import key_words, uniforms
 from wavegen.kernels.wavenet.shapes import Net, Weights
 
 

@@ -19,15 +19,15 @@ from jaxtyping import Array, PyTree
 from wavegen.bench.machine import processors
 from wavegen.bench.tokens import Work, level_flops, masked_model, noise
 from wavegen.codecs import Codecs
-from wavegen.codecs.wave_vq import WaveVQ
+from wavegen.codecs.waveform.network import WaveVQ
 from wavegen.config import Config
 from wavegen.config.models import BertConfig, WaveVQConfig
 from wavegen.errors import WavegenError
-from wavegen.masked_generator import MaskedGenerator
-from wavegen.models.base import parameters, with_parameters
+from wavegen.generation.codec import Reconstructor
+from wavegen.generation.masked import MaskedGenerator
+from wavegen.models.masking import mask_levels
 from wavegen.models.masks import level_of
-from wavegen.reconstructor import Reconstructor
-from wavegen.training.masking import mask_levels
+from wavegen.networks.base import parameters, with_parameters
 from wavegen.training.objectives import metric_of
 from wavegen.training.optimizer import make_schedule
 from wavegen.training.state import init_state

@@ -7,11 +7,11 @@ import sys
 
 import tyro
 
+from wavegen.cli.audio import reconstruct, sample
 from wavegen.cli.data import fit_codebook, prepare, tokenize
 from wavegen.cli.machine import bench, info
 from wavegen.cli.notes import compose, harmonise, interpolate, remix, render
 from wavegen.cli.runs import evaluate, export, report, train
-from wavegen.cli.sample import reconstruct, sample
 from wavegen.cli.song import song
 from wavegen.cli.study import study
 from wavegen.errors import WavegenError

@@ -85,7 +85,7 @@ def tokenize(
 
     from wavegen.data.dataset import Dataset
     from wavegen.data.tokenize import tokenize as run
-    from wavegen.training.restore import freeze_codec, open_trained
+    from wavegen.runs.trained import freeze_codec, open_trained
 
     frozen, source = freeze_codec(open_trained(codec)), Dataset.open(dataset)
     with Progress() as bar:
@@ -130,7 +130,7 @@ def fit_codebook(
     """
     from rich.progress import Progress
 
-    from wavegen.training.fit_codebook import fit_codebook as run
+    from wavegen.training.codebook import fit_codebook as run
 
     with Progress() as bar:
         task = bar.add_task("fitting", total=batches)

@@ -55,7 +55,7 @@ def bench(
         info: only print what the native library found and chose.
     """
     from wavegen.bench.machine import machine
-    from wavegen.training.memory import keep_freed_memory
+    from wavegen.training.malloc import keep_freed_memory
 
     counts = {"batch": min(batch), "steps": steps, "rounds": rounds, "threads": threads, "passes": passes}
     for name, value in counts.items():

@@ -12,9 +12,9 @@ from tyro.conf import Positional
 from wavegen.errors import WavegenError
 
 if TYPE_CHECKING:
-    from wavegen.note_generator import NoteDrawing, NoteGenerator
-    from wavegen.notes.events import Notes
-    from wavegen.window_generator import WindowGenerator
+    from wavegen.generation.notes import NoteDrawing, NoteGenerator
+    from wavegen.generation.windows import WindowGenerator
+    from wavegen.notes.score import Notes
 
 _Out = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
 
@@ -53,7 +53,7 @@ def compose(
         out: folder of the files.
     """
     import wavegen
-    from wavegen.cli.sample import pairs
+    from wavegen.cli.audio import pairs
     from wavegen.notes.midi import read_midi
 
     model = open_notes(run)
@@ -151,7 +151,7 @@ def interpolate(
         out: folder of the files.
     """
     import wavegen
-    from wavegen.cli.sample import interpolate_audio
+    from wavegen.cli.audio import interpolate_audio
     from wavegen.notes.arrange import concatenate, with_same_tracks
     from wavegen.notes.midi import read_midi
 
@@ -209,7 +209,7 @@ def render(
             "--run plays with its own sound at its own rate; leave --soundfont and --sample-rate out"
         )
     else:
-        from wavegen.loading import load_generator
+        from wavegen.generation.load import load_generator
 
         audio = load_generator(run).generate(notes=notes, seed=seed)[0]
     path = out / f"{piece.stem}.wav"
@@ -230,8 +230,8 @@ def open_notes(run: Path) -> NoteGenerator:
 
 def drawing_of(temperature: tuple[str, ...], top_k: int, top_p: float) -> NoteDrawing:
     """How tokens are drawn, as the command line says it."""
-    from wavegen.cli.sample import pairs
-    from wavegen.note_generator import NoteDrawing
+    from wavegen.cli.audio import pairs
+    from wavegen.generation.notes import NoteDrawing
 
     try:
         if "=" in "".join(temperature):
@@ -248,8 +248,8 @@ def drawing_of(temperature: tuple[str, ...], top_k: int, top_p: float) -> NoteDr
 
 def _write(pieces: list[Notes], path: Path) -> None:
     from wavegen.notes.midi import write_midi
-    from wavegen.notes.plot import plot_notes
     from wavegen.notes.render import render as play
+    from wavegen.pictures.notes import plot_notes
 
     path.parent.mkdir(parents=True, exist_ok=True)
     for row, notes in enumerate(pieces):

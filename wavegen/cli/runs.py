@@ -37,10 +37,10 @@ def evaluate(run: Positional[Path], /, data: Path | None = None, split: str = "t
         split: train, valid or test.
     """
     from wavegen.config.codec_models import CodecModelConfig
-    from wavegen.models.base import parameters
-    from wavegen.models.make import make_model
+    from wavegen.models.kinds import make_model
+    from wavegen.networks.base import parameters
+    from wavegen.runs.trained import fitting, open_trained
     from wavegen.training.evaluate import evaluate_split
-    from wavegen.training.restore import fitting, open_trained
 
     trained = open_trained(run)
     model = make_model(trained.config, trained.codecs, trained.labels)
@@ -70,7 +70,7 @@ def report(
         temperature: below 1 calmer, above 1 wilder; by default the experiment's own.
     """
     from wavegen.evaluation.instrument import write_report
-    from wavegen.loading import load_generator
+    from wavegen.generation.load import load_generator
 
     place = run if run is not None and run.is_dir() else Path("generated")
     print(
@@ -99,7 +99,7 @@ def export(run: Positional[Path], out: Positional[Path]) -> None:
 
 def set_up_process(cpu_devices: int) -> None:
     """Says what must be said before JAX starts: into how many devices the CPU is split, and to keep freed memory."""
-    from wavegen.training.memory import keep_freed_memory
+    from wavegen.training.malloc import keep_freed_memory
 
     keep_freed_memory()
     if cpu_devices > 1:

@@ -65,9 +65,9 @@ def song(
 
     import wavegen
     from wavegen.audio import Audio
-    from wavegen.audio_song import compose_audio_song
+    from wavegen.cli.audio import pairs, refuse
     from wavegen.cli.notes import drawing_of, open_notes
-    from wavegen.cli.sample import pairs, refuse
+    from wavegen.generation.audio_song import compose_audio_song
     from wavegen.notes.midi import read_midi
 
     model = wavegen.load(run)

@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 
 from wavegen.codecs.base import AudioCodec
 from wavegen.errors import WavegenError
-from wavegen.models.base import parameters, with_parameters
+from wavegen.networks.base import parameters, with_parameters
 from wavegen.types import AnyWaveform, Tokens
 
 

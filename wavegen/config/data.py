@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from wavegen.config.section import Section
-from wavegen.data.splits import LabelPattern, SplitRule
+from wavegen.config.splits import LabelPattern, SplitRule
 
 
 class SplitConfig(Section):

@@ -65,7 +65,7 @@ class NoteConditionConfig(Section):
 
 
 class PianoRollConditionConfig(Section):
-    """Conditioning on all notes that sound, with a bank of sines at their pitches; see `wavegen.models.piano_roll`."""
+    """Conditioning on all notes that sound, with a bank of sines (`wavegen.models.conditions.piano_roll`)."""
 
     kind: Literal["piano_roll"] = "piano_roll"
     channels: int = Field(32, ge=1)
@@ -191,7 +191,7 @@ class LSTMConfig(Section):
 
 
 class ReachConfig(Section):
-    """How far each layer of a decoder reads back; see `wavegen.models.memory`."""
+    """How far each layer of a decoder reads back; see `wavegen.models.layers.memory`."""
 
     segment: int = Field(512, ge=1, le=65536, description="frames that attend to each other")
     memory: int = Field(512, ge=0, le=65536, description="frames before the segment")

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Key
 
 from wavegen.codecs.base import AudioCodec, Codec
-from wavegen.codecs.note_codec import Interleaved, NoteCodec
-from wavegen.config.models import CodeConditionConfig, MelConditionConfig
-from wavegen.spectral import log_mel, mel_spectrogram
-from wavegen.types import AnyWaveform, Features, Pcm, Tokens, Waveform
+from wavegen.codecs.notes.base import NoteCodec
+from wavegen.networks.base import frame_mask
+from wavegen.types import AnyWaveform, Pcm, Tokens
 
 
 def to_waveform(pcm: Pcm) -> AnyWaveform:
@@ -49,53 +48,6 @@ def augment(
 def shift(tokens: Tokens, start_token: int) -> Tokens:
     """What a causal model reads to predict `tokens`: the start token in front, the last frame dropped."""
     return jnp.pad(tokens, ((0, 0), (1, 0), (0, 0)), constant_values=start_token)[:, :-1]
-
-
-def frame_mask(
-    context: Int[Array, "B"], length: Int[Array, "B"], frames: int, hop: int
-) -> Bool[Array, "B N"]:
-    """Which token frames count: those that begin at or after `context` and before `length`.
-
-    Args:
-        context: leading samples that are only read, a multiple of `hop`.
-        length: valid samples.
-        frames: N.
-        hop: samples a frame.
-    """
-    begin = jnp.arange(frames)[None] * hop
-    return (begin >= context[:, None]) & (begin < length[:, None])
-
-
-def own_features(
-    waveform: Waveform,
-    local: MelConditionConfig | CodeConditionConfig,
-    codec: AudioCodec | None,
-    sample_rate: int,
-) -> Features:
-    """The condition of a vocoder, made from the clip itself: frame f belongs to samples [f hop, (f + 1) hop).
-
-    Args:
-        waveform: [B, T].
-        local: which condition.
-        codec: whose tokens are the condition, if they are it.
-        sample_rate: Hz.
-
-    Returns:
-        The common logarithm of mel magnitudes, or tokens as numbers; `ceil(T / hop_length)` frames.
-    """
-    frames = -(-waveform.shape[1] // local.hop_length)
-    if isinstance(local, MelConditionConfig):
-        mel = mel_spectrogram(
-            waveform,
-            sample_rate=sample_rate,
-            n_fft=local.n_fft,
-            hop_length=local.hop_length,
-            n_mels=local.bands,
-            squared=False,
-        )
-        return log_mel(mel)[:, :frames]
-    assert codec is not None
-    return codec.encode(waveform).astype(jnp.float32)
 
 
 def make_example(
@@ -153,28 +105,3 @@ def make_example(
     if "features" in batch:
         example["features"] = batch["features"]
     return example
-
-
-def part_voices(examples: Mapping[str, Array], codec: Interleaved, voices: int) -> dict[str, Array]:
-    """Make of the first voices of clips the source, and of the others what is to be written.
-
-    Args:
-        examples: what `make_example` made of notes: targets [B, N * K, 1], mask and length.
-        codec: of K voices, one after the other.
-        voices: of the source, S.
-
-    Returns:
-        features: float32 [B, N, S], the source's tokens as numbers; -1 behind the clip's end.
-        targets, inputs, mask: as of `make_example`, of the other voices, [B, N * (K - S), 1].
-    """
-    rows, width = len(examples["targets"]), codec.codec.codebooks
-    frames = examples["targets"].reshape(rows, -1, width)
-    there = jnp.arange(frames.shape[1])[None] * width < examples["length"][:, None]
-    source = jnp.where(there[:, :, None], frames[:, :, :voices], -1)
-    targets = frames[:, :, voices:].reshape(rows, -1, 1)
-    return {
-        "features": source.astype(jnp.float32),
-        "targets": targets,
-        "inputs": shift(targets, codec.start_token),
-        "mask": examples["mask"].reshape(rows, -1, width)[:, :, voices:].reshape(rows, -1),
-    }

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int64
 
-from wavegen.codecs.mel_frames import MelFrames
+from wavegen.codecs.spectrogram.frames import MelFrames
 from wavegen.data.dataset import Dataset
 from wavegen.errors import WavegenError
 from wavegen.types import Waveform

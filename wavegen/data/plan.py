@@ -10,11 +10,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from wavegen.config.splits import LabelPattern, SplitRule, Splits
 from wavegen.data.manifest import VERSION, Backend, Format
-from wavegen.data.splits import LabelPattern, SplitRule, Splits
+from wavegen.data.rendering import Rendering
 from wavegen.errors import WavegenError
-from wavegen.notes.events import Notes
-from wavegen.notes.rendering import Rendering
+from wavegen.notes.score import Notes
 
 AUDIO_SUFFIXES = frozenset(
     f".{name}"

@@ -22,6 +22,7 @@ from jaxtyping import Float32, Int16
 
 from wavegen.atomic import cannot_write
 from wavegen.audio import Audio
+from wavegen.config.splits import LabelPattern, SplitRule, Splits
 from wavegen.data.manifest import MANIFEST, VERSION, Backend, DataFile, ShardRow, SkippedRow, read_shard_row
 from wavegen.data.plan import (
     AUDIO_SUFFIXES,
@@ -33,14 +34,13 @@ from wavegen.data.plan import (
     find_recordings,
     plan_shards,
 )
+from wavegen.data.rendering import Rendering
 from wavegen.data.shards import Clip as Clip
 from wavegen.data.shards import write_shard
-from wavegen.data.splits import LabelPattern, SplitRule, Splits
 from wavegen.data.write import forget_other_manifest, write_manifest
 from wavegen.data.write import write_dataset as write_dataset
 from wavegen.errors import WavegenError
 from wavegen.notes.midi import read_midi
-from wavegen.notes.rendering import Rendering
 
 DEFAULT_SPLIT: Splits = MappingProxyType({"valid": 0.05, "test": 0.05})
 
@@ -113,8 +113,8 @@ def prepare(
         out: the dataset's folder.
         sample_rate: in Hz; recordings are resampled to it.
         channels: 1 is mono, 2 stereo; recordings with another count are mixed to mono, which every channel then holds.
-        label_pattern: labels from the path; see `wavegen.data.splits.LabelPattern`.
-        split: see `wavegen.data.splits.SplitRule`; by default 5 % "valid" and 5 % "test" by hash of the name.
+        label_pattern: labels from the path; see `wavegen.config.splits.LabelPattern`.
+        split: see `wavegen.config.splits.SplitRule`; by default 5 % "valid" and 5 % "test" by hash of the name.
         trim_silence_db: cut ends this much quieter than the loudest moment; None keeps them.
         backend: "memmap" (everywhere) or "array_record".
         shard_bytes: close a shard when its recordings' files reach this size.

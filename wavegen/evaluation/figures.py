@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from wavegen.audio import Audio
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Performance, frequency
+from wavegen.notes.performance import Performance, frequency
 
 HOP = 0.02  # seconds between frames
 RANGE_DB = 60.0  # below the loudest frame or bin nothing is heard

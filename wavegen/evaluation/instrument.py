@@ -4,12 +4,12 @@ from itertools import islice
 from pathlib import Path
 
 from wavegen.audio import Audio
+from wavegen.data.corpus import CLIP_SECONDS, TAIL, pieces
 from wavegen.errors import WavegenError
 from wavegen.evaluation import report
-from wavegen.evaluation.pictures import loss_curve
-from wavegen.generator import Generator
-from wavegen.notes.corpus import CLIP_SECONDS, TAIL, pieces
+from wavegen.generation.audio import Generator
 from wavegen.notes.piano import Piano
+from wavegen.pictures.runs import loss_curve
 
 
 def write_report(

@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 
 from wavegen.audio import Audio
-from wavegen.requests import to_waveform
+from wavegen.codecs.waveform.loss import audio_losses
+from wavegen.generation.requests import to_waveform
 from wavegen.spectral import si_sdr
-from wavegen.training.codec_loss import audio_losses
 
 
 def compare(estimate: Audio, target: Audio) -> dict[str, float]:

@@ -10,8 +10,8 @@ import numpy as np
 
 from wavegen.audio import Audio
 from wavegen.evaluation.figures import Figures, measure
-from wavegen.evaluation.pictures import spectrograms
-from wavegen.notes.score import Performance, frequency
+from wavegen.notes.performance import Performance, frequency
+from wavegen.pictures.audio import spectrograms
 
 COLUMNS = {
     "pitch_accuracy": "pitch right",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
 from wavegen.types import Features, Labels, Logits, Tokens
 
@@ -173,14 +173,3 @@ class MaskedModel(TokenModel):
         """See ``TokenModel``."""
         del inputs
         return jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)[..., 0]
-
-
-def parameters(model: nnx.Module) -> tuple[nnx.GraphDef, PyTree]:
-    """Splits a model into its structure and its parameters, a tree of plain dicts."""
-    graph, state = nnx.split(model)
-    return graph, nnx.to_pure_dict(state)
-
-
-def with_parameters(graph: nnx.GraphDef, params: PyTree) -> Any:
-    """The model with these parameters: the inverse of ``parameters``."""
-    return nnx.merge(graph, params)

@@ -12,9 +12,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from wavegen.errors import WavegenError
 from wavegen.models.base import MaskedModel
-from wavegen.models.conditioning import LabelCondition
-from wavegen.models.initial import normal
-from wavegen.models.transformer import Block, RMSNorm
+from wavegen.models.conditions.features import LabelCondition
+from wavegen.models.layers.transformer import Block, RMSNorm
+from wavegen.networks.initial import normal
 from wavegen.types import Features, Labels, Logits, Tokens
 
 

@@ -1,4 +1,4 @@
-"""A causal transformer over tokens, in segments with a memory: see ``wavegen.models.memory``.
+"""A causal transformer over tokens, in segments with a memory: see ``wavegen.models.layers.memory``.
 
 Each block may also read a source, a sequence that is known as a whole: see ``wavegen.models.seq2seq``.
 """
@@ -14,11 +14,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from wavegen.errors import WavegenError
 from wavegen.models.base import State
-from wavegen.models.delay import delay, undelay
-from wavegen.models.memory import MemoryAttention, Reach
+from wavegen.models.layers.delay import delay, undelay
+from wavegen.models.layers.memory import MemoryAttention, Reach
+from wavegen.models.layers.transformer import CrossAttention, RMSNorm, SwiGLU, drop
+from wavegen.models.layers.vocabulary import Vocabulary
 from wavegen.models.stepwise import SteppedModel
-from wavegen.models.transformer import CrossAttention, RMSNorm, SwiGLU, drop
-from wavegen.models.vocabulary import Vocabulary
 from wavegen.types import Features, Labels, Logits, Tokens
 
 

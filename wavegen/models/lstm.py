@@ -15,10 +15,10 @@ from jaxtyping import Array, Float
 
 from wavegen.errors import WavegenError
 from wavegen.models.base import State
-from wavegen.models.initial import normal
+from wavegen.models.layers.transformer import drop
+from wavegen.models.layers.vocabulary import Vocabulary
 from wavegen.models.stepwise import SteppedModel
-from wavegen.models.transformer import drop
-from wavegen.models.vocabulary import Vocabulary
+from wavegen.networks.initial import normal
 from wavegen.types import Features, Labels, Logits, Tokens
 
 

@@ -1,5 +1,6 @@
 """Encoder and decoder: one sequence of tokens written while another one is read (Vaswani et al. 2017)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,11 +9,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
+from wavegen.codecs.notes.base import Interleaved
+from wavegen.data.device import shift
 from wavegen.errors import WavegenError
 from wavegen.models.base import State
 from wavegen.models.decoder import Decoder, Source
-from wavegen.models.transformer import Block, RMSNorm
-from wavegen.models.vocabulary import Vocabulary
+from wavegen.models.layers.transformer import Block, RMSNorm
+from wavegen.models.layers.vocabulary import Vocabulary
 from wavegen.types import Features, Labels
 
 
@@ -100,3 +103,28 @@ class Seq2Seq(Decoder):
             Source(*block.cross.keys_values(x, positions * self.source_hop), mask) for block in self.blocks
         ]
         return memory
+
+
+def part_voices(examples: Mapping[str, Array], codec: Interleaved, voices: int) -> dict[str, Array]:
+    """Make of the first voices of clips the source, and of the others what is to be written.
+
+    Args:
+        examples: what `make_example` made of notes: targets [B, N * K, 1], mask and length.
+        codec: of K voices, one after the other.
+        voices: of the source, S.
+
+    Returns:
+        features: float32 [B, N, S], the source's tokens as numbers; -1 behind the clip's end.
+        targets, inputs, mask: as of `make_example`, of the other voices, [B, N * (K - S), 1].
+    """
+    rows, width = len(examples["targets"]), codec.codec.codebooks
+    frames = examples["targets"].reshape(rows, -1, width)
+    there = jnp.arange(frames.shape[1])[None] * width < examples["length"][:, None]
+    source = jnp.where(there[:, :, None], frames[:, :, :voices], -1)
+    targets = frames[:, :, voices:].reshape(rows, -1, 1)
+    return {
+        "features": source.astype(jnp.float32),
+        "targets": targets,
+        "inputs": shift(targets, codec.start_token),
+        "mask": examples["mask"].reshape(rows, -1, width)[:, :, voices:].reshape(rows, -1),
+    }

@@ -1,8 +1,8 @@
 """Causal models with a softmax over tokens that go on from a state: how they listen, score and draw, written once.
 
-Several codebooks are read and predicted by the delay pattern, see ``wavegen.models.delay``. Then ``step`` reads delayed
-rows, and the law of causal models holds for those; ``read``, ``score`` and ``draw`` take and give whole frames. What is
-scored is a sequence that ends there: its last rows are told nothing of the frames that follow.
+Several codebooks are read and predicted by the delay pattern, see ``wavegen.models.layers.delay``. Then ``step`` reads
+delayed rows, and the law of causal models holds for those; ``read``, ``score`` and ``draw`` take and give whole frames.
+What is scored is a sequence that ends there: its last rows are told nothing of the frames that follow.
 """
 
 from abc import abstractmethod
@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from wavegen.errors import WavegenError
-from wavegen.kernels.wavenet.draw import choose_token, key_words, uniforms
+from wavegen.kernels.draw import choose_token, key_words, uniforms
 from wavegen.models.base import CausalModel, Choice, State
-from wavegen.models.delay import delay, undelay
-from wavegen.models.vocabulary import Vocabulary
+from wavegen.models.layers.delay import delay, undelay
+from wavegen.models.layers.vocabulary import Vocabulary
 from wavegen.types import Features, Labels, Logits, Tokens
 
 

@@ -14,9 +14,6 @@ from jaxtyping import Array, Float, Int
 
 from wavegen.codecs.base import AudioCodec
 from wavegen.config.models import (
-    CodeConditionConfig,
-    LocalConditionConfig,
-    MelConditionConfig,
     MixtureHeadConfig,
     NoteConditionConfig,
     PianoRollConditionConfig,
@@ -28,10 +25,11 @@ from wavegen.kernels.wavenet.forward import wavenet_forward
 from wavegen.kernels.wavenet.head import log_prob
 from wavegen.kernels.wavenet.shapes import WaveNetShape
 from wavegen.models.base import CausalModel, Choice, State
-from wavegen.models.conditioning import CodeCondition, FeatureCondition, LabelCondition, NoteCondition
-from wavegen.models.initial import normal, zeros
-from wavegen.models.piano_roll import PianoRollCondition
+from wavegen.models.conditions.features import LabelCondition, NoteCondition
+from wavegen.models.conditions.make import make_local_condition
+from wavegen.models.conditions.piano_roll import PianoRollCondition
 from wavegen.models.stepwise import draw_rows
+from wavegen.networks.initial import normal, zeros
 from wavegen.types import Features, Labels, Logits, Tokens
 
 _ANY_HOP = 1 << 30
@@ -105,7 +103,7 @@ class WaveNet(CausalModel):
             if c.global_fields
             else nnx.data(None)
         )
-        self.local = _local_condition(c.local, sample_rate, condition, random) or nnx.data(None)
+        self.local = make_local_condition(c.local, sample_rate, condition, random) or nnx.data(None)
         self.places = normal(random, period, residual, scale=0.5) if period else nnx.data(None)
         channels = c.global_channels if c.global_fields else 0
         if isinstance(c.local, NoteConditionConfig | PianoRollConditionConfig):
@@ -330,28 +328,6 @@ class WaveNet(CausalModel):
         network = after["network"]
         history = network["history"].at[:, -1].set(tokens[:, -1, 0])
         return tokens, {**after, "network": {**network, "history": history}}
-
-
-def _local_condition(
-    config: LocalConditionConfig | None,
-    sample_rate: int,
-    codec: AudioCodec | None,
-    random: np.random.Generator,
-) -> FeatureCondition | CodeCondition | NoteCondition | PianoRollCondition | None:
-    if config is None:
-        return None
-    if isinstance(config, NoteConditionConfig):
-        return NoteCondition(config.channels, config.hop_length, config.harmonics, sample_rate, random=random)
-    if isinstance(config, PianoRollConditionConfig):
-        sizes = config.model_dump(exclude={"kind"})
-        return PianoRollCondition(**sizes, sample_rate=sample_rate, random=random)
-    upsampling = (config.channels, config.hop_length, config.upsample)
-    if isinstance(config, CodeConditionConfig):
-        if codec is None:
-            raise WavegenError("expected a codec for the condition, got none; open it with open_codecs")
-        return CodeCondition(codec.codebooks, codec.vocab_size, *upsampling, random=random)
-    width = config.bands if isinstance(config, MelConditionConfig) else config.width
-    return FeatureCondition(width, *upsampling, random=random)
 
 
 def _smooth_embedding(

@@ -10,6 +10,7 @@ that is linear, and as short as principal components are, which give back most o
 and one vector for all places, it learned many times more slowly to reconstruct.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -20,10 +21,12 @@ from jaxtyping import Array, Bool, Float
 
 from wavegen.errors import WavegenError
 from wavegen.models.base import State
-from wavegen.models.initial import normal, zeros
+from wavegen.models.layers.transformer import Block, RMSNorm
+from wavegen.models.layers.vocabulary import Vocabulary
+from wavegen.models.likelihood import likelihood
 from wavegen.models.lstm import LSTM
-from wavegen.models.transformer import Block, RMSNorm
-from wavegen.models.vocabulary import Vocabulary
+from wavegen.networks.base import Outcome
+from wavegen.networks.initial import normal, zeros
 from wavegen.types import Features, Labels, Tokens
 
 
@@ -272,3 +275,49 @@ def require_window(tokens: int, window: int) -> None:
         raise WavegenError(
             f"expected at most {window} tokens, a window, got {tokens}; give longer pieces window by window"
         )
+
+
+def evidence_bound(
+    model: WindowVAE,
+    examples: Mapping[str, Array],
+    key: Array | None,
+    *,
+    beta: float | Float[Array, ""] = 1.0,
+    free_nats: float | Float[Array, ""] = 0.0,
+    token_dropout: float | Float[Array, ""] = 0.0,
+) -> Outcome:
+    """An upper bound on the nats of windows: of their tokens given z drawn from q(z | window), and KL(q || prior).
+
+    Args:
+        model: the autoencoder.
+        examples: what ``wavegen.data.device`` made of a batch; each row is a window.
+        key: draws z and turns dropout on, and what follows. None is for evaluation: z depends on the targets alone,
+            and the outcome is the bound itself.
+        beta: weight of the divergence (Higgins et al. 2017, "beta-VAE").
+        free_nats: of a window's divergence, which cost nothing (Roberts et al. 2018, arXiv:1803.05428, section 2.1).
+        token_dropout: share of its inputs that the decoder does not see, so that it asks z (Bowman et al. 2016,
+            arXiv:1511.06349).
+
+    Returns:
+        Sums over tokens. Its figures: the nats of tokens given z, the divergence for as many tokens as a window has,
+        and the share of tokens whose value is the likeliest one given z and all tokens before.
+    """
+    targets, inputs, valid = examples["targets"], examples["inputs"], examples["mask"]
+    fixed = jax.random.fold_in(jax.random.key(0), jnp.sum(targets))  # as in masked_token
+    z_key, token_key, encoder_key, decoder_key = jax.random.split(fixed if key is None else key, 4)
+    dropout_keys = (None, None) if key is None else (encoder_key, decoder_key)
+    posterior = model.encode(targets, valid, dropout_keys[0])
+    if key is not None:
+        hidden = jax.random.bernoulli(token_key, token_dropout, inputs.shape)
+        inputs = jnp.where(hidden, model.vocabulary.size, inputs)
+    logits = model(inputs, None, posterior.draw(z_key)[:, None], dropout_key=dropout_keys[1])
+    nats, scored, _, _ = likelihood(model, logits, examples)
+    divergence = jnp.where(valid.any(axis=1), posterior.divergence(), 0.0)
+    cost = divergence if key is None else beta * jnp.maximum(divergence - free_nats, 0.0)
+    right = (jnp.argmax(logits, axis=-1) == targets) & valid[..., None]
+    figures = {
+        "nats_per_token": nats,
+        "kl_per_window": jnp.sum(divergence) * model.window,
+        "accuracy": jnp.sum(right, dtype=jnp.float32),
+    }
+    return Outcome(nats + jnp.sum(cost), scored, figures, {})

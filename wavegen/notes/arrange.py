@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from wavegen.errors import WavegenError
-from wavegen.notes.events import COLUMNS, TEMPO, Notes, Track
+from wavegen.notes.score import COLUMNS, TEMPO, Notes, Track
 
 
 def together(parts: Iterable[Notes]) -> Notes:

@@ -9,7 +9,7 @@ rests, loud and soft.
 import numpy as np
 
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Performance
+from wavegen.notes.performance import Performance
 
 MODES = {
     "major": (0, 2, 4, 5, 7, 9, 11),

@@ -7,7 +7,7 @@ were written out for this package.
 from pathlib import Path
 
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Performance
+from wavegen.notes.performance import Performance
 
 FOLDER = Path(__file__).parents[1] / "assets" / "melodies"
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from wavegen.atomic import atomic_write
 from wavegen.errors import WavegenError
-from wavegen.notes.events import END_OF_TIME, Notes, Track
+from wavegen.notes.score import END_OF_TIME, Notes, Track
 
 LARGEST = 8 << 20  # bytes of a file: a million notes; it bounds time and memory
 DRUMS = 9  # the channel of drums, from 0

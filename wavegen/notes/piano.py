@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int16
 
 from wavegen.audio import Audio
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Performance
+from wavegen.notes.performance import Performance
 
 ASSETS = Path(__file__).parents[1] / "assets"
 SOFT = 80 / 127  # velocities up to this play the soft layer, as in the instrument's own map

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from scipy.signal import resample_poly
 
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Performance, frequency
+from wavegen.notes.performance import Performance, frequency
 
 SAMPLE_RATE = 16_000  # Hz
 ATTACK = 0.002  # seconds before the hammer's first clear sample: the onset of every recording

@@ -8,9 +8,9 @@ import numpy as np
 
 from wavegen.audio import Audio
 from wavegen.errors import WavegenError
-from wavegen.notes.events import Notes
 from wavegen.notes.midi import midi_bytes
 from wavegen.notes.piano import Piano
+from wavegen.notes.score import Notes
 
 LOUDNESS = -20.0  # dB of full scale, RMS of the loudest 0.4 s
 PEAK = 0.99
@@ -48,7 +48,7 @@ def render(
         WavegenError: above two hours, a SoundFont that cannot be read, or symusic is not installed.
 
     Example:
-        >>> from wavegen.notes.events import from_performance
+        >>> from wavegen.notes.score import from_performance
         >>> from wavegen.notes.melodies import melody
         >>> render(from_performance(melody("frere_jacques"))).sample_rate
         16000

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Shaped
 
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Performance, pitch_name
+from wavegen.notes.performance import Performance, pitch_name
 
 PITCHES = 128
 LARGEST = 1 << 22  # frames: 11 hours at 100 a second

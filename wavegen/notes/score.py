@@ -1,260 +1,277 @@
-"""Notes as arrays, their text format, and the features that a model is conditioned on.
+"""Notes as a score has them: in ticks of a quarter note, on tracks, with a tempo map.
 
-The text format (``melody.txt``), so that a melody can be typed by hand::
-
-    # Frère Jacques             a comment runs to the end of its line
-    tempo 104                   quarter notes a minute, from here on (100 until one is given)
-    velocity 0.7                loudness 0..1, from here on (0.8 until one is given)
-    C4 1, D4 1, E4 1, C4 1 |    pitch and beats; a beat is a quarter note
-    F#4 1/2, Bb4 1.5 0.9        fractions or decimals; a third number is this note's own velocity
-    R 2                         a rest
-
-``,``, ``|`` and the end of a line separate notes; ``|`` marks a bar line for the reader. C4 is middle C,
-MIDI number 60.
+Ticks are integers, so that nothing is lost between a file, a grid and a token. Seconds exist through the tempo map
+only; `Notes.performance` makes them for what plays and measures sound (`wavegen.notes.performance`).
 """
 
-import re
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Int
 
 from wavegen.errors import WavegenError
+from wavegen.notes.performance import Performance
 
-TEMPO = 100.0  # quarter notes a minute, of a text that names none
-VELOCITY = 0.8
-FEATURES = 4  # columns of `Performance.frames`
-_STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-_PITCH = re.compile(r"[A-G][#b]?(-1|\d)")
+TICKS = 480  # of a quarter note, unless given
+TEMPO = 500_000  # microseconds of a quarter note before the first tempo, as in MIDI: 120 a minute
+COLUMNS = ("pitch", "onset", "duration", "velocity", "track")
+END_OF_TIME = 1 << 28  # ticks; the longest wait that one MIDI event can say
+
+
+class Track(NamedTuple):
+    """Who plays: a name, a General MIDI program (0 to 127), and whether pitches are drums instead."""
+
+    name: str = ""
+    program: int = 0
+    drum: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Performance:
-    """Notes sorted by onset.
+class Notes:
+    """Notes, sorted by onset, track, pitch, duration and velocity, whatever order they are given in.
+
+    Two are equal if they hold the same notes, tracks, resolution, tempos and metres.
 
     Attributes:
-        pitch: MIDI numbers, 0 to 127; 60 is middle C, 69 is A at 440 Hz.
-        onset: seconds from the start, at least 0.
-        duration: seconds, above 0.
-        velocity: loudness of the stroke, above 0 and at most 1.
+        pitch: MIDI numbers, 0 to 127; 60 is middle C.
+        onset: ticks from the start, at least 0.
+        duration: ticks, at least 1; notes end before tick 2**28.
+        velocity: strength of the stroke, 1 to 127.
+        track: which of `tracks` plays the note.
+        tracks: the players, at most 65534; some may have no notes.
+        ticks_per_quarter: resolution, 1 to 32767.
+        tempos: rows of tick and microseconds of a quarter note from there on, 1 to 2**24 - 1; before the first row
+            a quarter note takes half a second.
+        metres: rows of tick, numerator (1 to 255) and denominator (a power of two up to 128); before the first row
+            the metre is 4/4.
 
     Raises:
         WavegenError: arrays of unlike lengths, or a value out of range.
 
     Example:
-        >>> Performance.parse("tempo 120, A4 1, R 1, B4 1/2").onset
-        array([0., 1.])
+        >>> one = np.ones(2, int)
+        >>> notes = Notes(np.array([60, 64]), np.array([480, 0]), 480 * one, 90 * one, 0 * one)
+        >>> notes.pitch.tolist(), notes.seconds(notes.onset).tolist()
+        ([64, 60], [0.0, 0.5])
     """
 
     pitch: Int[np.ndarray, " notes"]
-    onset: Float[np.ndarray, " notes"]
-    duration: Float[np.ndarray, " notes"]
-    velocity: Float[np.ndarray, " notes"]
+    onset: Int[np.ndarray, " notes"]
+    duration: Int[np.ndarray, " notes"]
+    velocity: Int[np.ndarray, " notes"]
+    track: Int[np.ndarray, " notes"]
+    tracks: tuple[Track, ...] = (Track(),)
+    ticks_per_quarter: int = TICKS
+    tempos: Int[np.ndarray, "tempos 2"] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    metres: Int[np.ndarray, "metres 3"] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
 
     def __post_init__(self) -> None:
-        sizes = {len(self.pitch), len(self.onset), len(self.duration), len(self.velocity)}
-        if len(sizes) > 1:
-            raise WavegenError(f"expected four arrays of one length, got lengths {sorted(sizes)}")
-        for name, column, valid in (
-            ("pitch in 0..127", self.pitch, (self.pitch >= 0) & (self.pitch <= 127)),
-            ("onset of at least 0 s", self.onset, np.isfinite(self.onset) & (self.onset >= 0)),
-            ("duration above 0 s", self.duration, np.isfinite(self.duration) & (self.duration > 0)),
-            ("velocity in (0, 1]", self.velocity, (self.velocity > 0) & (self.velocity <= 1)),
-        ):
-            if not valid.all():
-                where = int(np.argmin(valid))
-                raise WavegenError(f"expected {name}, got {column[where]} at note {where}: correct that note")
-        order = np.argsort(self.onset, kind="stable")
-        for name in ("pitch", "onset", "duration", "velocity"):
-            object.__setattr__(self, name, getattr(self, name)[order])
+        columns = [np.asarray(getattr(self, name), np.int64) for name in COLUMNS]
+        if len({len(column) for column in columns}) > 1:
+            raise WavegenError(
+                f"expected five arrays of one length, got {[len(column) for column in columns]}"
+            )
+        _in_range("ticks of a quarter note", np.array([self.ticks_per_quarter]), 1, 32767)
+        highest = (127, END_OF_TIME - 1, END_OF_TIME - 1, 127, len(self.tracks) - 1)
+        for name, column, low, high in zip(COLUMNS, columns, (0, 0, 1, 1, 0), highest, strict=True):
+            _in_range(f"{name} of a note", column, low, high)
+        _in_range("end of a note", columns[1] + columns[2], 1, END_OF_TIME - 1)
+        _in_range("count of tracks", np.array([len(self.tracks)]), 0, 65534)
+        _in_range("program of a track", np.array([track.program for track in self.tracks], int), 0, 127)
+        order = _order(*columns)
+        for name, column in zip(COLUMNS, columns, strict=True):
+            object.__setattr__(self, name, _frozen(column[order]))
+        tempos, metres = _last_of_each_tick(self.tempos), _last_of_each_tick(self.metres)
+        _in_range("tick of a tempo", tempos[:, 0], 0, END_OF_TIME - 1)
+        _in_range("microseconds of a quarter note", tempos[:, 1], 1, (1 << 24) - 1)
+        _in_range("tick of a metre", metres[:, 0], 0, END_OF_TIME - 1)
+        _in_range("numerator of a metre", metres[:, 1], 1, 255)
+        if not np.isin(metres[:, 2], 1 << np.arange(8)).all():
+            raise WavegenError(f"expected metres over 1, 2, 4, ... 128, got {metres[:, 2].tolist()}")
+        object.__setattr__(self, "tempos", _frozen(tempos))
+        object.__setattr__(self, "metres", _frozen(metres))
 
     def __len__(self) -> int:
         return len(self.pitch)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Notes):
+            return NotImplemented
+        same = self.tracks == other.tracks and self.ticks_per_quarter == other.ticks_per_quarter
+        arrays = (*COLUMNS, "tempos", "metres")
+        return same and all(np.array_equal(getattr(self, name), getattr(other, name)) for name in arrays)
+
+    __hash__ = None  # type: ignore[assignment]
+
     @property
-    def seconds(self) -> float:
-        """When the last note ends; 0 without notes."""
-        return float((self.onset + self.duration).max(initial=0.0))
+    def end(self) -> int:
+        """The tick where the last note ends; 0 without notes."""
+        return int((self.onset + self.duration).max(initial=0))
 
-    @classmethod
-    def parse(cls, text: str, source: str = "melody") -> "Performance":
-        """Read the text format of this module.
+    @property
+    def program(self) -> Int[np.ndarray, " notes"]:
+        """The program of each note's track."""
+        return np.array([track.program for track in self.tracks], np.int64)[self.track]
 
-        Args:
-            text: the melody.
-            source: its name in error messages.
+    @property
+    def drum(self) -> Bool[np.ndarray, " notes"]:
+        """Whether each note's track is one of drums."""
+        return np.array([track.drum for track in self.tracks], bool)[self.track]
 
-        Raises:
-            WavegenError: naming the line that cannot be read.
-        """
-        rows: list[tuple[int, float, float, float]] = []
-        tempo, velocity, now = TEMPO, VELOCITY, 0.0
-        for number, line in enumerate(text.splitlines(), start=1):
-            # '#' is also the sharp sign: a comment starts a line or follows a space
-            for statement in re.split(r"[,|]", re.sub(r"(^|\s)#.*", "", line)):
-                match statement.split():
-                    case []:
-                        continue
-                    case ["tempo", value]:
-                        tempo = _number(value, 1, 1000, "tempo", source, number)
-                    case ["velocity", value]:
-                        velocity = _number(value, 0, 1, "velocity", source, number)
-                    case [name, beats, *own] if len(own) <= 1 and (name == "R" or _PITCH.fullmatch(name)):
-                        duration = _number(beats, 0, 10_000, "beats", source, number) * 60 / tempo
-                        stroke = _number(own[0], 0, 1, "velocity", source, number) if own else velocity
-                        if name != "R":
-                            rows.append((_midi(name, source, number), now, duration, stroke))
-                        now += duration
-                    case _:
-                        raise WavegenError(
-                            f"{source}, line {number}: expected a note like 'C#4 1/2', a rest 'R 1', "
-                            f"'tempo 96' or 'velocity 0.7', got {statement.strip()!r}"
-                        )
-        columns = np.array(rows, dtype=np.float64).reshape(-1, 4)
-        return cls(columns[:, 0].astype(np.int64), columns[:, 1], columns[:, 2], columns[:, 3])
+    def seconds(self, ticks: Int[np.ndarray, "*axes"]) -> Float[np.ndarray, "*axes"]:
+        """Seconds from the start at each of `ticks`, through the tempo map."""
+        start = np.concatenate([[0], self.tempos[:, 0]])
+        pace = np.concatenate([[TEMPO], self.tempos[:, 1]]) / (1e6 * self.ticks_per_quarter)
+        reached = np.concatenate([[0.0], np.cumsum(np.diff(start) * pace[:-1])])
+        # rows at tick 0 make the first stretch empty; the search takes the last row that has begun
+        row = np.searchsorted(start, ticks, side="right") - 1
+        return np.asarray(reached[row] + (ticks - start[row]) * pace[row])
 
-    @classmethod
-    def read(cls, path: str | Path) -> "Performance":
-        """Read a melody file.
+    def performance(self) -> Performance:
+        """The notes in seconds, as the piano and a note-conditioned model read them; velocity is divided by 127."""
+        onset, end = self.seconds(self.onset), self.seconds(self.onset + self.duration)
+        return Performance(self.pitch, onset, end - onset, self.velocity / 127)
+
+    def pitched(self) -> Performance:
+        """The notes that are no drums, in seconds.
 
         Raises:
-            WavegenError: the file is missing, is not text, or holds a line that cannot be read.
+            WavegenError: there are none.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise WavegenError(f"expected a melody as text in {path}, got: {error}") from error
-        return cls.parse(text, str(path))
-
-    def text(self, tempo: float = TEMPO) -> str:
-        """Write the text format, one note a line; `parse` of it gives these notes again.
-
-        Args:
-            tempo: quarter notes a minute in which durations are written.
-
-        Raises:
-            WavegenError: notes overlap, which the text format cannot say.
-        """
-        lines, now = [f"tempo {tempo!r}"], 0.0
-        for pitch, onset, duration, velocity in zip(
-            self.pitch, self.onset, self.duration, self.velocity, strict=True
-        ):
-            # a nanosecond: seconds and beats are floats, and their sums round
-            if onset < now - 1e-9:
-                raise WavegenError(
-                    f"expected one note at a time, got overlapping notes at {onset:.3f} s: use .monophonic()"
-                )
-            if onset > now + 1e-9:
-                lines.append(f"R {float(onset - now) * tempo / 60!r}")
-            lines.append(f"{pitch_name(int(pitch))} {float(duration) * tempo / 60!r} {float(velocity)!r}")
-            now = onset + duration
-        return "\n".join(lines) + "\n"
-
-    def transpose(self, semitones: int) -> "Performance":
-        """Move every pitch up by `semitones` (down if negative)."""
-        return Performance(self.pitch + semitones, self.onset, self.duration, self.velocity)
-
-    def stretch(self, factor: float) -> "Performance":
-        """Make onsets and durations `factor` times as long."""
-        return Performance(self.pitch, self.onset * factor, self.duration * factor, self.velocity)
-
-    def between(self, start: float, stop: float) -> "Performance":
-        """Keep the notes that begin in [start, stop) seconds, end them by `stop`; time starts at `start`."""
-        kept = (self.onset >= start) & (self.onset < stop)
-        onset = self.onset[kept]
-        return Performance(
-            self.pitch[kept],
-            onset - start,
-            np.minimum(self.duration[kept], stop - onset),
-            self.velocity[kept],
-        )
-
-    def monophonic(self) -> "Performance":
-        """End every note where the next begins; of notes that begin together the highest stays."""
-        order = np.lexsort((-self.pitch, self.onset))
-        first = order[np.diff(self.onset[order], prepend=-1.0) > 0]
-        pitch, onset, duration, velocity = (
-            column[first] for column in (self.pitch, self.onset, self.duration, self.velocity)
-        )
-        return Performance(pitch, onset, np.minimum(duration, np.diff(onset, append=np.inf)), velocity)
-
-    def quantize(self, sample_rate: int, hop: int) -> "Performance":
-        """Move onsets to the nearest multiple of `hop` samples; ends stay, but no note is under a frame."""
-        frame = hop / sample_rate
-        onset = np.rint(self.onset * sample_rate / hop) * frame
-        duration = np.maximum(self.onset + self.duration - onset, frame)
-        return Performance(self.pitch, onset, duration, self.velocity)
-
-    def frames(self, sample_rate: int, hop: int, length: int) -> Float32[np.ndarray, "F 4"]:
-        """The condition of a model: what sounds at the first sample of every frame.
-
-        Frame f covers samples [f * hop, (f + 1) * hop). Onsets are rounded to frames: render the notes that
-        `quantize` returns, and audio and features agree to the sample.
-
-        Args:
-            sample_rate: Hz.
-            hop: samples a frame.
-            length: samples of the audio; there are ceil(length / hop) frames.
-
-        Returns:
-            A row a frame: pitch (MIDI number; 0 is a rest), age in samples since the onset, samples that
-            remain until the note ends, velocity. All are 0 in a rest.
-
-        Raises:
-            WavegenError: two notes begin in one frame, or overlap.
-        """
-        notes = self.quantize(sample_rate, hop)
-        onset = np.rint(notes.onset * sample_rate).astype(np.int64)
-        end = np.rint((notes.onset + notes.duration) * sample_rate).astype(np.int64)
-        overlap = np.maximum(end[:-1] - onset[1:], hop * (np.diff(onset) < hop))
-        if (overlap >= hop).any():
-            where = int(np.argmax(overlap >= hop))
+        played = self.select(lambda track: not track.drum).performance()
+        if not len(played):
             raise WavegenError(
-                f"expected one note at a time, got notes {where} and {where + 1} together at "
-                f"{notes.onset[where + 1]:.3f} s: use .monophonic(), or a hop under {hop} samples"
+                f"expected notes with a pitch, got none and {len(self)} of drums: give a piece that has some"
             )
-        # rounding an onset down to its frame may leave the note before it a few samples too long
-        end[:-1] = np.minimum(end[:-1], onset[1:])
-        sample = np.arange(-(-length // hop)) * hop
-        note = np.searchsorted(onset, sample, side="right") - 1
-        rows = np.zeros((len(sample), FEATURES), np.float32)
-        sounding = (note >= 0) & (sample < np.append(end, 0)[note])
-        note, sample = note[sounding], sample[sounding]
-        rows[sounding] = np.stack(
-            [notes.pitch[note], sample - onset[note], end[note] - sample, notes.velocity[note]], axis=1
+        return played
+
+    def select(self, keep: Callable[[Track], bool]) -> "Notes":
+        """The tracks for which `keep` is true, and their notes: `select(lambda track: not track.drum)`."""
+        kept = np.array([bool(keep(track)) for track in self.tracks], bool)
+        number = np.cumsum(kept) - 1
+        tracks = tuple(track for track, stays in zip(self.tracks, kept, strict=True) if stays)
+        chosen = self.where(kept[self.track])
+        return replace(chosen, track=number[chosen.track], tracks=tracks)
+
+    def between(self, start: int, stop: int) -> "Notes":
+        """The notes that begin in [start, stop) ticks, ended by `stop`; time, tempo and metre start at `start`."""
+        inside = self.where((self.onset >= start) & (self.onset < stop))
+        return replace(
+            inside,
+            onset=inside.onset - start,
+            duration=np.minimum(inside.duration, stop - inside.onset),
+            tempos=_cut(self.tempos, start, stop),
+            metres=_cut(self.metres, start, stop),
         )
-        return rows
+
+    def transpose(self, semitones: int) -> "Notes":
+        """Move the pitch of all but drums by `semitones`.
+
+        Raises:
+            WavegenError: a pitch leaves 0 to 127.
+        """
+        return replace(self, pitch=self.pitch + semitones * ~self.drum)
+
+    def at_resolution(self, ticks_per_quarter: int) -> "Notes":
+        """Round to another resolution: onsets and ends to the nearest tick, halves up, no note under a tick."""
+        if self.ticks_per_quarter == ticks_per_quarter:
+            return self
+        onset, duration = self._rounded(ticks_per_quarter)
+        tempos, metres = (
+            np.column_stack([self._moved(rows[:, 0], ticks_per_quarter), rows[:, 1:]])
+            for rows in (self.tempos, self.metres)
+        )
+        return replace(
+            self,
+            onset=onset,
+            duration=duration,
+            ticks_per_quarter=ticks_per_quarter,
+            tempos=tempos,
+            metres=metres,
+        )
+
+    def order_at(self, ticks_per_quarter: int) -> Int[np.ndarray, " notes"]:
+        """Which note of this piece is which of `at_resolution`: notes that move to one tick change places."""
+        onset, duration = self._rounded(ticks_per_quarter)
+        return _order(self.pitch, onset, duration, self.velocity, self.track)
+
+    def _rounded(self, ticks_per_quarter: int) -> tuple[Int[np.ndarray, " notes"], Int[np.ndarray, " notes"]]:
+        onset, end = (
+            self._moved(ticks, ticks_per_quarter) for ticks in (self.onset, self.onset + self.duration)
+        )
+        return onset, np.maximum(end - onset, 1)
+
+    def _moved(self, ticks: Int[np.ndarray, " ticks"], ticks_per_quarter: int) -> Int[np.ndarray, " ticks"]:
+        old = self.ticks_per_quarter
+        return (2 * ticks * ticks_per_quarter + old) // (2 * old)
+
+    def where(self, kept: Bool[np.ndarray, " notes"]) -> "Notes":
+        """The notes for which `kept` is true; all tracks stay."""
+        pitch, onset, duration, velocity, track = (getattr(self, name)[kept] for name in COLUMNS)
+        return replace(self, pitch=pitch, onset=onset, duration=duration, velocity=velocity, track=track)
 
 
-def pitch_name(pitch: int) -> str:
-    """The name of a MIDI number: 61 is ``C#4``."""
-    return f"{_NAMES[pitch % 12]}{pitch // 12 - 1}"
+def from_performance(played: Performance, quarters_per_minute: float = 120.0) -> Notes:
+    """Notes in seconds as notes in ticks of one tempo, on one track; times and velocities are rounded.
+
+    Args:
+        played: the notes.
+        quarters_per_minute: of the result, which sounds as `played` at any; it says where beats fall.
+
+    Raises:
+        WavegenError: a tempo under 3.6 or above 60,000,000, or notes above 2**28 ticks long.
+    """
+    if not quarters_per_minute > 0:
+        raise WavegenError(f"expected more than 0 quarter notes a minute, got {quarters_per_minute}")
+    # MIDI writes whole microseconds: the tempo that is written is also the one that is counted by
+    tempo = round(60e6 / quarters_per_minute)
+    ticks_per_second = 1e6 * TICKS / tempo
+    onset, end = (np.rint(time * ticks_per_second) for time in (played.onset, played.onset + played.duration))
+    onset, end = (np.minimum(time, END_OF_TIME).astype(np.int64) for time in (onset, end))
+    return Notes(
+        played.pitch,
+        onset,
+        np.maximum(end - onset, 1),
+        np.clip(np.rint(127 * played.velocity), 1, 127).astype(np.int64),
+        np.zeros(len(played), np.int64),
+        tempos=np.array([[0, tempo]]),
+    )
 
 
-def frequency(pitch: Float[np.ndarray, "..."] | Int[np.ndarray, "..."] | float) -> Float[np.ndarray, "..."]:
-    """Equal temperament: 440 * 2 ** ((pitch - 69) / 12) Hz."""
-    return np.asarray(440.0 * np.exp2((np.asarray(pitch, np.float64) - 69.0) / 12.0))
+def _cut(rows: Int[np.ndarray, "rows columns"], start: int, stop: int) -> Int[np.ndarray, "kept columns"]:
+    """The rows in force within [start, stop), counted from `start`; the one before `start` begins there."""
+    first = max(int(np.searchsorted(rows[:, 0], start, side="right")) - 1, 0)
+    rows = rows[first : np.searchsorted(rows[:, 0], stop)]
+    return np.column_stack([np.maximum(rows[:, 0] - start, 0), rows[:, 1:]])
 
 
-def _midi(name: str, source: str, line: int) -> int:
-    octave = name.lstrip("ABCDEFG#b")
-    pitch = 12 * (int(octave) + 1) + _STEPS[name[0]] + name.count("#") - name.count("b")
-    if not 0 <= pitch <= 127:
-        raise WavegenError(f"{source}, line {line}: expected a pitch from C-1 to G9, got {name}")
-    return pitch
+def _last_of_each_tick(rows: Int[np.ndarray, "rows columns"]) -> Int[np.ndarray, "kept columns"]:
+    rows = np.asarray(rows, np.int64)
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    return rows[np.append(rows[:-1, 0] != rows[1:, 0], True)[: len(rows)]]
 
 
-def _number(text: str, low: float, high: float, what: str, source: str, line: int) -> float:
-    """A decimal or a fraction in (low, high]."""
-    try:
-        numerator, _, denominator = text.partition("/")
-        value = float(numerator) / float(denominator or 1)
-    except (ValueError, ZeroDivisionError):
-        value = np.nan
-    if not low < value <= high:
+def _order(
+    pitch: Int[np.ndarray, " notes"],
+    onset: Int[np.ndarray, " notes"],
+    duration: Int[np.ndarray, " notes"],
+    velocity: Int[np.ndarray, " notes"],
+    track: Int[np.ndarray, " notes"],
+) -> Int[np.ndarray, " notes"]:
+    return np.lexsort((velocity, duration, pitch, track, onset))
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+def _in_range(what: str, values: Int[np.ndarray, " values"], low: int, high: int) -> None:
+    wrong = (values < low) | (values > high)
+    if wrong.any():
+        where = int(np.argmax(wrong))
         raise WavegenError(
-            f"{source}, line {line}: expected {what} above {low} and at most {high}, got {text!r}"
+            f"expected {what} in {low}..{high}, got {values[where]} (number {where}): correct it"
         )
-    return value

@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
-from wavegen.models.base import Choice, State, with_parameters
+from wavegen.models.base import Choice, State
+from wavegen.networks.base import with_parameters
 from wavegen.types import Features, Labels, Tokens
 
 _PLAIN = Choice()

@@ -21,9 +21,10 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from wavegen.config.training import SamplingConfig
 from wavegen.errors import WavegenError
-from wavegen.kernels.wavenet.draw import choose_token
-from wavegen.models.base import Choice, MaskedModel, with_parameters
+from wavegen.kernels.draw import choose_token
+from wavegen.models.base import Choice, MaskedModel
 from wavegen.models.masks import keep_allowed, lowest
+from wavegen.networks.base import with_parameters
 from wavegen.samplers.typical import keep_typical
 from wavegen.types import Labels, Tokens
 

@@ -13,8 +13,8 @@ from wavegen.atomic import atomic_path, atomic_write
 from wavegen.config import Config
 from wavegen.config.models import DecoderConfig
 from wavegen.config.study import Cell
-from wavegen.evaluation.pictures import read_metrics
-from wavegen.study.figures import unit_of
+from wavegen.pictures.runs import read_metrics
+from wavegen.study.measure import unit_of
 from wavegen.training.objectives import metric_of
 
 

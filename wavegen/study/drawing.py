@@ -13,15 +13,15 @@ from wavegen.config import Config
 from wavegen.config.models import Seq2SeqConfig
 from wavegen.config.study import SampleConfig
 from wavegen.data.dataset import Dataset
-from wavegen.generator import Generator
-from wavegen.loading import load
-from wavegen.masked_generator import MaskedGenerator
-from wavegen.note_generator import NoteGenerator
+from wavegen.data.open import open_dataset
+from wavegen.generation.audio import Generator
+from wavegen.generation.load import load
+from wavegen.generation.masked import MaskedGenerator
+from wavegen.generation.notes import NoteGenerator
+from wavegen.generation.requests import to_tokens
 from wavegen.notes.harmony import repetition
 from wavegen.notes.midi import write_midi
 from wavegen.notes.render import render
-from wavegen.requests import to_tokens
-from wavegen.training.dataset import open_dataset
 
 Clip = TypeVar("Clip")
 
@@ -30,7 +30,7 @@ CLIPS = 64
 
 
 class Drawn(NamedTuple):
-    """What was found; see ``wavegen.study.figures.Figures``."""
+    """What was found; see ``wavegen.study.measure.Figures``."""
 
     tokens_per_second: float | None = None
     repetition: float | None = None

@@ -11,13 +11,13 @@ from rich.console import Console
 
 from wavegen.config import Config
 from wavegen.config.study import Cell, Study
+from wavegen.data.open import open_dataset
 from wavegen.data.plan import digest
 from wavegen.errors import WavegenError
+from wavegen.runs.checkpoints import Checkpoints
 from wavegen.study.curves import write_curves
-from wavegen.study.figures import FILE, Figures, count_of, measure, read_figures, write_figures
+from wavegen.study.measure import FILE, Figures, count_of, measure, read_figures, write_figures
 from wavegen.study.table import Row, write_tables
-from wavegen.training.checkpoints import Checkpoints
-from wavegen.training.dataset import open_dataset
 from wavegen.training.loop import train
 
 

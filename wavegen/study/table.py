@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from wavegen.atomic import atomic_write
 from wavegen.config.study import Cell
-from wavegen.study.figures import Figures
+from wavegen.study.measure import Figures
 
 FIGURES = {
     "train": "train",

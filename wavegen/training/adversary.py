@@ -16,17 +16,18 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
-from wavegen.codecs.discriminators import Discriminators
-from wavegen.config import Config
-from wavegen.config.codec_models import AdversarialConfig, WaveVQConfig
-from wavegen.models.base import parameters, with_parameters
-from wavegen.training.adversarial import (
+from wavegen.codecs.outcome import dropped_levels
+from wavegen.codecs.waveform.adversarial import (
     adversarial_loss,
     balance,
     discriminator_loss,
     feature_matching_loss,
 )
-from wavegen.training.objectives import Outcome, dropped_levels, judge_reconstruction
+from wavegen.codecs.waveform.discriminators import Discriminators
+from wavegen.codecs.waveform.loss import judge_reconstruction
+from wavegen.config import Config
+from wavegen.config.codec_models import AdversarialConfig, WaveVQConfig
+from wavegen.networks.base import Outcome, parameters, with_parameters
 from wavegen.training.optimizer import make_optimizer, make_schedule, skipped_updates
 from wavegen.types import AnyWaveform
 

@@ -18,8 +18,8 @@ from wavegen.config import Config
 from wavegen.config.models import Seq2SeqConfig, WindowVAEConfig
 from wavegen.data.batches import Batch, EvaluationSource
 from wavegen.data.dataset import Dataset
+from wavegen.data.open import expect_same_codec, open_dataset
 from wavegen.models.base import CausalModel
-from wavegen.training.dataset import expect_same_codec, open_dataset
 from wavegen.training.mesh import make_mesh, shard_batch
 from wavegen.training.objectives import metric_of
 from wavegen.training.step import EvaluationStep, make_evaluation_step

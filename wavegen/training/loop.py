@@ -24,17 +24,17 @@ from wavegen.codecs import NoteCodec
 from wavegen.config import Config, dump_config, load_config
 from wavegen.data.batches import BatchSource, iterator
 from wavegen.data.dataset import Dataset
+from wavegen.data.open import expect_same_codec, open_dataset
 from wavegen.errors import WavegenError
-from wavegen.training.checkpoints import Checkpoints
-from wavegen.training.codec_start import start_codec
-from wavegen.training.dataset import expect_same_codec, open_dataset
+from wavegen.runs.checkpoints import Checkpoints
+from wavegen.runs.log import RunLog
+from wavegen.runs.trained import keep_codecs, open_codecs
 from wavegen.training.evaluate import evaluate, evaluation_source, to_devices
-from wavegen.training.log import RunLog
 from wavegen.training.mesh import initialize_distributed, make_mesh, shard_state
 from wavegen.training.objectives import metric_of
-from wavegen.training.restore import keep_codecs, open_codecs
 from wavegen.training.samples import write_samples
 from wavegen.training.signals import StopRequest
+from wavegen.training.start_codec import start_codec
 from wavegen.training.start_from import start_from
 from wavegen.training.state import TrainState, abstract_state, count_parameters
 from wavegen.training.step import first_state, make_evaluation_step, make_train_step

@@ -20,14 +20,16 @@ from wavegen.config.models import (
     WindowVAEConfig,
 )
 from wavegen.data.dataset import Dataset, Files
-from wavegen.data.device import own_features, to_waveform
-from wavegen.evaluation.pictures import read_picture, spectrograms
-from wavegen.models.base import Choice, with_parameters
+from wavegen.data.device import to_waveform
+from wavegen.models.base import Choice
+from wavegen.models.conditions.features import own_features
 from wavegen.models.window_vae import prior_latents
+from wavegen.networks.base import with_parameters
 from wavegen.notes.midi import write_midi
+from wavegen.pictures.audio import read_picture, spectrograms
+from wavegen.runs.log import RunLog
 from wavegen.samplers.autoregressive import stream
 from wavegen.samplers.masked import filling_of, generate_long
-from wavegen.training.log import RunLog
 from wavegen.types import AnyWaveform, Features, Labels, Pcm, Tokens
 
 

@@ -10,7 +10,7 @@ from wavegen.codecs import Codecs
 from wavegen.codecs.learned import LearnedCodec
 from wavegen.config import Config
 from wavegen.errors import WavegenError
-from wavegen.training.restore import open_trained, shapes_of
+from wavegen.runs.trained import open_trained, shapes_of
 from wavegen.training.state import TrainState
 
 

@@ -11,16 +11,18 @@ from flax import nnx
 from jaxtyping import Array, PyTree
 
 from wavegen.codecs import Codecs
-from wavegen.codecs.note_codec import Interleaved
+from wavegen.codecs.notes.base import Interleaved
 from wavegen.codecs.quantizers import Average
 from wavegen.codecs.quantizers.usage import code_usage
 from wavegen.config import Config
 from wavegen.config.models import Seq2SeqConfig
-from wavegen.data.device import make_example, own_features, part_voices
-from wavegen.models.base import parameters, with_parameters
-from wavegen.models.make import make_model
+from wavegen.data.device import make_example
+from wavegen.models.conditions.features import own_features
+from wavegen.models.kinds import make_model
+from wavegen.models.seq2seq import part_voices
+from wavegen.networks.base import Outcome, add_outcomes, parameters, with_parameters
 from wavegen.training.adversary import first_adversary, make_second_phase, phase_of, skipped_in_a_row
-from wavegen.training.objectives import Outcome, add_outcomes, metric_of, objective_of
+from wavegen.training.objectives import metric_of, objective_of
 from wavegen.training.optimizer import make_optimizer, make_schedule, skipped_updates
 from wavegen.training.state import TrainState, init_state, update_ema
 

@@ -2,8 +2,8 @@
 
 from wavegen.codecs.quantizers.base import Quantized, Quantizer, draw_levels
 from wavegen.codecs.quantizers.ema import Average, EMAResidualVQ
-from wavegen.codecs.quantizers.factorised import ResidualVQ
 from wavegen.codecs.quantizers.fsq import FSQ
+from wavegen.codecs.quantizers.gradient import ResidualVQ
 from wavegen.codecs.quantizers.usage import CodeUsage, code_usage, count_codes
 
 __all__ = [

@@ -16,7 +16,7 @@ from wavegen.codecs.quantizers.base import Quantized, Quantizer, require_sizes, 
 from wavegen.codecs.quantizers.residual import decode_levels, quantize_levels
 from wavegen.codecs.quantizers.usage import count_codes
 from wavegen.errors import WavegenError
-from wavegen.models.initial import normal, zeros
+from wavegen.networks.initial import normal, zeros
 from wavegen.types import Tokens
 
 EXCESS = 1e-3

@@ -1,0 +1,1 @@
+"""Scores to integer tokens and back."""

@@ -1,0 +1,143 @@
+"""The note codec contract: a score to integer tokens and back, on the host."""
+
+import hashlib
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from wavegen.codecs.base import Codec
+from wavegen.errors import WavegenError
+from wavegen.notes.score import Notes
+from wavegen.types import Tokens
+
+
+class NoteCodec(Codec):
+    """Notes in, integer tokens out, and back.
+
+    Members are hashable and hold no arrays. Datasets store their tokens as they are, so a frame is a step of the
+    dataset's time axis.
+
+    Laws, tested for every member:
+
+    - tokens of codebook k lie in `[0, sizes[k])`;
+    - `encode(decode(tokens))` is `tokens`, for tokens that `encode` can write;
+    - `decode(encode(notes))` is `notes`, for notes that lie on the codec's grid.
+    """
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for codecs that write the same tokens."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+
+    @property
+    def vocab_size(self) -> int:
+        """See `Codec`: the largest of `sizes`."""
+        return max(self.sizes)
+
+    @property
+    def hop_length(self) -> int:
+        """See `Codec`."""
+        return 1
+
+    @property
+    @abstractmethod
+    def sizes(self) -> tuple[int, ...]:
+        """Values that a token of each codebook can take."""
+
+    @property
+    @abstractmethod
+    def period(self) -> int:
+        """Frames after which places in a bar, or kinds of tokens, come back; 1 if all frames are alike."""
+
+    @property
+    def allowed(self) -> Bool[np.ndarray, "places V"] | None:
+        """Values that a token can take at each place in a period, see `wavegen.models.base.Choice`; None is all."""
+        return None
+
+    @abstractmethod
+    def encode(self, notes: Notes) -> Int[np.ndarray, "N K"]:
+        """Write a piece as tokens, int32.
+
+        Raises:
+            WavegenError: notes that the codec has no tokens for.
+        """
+
+    @abstractmethod
+    def decode(self, tokens: Int[np.ndarray, "N K"]) -> Notes:
+        """Turn tokens back into a piece.
+
+        Raises:
+            WavegenError: tokens that mean nothing.
+        """
+
+    @abstractmethod
+    def transposed(self, tokens: Tokens, semitones: Int[Array, "B"]) -> Tokens:
+        """The tokens of pieces moved by whole semitones, on the device; a clip that would leave the range stays."""
+
+
+@partial(jax.tree_util.register_static)
+@dataclass(frozen=True)
+class Interleaved(NoteCodec):
+    """The tokens of another codec one after the other, for models that read one token at a time.
+
+    Frame `n K + k` is token k of frame n. All codebooks share one vocabulary.
+
+    Attributes:
+        codec: of K codebooks.
+    """
+
+    codec: NoteCodec
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """See `NoteCodec`."""
+        return (self.codec.vocab_size,)
+
+    @property
+    def codebooks(self) -> int:
+        """See `Codec`."""
+        return 1
+
+    @property
+    def start_token(self) -> int:
+        """See `Codec`."""
+        return self.codec.start_token
+
+    @property
+    def period(self) -> int:
+        """See `NoteCodec`."""
+        return self.codec.period * self.codec.codebooks
+
+    @property
+    def allowed(self) -> Bool[np.ndarray, "places V"] | None:
+        """See `NoteCodec`: fields that share a vocabulary use a part of it each."""
+        sizes = np.asarray(self.codec.sizes)
+        if (sizes == self.vocab_size).all():
+            return None
+        return np.arange(self.vocab_size)[None] < sizes[:, None]
+
+    def encode(self, notes: Notes) -> Int[np.ndarray, "N K"]:
+        """See `NoteCodec`."""
+        return self.codec.encode(notes).reshape(-1, 1)
+
+    def decode(self, tokens: Int[np.ndarray, "N K"]) -> Notes:
+        """See `NoteCodec`; a last frame that is not whole is left out."""
+        width = self.codec.codebooks
+        if tokens.ndim != 2 or tokens.shape[1] != 1:
+            raise WavegenError(
+                f"expected tokens [frames, 1], got {list(tokens.shape)}; give those of one clip"
+            )
+        return self.codec.decode(tokens[: len(tokens) // width * width].reshape(-1, width))
+
+    def transposed(self, tokens: Tokens, semitones: Int[Array, "B"]) -> Tokens:
+        """See `NoteCodec`."""
+        batch, frames, _ = tokens.shape
+        width = self.codec.codebooks
+        whole = tokens[:, : frames // width * width]
+        moved = self.codec.transposed(whole.reshape(batch, -1, width), semitones)
+        return jnp.concatenate([moved.reshape(whole.shape), tokens[:, whole.shape[1] :]], axis=1)

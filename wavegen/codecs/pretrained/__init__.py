@@ -1,0 +1,1 @@
+"""Published codecs, from the files of Hugging Face."""

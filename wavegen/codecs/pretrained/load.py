@@ -1,0 +1,30 @@
+"""Published codecs, by what their `config.json` says they are."""
+
+from pathlib import Path
+
+from wavegen.codecs.learned import LearnedCodec, freeze
+from wavegen.codecs.pretrained.dac import load_dac
+from wavegen.codecs.pretrained.encodec import load_encodec
+from wavegen.codecs.pretrained.hugging_face import read_config
+from wavegen.errors import WavegenError
+
+
+def load_pretrained(path: str | Path) -> LearnedCodec:
+    """Opens a published codec.
+
+    Args:
+        path: a folder with `config.json` and `model.safetensors`, or the safetensors file with the other beside it.
+
+    Raises:
+        WavegenError: there is no such folder, it is damaged, or of a model that is not known here.
+    """
+    kind = read_config(path).get("model_type")
+    if kind == "encodec":
+        encodec = load_encodec(path)
+        return freeze(encodec, sample_rate=encodec.sample_rate)
+    if kind == "dac":
+        dac, sample_rate = load_dac(path)
+        return freeze(dac, sample_rate=sample_rate)
+    raise WavegenError(
+        f"expected model_type encodec or dac in config.json of {path}, got {kind!r}; convert it first"
+    )

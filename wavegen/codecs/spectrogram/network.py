@@ -1,0 +1,224 @@
+"""A learned spectrogram codec: a small convolutional VQ-VAE over log-mel frames; back to audio by Griffin-Lim.
+
+Source of the principle: van den Oord et al. 2017, "Neural Discrete Representation Learning". Beside a fixed codebook
+of frames it says more with as many bits, as codes see their neighbours and may stand for several frames at once.
+"""
+
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from wavegen.codecs.base import Codec
+from wavegen.codecs.quantizers import Average, Quantizer
+from wavegen.codecs.spectrogram.frames import MelFrames
+from wavegen.errors import WavegenError
+from wavegen.networks.initial import layer_options
+from wavegen.types import Tokens, Waveform
+
+
+class MelReconstruction(NamedTuple):
+    """What a training step reads.
+
+    Attributes:
+        rows: what the codes stand for, in dB; as many as whole codes have.
+        target: the rows of the input, filled up with silence.
+        codes: of all levels that were computed.
+        losses: of the quantizer, see `Quantized`.
+        statistics: of the quantizer, for its `update`.
+    """
+
+    rows: Float[Array, "B frames D"]
+    target: Float[Array, "B frames D"]
+    codes: Tokens
+    losses: dict[str, Float[Array, ""]]
+    statistics: dict[str, Array]
+
+
+class SpectrogramVAE(nnx.Module, Codec):
+    """Convolutions over mel frames around any quantizer.
+
+    The encoder: a convolution of 3 frames, residual units, and a linear map of every `stride` frames to one latent.
+    The decoder is its mirror. Each band is brought to mean 0 and deviation 1 first, by figures of `standardise`: with
+    levels as they are, codebooks stay unused for hundreds of steps.
+
+    A code depends on `reach` frames to either side besides its own, and on what their windows see: pieces of a clip
+    have other codes than the clip near their ends. Decoding looks at the whole clip.
+
+    Args:
+        frames: of the audio.
+        stride: frames of a code.
+        width: channels.
+        depth: residual units on either side.
+        quantizer: of the latents.
+        iterations: of Griffin-Lim.
+        random: draws the initial weights.
+
+    Raises:
+        WavegenError: a size under 1.
+    """
+
+    audio_channels: ClassVar[int] = 1
+    mu: ClassVar[int] = 0
+    start_token: ClassVar[int] = 0
+
+    def __init__(
+        self,
+        *,
+        frames: MelFrames,
+        stride: int = 1,
+        width: int = 256,
+        depth: int = 3,
+        quantizer: Quantizer,
+        iterations: int = 32,
+        random: np.random.Generator,
+    ) -> None:
+        if min(stride, width, depth) < 1:
+            raise WavegenError(
+                f"expected stride, width and depth of at least 1, got {stride}, {width} and {depth}"
+            )
+        self.frames, self.stride, self.width, self.iterations = frames, stride, width, iterations
+        self.quantizer = quantizer
+        options = layer_options(random)
+        self.mean = Average(jnp.full(frames.bands, frames.silence / 2, jnp.float32))
+        self.deviation = Average(jnp.full(frames.bands, 20.0, jnp.float32))
+        self.first = nnx.Conv(frames.bands, width, 3, **options)
+        self.encoder = nnx.List([_Residual(width, random) for _ in range(depth)])
+        self.join = nnx.Linear(stride * width, quantizer.width, **options)
+        self.split = nnx.Linear(quantizer.width, stride * width, **options)
+        self.decoder = nnx.List([_Residual(width, random) for _ in range(depth)])
+        self.last = nnx.Conv(width, frames.bands, 3, **options)
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of each codebook."""
+        return self.quantizer.codebook_size
+
+    @property
+    def codebooks(self) -> int:
+        """Levels of the quantizer."""
+        return self.quantizer.codebooks
+
+    @property
+    def hop_length(self) -> int:
+        """Samples of a code."""
+        return self.frames.hop_length * self.stride
+
+    @property
+    def reach(self) -> int:
+        """Frames to either side of its own that a code depends on."""
+        return 1 + len(self.encoder)
+
+    def standardise(self, rows: Float[np.ndarray, "N D"]) -> None:
+        """Set the scale of each band; call it before the first step.
+
+        Args:
+            rows: of real audio, in dB, for instance a batch of `FrameBatches`.
+
+        Raises:
+            WavegenError: rows of another width.
+        """
+        if rows.shape[1] != self.frames.bands:
+            raise WavegenError(
+                f"expected rows of {self.frames.bands} values, got {list(rows.shape)}; use the codec's own frames"
+            )
+        self.mean[...] = jnp.asarray(rows.mean(axis=0), jnp.float32)
+        # A band without any sound stays silent; half a decibel keeps its error from outweighing the others.
+        self.deviation[...] = jnp.asarray(np.maximum(rows.std(axis=0), 0.5), jnp.float32)
+
+    def flops_per_frame(self, frames: int) -> int:
+        """Floating-point operations of encoder and decoder for one code of a clip of any length."""
+        del frames
+        outer, unit = 3 * self.frames.bands * self.width, 4 * self.width**2
+        # Two sides, and a multiply-add is two.
+        return 4 * self.stride * (outer + len(self.encoder) * unit + self.width * self.quantizer.width)
+
+    def latents(self, audio: Waveform) -> Float[Array, "B N width"]:
+        """What the quantizer is given, float32."""
+        return self._latents(self._standard(self._target(audio)))
+
+    def encode(self, audio: Waveform, levels: int | None = None) -> Tokens:
+        """See `Codec.encode`.
+
+        Args:
+            audio: at least one sample, of the frames' sample rate.
+            levels: code with so many of the codebooks; None is all.
+
+        Raises:
+            WavegenError: no samples, or levels do not fit.
+        """
+        return self.quantizer.quantize(self.latents(audio), levels=levels).codes
+
+    def decode(self, tokens: Tokens) -> Waveform:
+        """See `Codec.decode`; tokens may be of the first levels only."""
+        return self.frames.to_audio(self.rows(tokens), iterations=self.iterations)
+
+    def rows(self, tokens: Tokens) -> Float[Array, "B frames D"]:
+        """The mel values of tokens, in dB, `stride` rows each: what a vocoder reads."""
+        return self._in_decibels(self._decoded(self.quantizer.decode(tokens)))
+
+    def reconstruct(
+        self, audio: Waveform, *, levels: int | Int[Array, "B"] | None = None
+    ) -> MelReconstruction:
+        """Encodes, quantizes and decodes to rows, with gradients that pass the quantizer.
+
+        Args:
+            audio: as in `encode`.
+            levels: as in `Quantizer.quantize`.
+
+        Raises:
+            WavegenError: as in `encode`.
+        """
+        target = self._target(audio)
+        latents = self._latents(self._standard(target))
+        codes, quantized, losses, statistics = self.quantizer.quantize(latents, levels=levels)
+        rows = self._in_decibels(self._decoded(quantized))
+        return MelReconstruction(rows, target, codes, losses, statistics)
+
+    def _target(self, audio: Waveform) -> Float[Array, "B frames D"]:
+        """The rows of whole codes, in dB."""
+        return self.frames.from_audio(jnp.pad(audio, ((0, 0), (0, -audio.shape[1] % self.hop_length))))
+
+    def _standard(self, rows: Float[Array, "B frames D"]) -> Float[Array, "B frames D"]:
+        mean, deviation = self._scale()
+        return (rows - mean) / deviation
+
+    def _in_decibels(self, rows: Float[Array, "B frames D"]) -> Float[Array, "B frames D"]:
+        mean, deviation = self._scale()
+        return rows.astype(jnp.float32) * deviation + mean
+
+    def _scale(self) -> tuple[Float[Array, "1 1 D"], Float[Array, "1 1 D"]]:
+        """Mean and deviation of each band: measured, not learned, so no gradient is to reach them."""
+        mean, deviation = (
+            lax.stop_gradient(x[...].astype(jnp.float32))[None, None] for x in (self.mean, self.deviation)
+        )
+        return mean, deviation
+
+    def _latents(self, rows: Float[Array, "B frames D"]) -> Float[Array, "B N width"]:
+        x = self.first(rows.astype(self.first.kernel.dtype))
+        for unit in self.encoder:
+            x = unit(x)
+        return self.join(x.reshape(len(x), -1, self.stride * self.width)).astype(jnp.float32)
+
+    def _decoded(self, latents: Float[Array, "B N width"]) -> Float[Array, "B frames D"]:
+        x = self.split(latents).reshape(len(latents), -1, self.width)
+        for unit in self.decoder:
+            x = unit(x)
+        return self.last(x)
+
+
+class _Residual(nnx.Module):
+    """`x + W gelu(V * gelu(x))`, V a convolution of 3 frames."""
+
+    def __init__(self, width: int, random: np.random.Generator) -> None:
+        options = layer_options(random)
+        self.convolution = nnx.Conv(width, width, 3, **options)
+        # At 0 the unit begins as the identity, and depth changes no scale.
+        self.linear = nnx.Linear(width, width, **options | {"kernel_init": nnx.initializers.zeros})
+
+    def __call__(self, x: Float[Array, "B frames D"]) -> Float[Array, "B frames D"]:
+        return x + self.linear(jax.nn.gelu(self.convolution(jax.nn.gelu(x))))

@@ -1,0 +1,1 @@
+"""The codec of waveforms, and the discriminators that it may train against."""

@@ -1,0 +1,137 @@
+"""What a waveform codec is trained to lower before any discriminator joins in.
+
+Spectra at many resolutions say how it sounds; the waveform itself says which of the many waveforms of nearly those
+spectra is meant. Sources: Kumar et al. 2023, "High-Fidelity Audio Compression with Improved RVQGAN", section 3.4 (mel);
+Yamamoto et al. 2020,
+"Parallel WaveGAN", section 2.2 (STFT); Défossez et al. 2022, "High Fidelity Neural Audio Compression", section 3.4
+(waveform); Steinmetz et al. 2020, "Automatic Multitrack Mixing with a Differentiable Mixing Console of Neural Audio
+Effects" (stereo).
+"""
+
+from collections.abc import Mapping
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from wavegen.codecs.outcome import dropped_levels, weighted_outcome, without_padding
+from wavegen.codecs.waveform.network import Reconstruction, WaveVQ
+from wavegen.config.codec_models import (
+    CodecLossConfig,
+)
+from wavegen.networks.base import Outcome
+from wavegen.spectral import mel_filterbank, multi_resolution_stft_loss, multi_scale_mel_loss, si_sdr
+from wavegen.spectral.losses import MEL_SCALES
+from wavegen.types import AnyWaveform
+
+LONGEST_WINDOW = 1 / 15
+"""Seconds: beyond, a window of DAC's hears nothing that changes in its crops."""
+
+STFT_SECONDS = ((0.025, 0.005), (0.05, 0.01), (0.01, 0.002))
+"""Window and hop of the STFT loss: Parallel WaveGAN's, which are given in samples at 24 kHz."""
+
+
+def audio_losses(estimate: AnyWaveform, target: AnyWaveform, sample_rate: int) -> dict[str, Float[Array, ""]]:
+    """How far a reconstruction is from its recording, by name.
+
+    "mel" and "stft": spectral distances, see `wavegen.spectral`; "waveform": mean absolute difference.
+
+    Stereo audio is compared as mid, (L + R) / 2, and side, (L - R) / 2. Magnitudes have no phase: with those of left
+    and right both right, sounds can still be anywhere between the speakers. It is the side that tells, which is often
+    far quieter than either. Mid and side share the denominator of spectral convergence, so that the silent side of a
+    mono recording blows nothing up.
+
+    Args:
+        estimate: what the codec made of the audio.
+        target: of the same shape, in [-1, 1].
+        sample_rate: Hz.
+    """
+    ours, theirs = (_rows(x.astype(jnp.float32)) for x in (estimate, target))
+    return {
+        "mel": multi_scale_mel_loss(ours, theirs, sample_rate=sample_rate, scales=mel_scales(sample_rate)),
+        "stft": multi_resolution_stft_loss(ours, theirs, resolutions=stft_resolutions(sample_rate)),
+        "waveform": jnp.mean(jnp.abs(ours - theirs)),
+    }
+
+
+@cache
+def mel_scales(sample_rate: int) -> tuple[tuple[int, int], ...]:
+    """DAC's scales, for any sample rate: window in samples, and bands.
+
+    DAC is trained at 44.1 kHz. Windows longer than `LONGEST_WINDOW` are left out, and bands are halved until none is so
+    narrow that no bin of the spectrum lies in it: an empty band is always right, and would dilute the mean.
+
+    Args:
+        sample_rate: Hz.
+    """
+    scales = []
+    for n_fft, n_mels in MEL_SCALES:
+        if n_fft > LONGEST_WINDOW * sample_rate:
+            break
+        while not mel_filterbank(sample_rate=sample_rate, n_fft=n_fft, n_mels=n_mels).any(axis=0).all():
+            n_mels //= 2
+        scales.append((n_fft, n_mels))
+    return tuple(scales)
+
+
+def stft_resolutions(sample_rate: int) -> tuple[tuple[int, int, int], ...]:
+    """Parallel WaveGAN's resolutions, for any sample rate: frame, hop and window in samples.
+
+    Args:
+        sample_rate: Hz.
+    """
+    lengths = ((round(window * sample_rate), round(hop * sample_rate)) for window, hop in STFT_SECONDS)
+    return tuple((1 << (window - 1).bit_length(), hop, window) for window, hop in lengths)
+
+
+def _rows(audio: AnyWaveform) -> Float[Array, "rows T"]:
+    """Mono audio as it is, or mid and side of all clips."""
+    if audio.ndim == 2:
+        return audio
+    left, right = audio[..., 0], audio[..., 1]
+    return jnp.concatenate([left + right, left - right]) / 2
+
+
+def reconstruction(
+    model: WaveVQ,
+    examples: Mapping[str, Array],
+    key: Array | None,
+    *,
+    sample_rate: int,
+    weights: CodecLossConfig,
+    quantizer_dropout: float,
+) -> Outcome:
+    """How far a codec's audio is from what it was given, and its latents from their codes.
+
+    Args:
+        model: the codec.
+        examples: "waveform", and "length": rows without samples, which fill up a batch, do not count.
+        key: draws with how many codebooks each clip is coded; None codes with all.
+        sample_rate: Hz.
+        weights: of the parts.
+        quantizer_dropout: see ``draw_levels``.
+
+    Returns:
+        Sums over clips: the weighted loss, its parts, and the scale-invariant signal-to-distortion ratio in dB. Without
+        a key padding is not counted among the codes.
+    """
+    levels = dropped_levels(model, examples, key, quantizer_dropout)
+    result = model.reconstruct(examples["waveform"], levels=levels)
+    if key is None:
+        result = result._replace(statistics=without_padding(result, model, examples["length"]))
+    return judge_reconstruction(result, examples, sample_rate=sample_rate, weights=weights)
+
+
+def judge_reconstruction(
+    result: Reconstruction, examples: Mapping[str, Array], *, sample_rate: int, weights: CodecLossConfig
+) -> Outcome:
+    """The second half of ``reconstruction``: what came out beside what went in."""
+    audio, counted = examples["waveform"], examples["length"] > 0
+    # Row by row: some losses are ratios over what they are given.
+    parts = jax.vmap(lambda ours, theirs: audio_losses(ours[None], theirs[None], sample_rate))(
+        result.audio, audio
+    )
+    outcome = weighted_outcome(parts, result.losses, weights, counted, result.statistics)
+    outcome.figures["si_sdr"] = jnp.sum(jnp.where(counted, si_sdr(result.audio, audio), 0.0))
+    return outcome

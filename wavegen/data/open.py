@@ -1,0 +1,147 @@
+"""From a configuration to an open dataset: prepared already, prepared now from a folder, or made on the spot."""
+
+from pathlib import Path
+
+from wavegen.codecs import Codecs, make_note_codec
+from wavegen.codecs.learned import LearnedCodec
+from wavegen.codecs.notes.base import NoteCodec
+from wavegen.config import Config
+from wavegen.config.codecs import NoteCodecConfig
+from wavegen.config.data import DataConfig
+from wavegen.config.models import FeatureConditionConfig, NoteConditionConfig, PianoRollConditionConfig
+from wavegen.data.corpus import cached_corpus
+from wavegen.data.dataset import Dataset
+from wavegen.data.prepare import prepared
+from wavegen.data.rendering import Rendering
+from wavegen.errors import WavegenError
+from wavegen.notes.performance import FEATURES
+
+MIDI_SHARD_BYTES = 1 << 16
+"""MIDI files are small for the work that they make: so many bytes are some ten minutes of audio."""
+
+
+def open_dataset(config: Config) -> Dataset:
+    """Opens the data of an experiment.
+
+    ``data.path`` may be a prepared dataset or a plain folder of recordings, which is prepared into ``data.cache``
+    first. Without a path, the built-in corpus of melodies is rendered there.
+
+    Raises:
+        WavegenError: there is no such folder, nothing in it can be used, or it does not fit the configuration.
+    """
+    data, local, codec = config.data, config.model.local, config.codec
+    if isinstance(codec, NoteCodecConfig):
+        return _open_notes(data, make_note_codec(codec))
+    if isinstance(local, PianoRollConditionConfig):
+        return _open_rendered(data, local)
+    if data.path is None:
+        hop = local.hop_length if isinstance(local, NoteConditionConfig) else 80
+        path = cached_corpus(
+            data.cache, sample_rate=data.sample_rate, minutes=data.corpus_minutes, seed=config.seed, hop=hop
+        )
+    else:
+        path = prepared(
+            data.path,
+            data.cache,
+            sample_rate=data.sample_rate,
+            label_pattern=data.label_pattern,
+            split={"test": data.split.test, "valid": data.split.valid},
+            trim_silence_db=data.trim_silence_db,
+            backend=data.backend,
+            # What is cached as mono keeps its name, which is made of what is given here.
+            **({"channels": data.channels} if data.channels > 1 else {}),
+        )
+    dataset = Dataset.open(Path(path))
+    if dataset.holds_notes:
+        raise WavegenError(
+            f"{path} holds notes, codec.kind={codec.kind} reads audio; say codec.kind=note_grid"
+        )
+    if dataset.sample_rate != data.sample_rate:
+        raise WavegenError(
+            f"{path} was prepared at {dataset.sample_rate} Hz, data.sample_rate is {data.sample_rate}; "
+            "make them equal, or give the folder of recordings"
+        )
+    if dataset.channels != data.channels:
+        raise WavegenError(
+            f"{path} has {dataset.channels} channel(s), data.channels is {data.channels}; make them equal, or give "
+            "the folder of recordings"
+        )
+    if isinstance(local, FeatureConditionConfig | NoteConditionConfig):
+        wanted = (local.width if isinstance(local, FeatureConditionConfig) else FEATURES, local.hop_length)
+        there = (dataset.feature_width, dataset.feature_hop)
+        if there != wanted:
+            has = f"{there[0]} every {there[1]} samples" if dataset.feature_hop else "none"
+            raise WavegenError(
+                f"model.local reads {wanted[0]} features every {wanted[1]} samples, {path} has {has}; "
+                "change model.local, or leave it out"
+            )
+    return dataset
+
+
+def _open_notes(data: DataConfig, codec: NoteCodec) -> Dataset:
+    if data.path is None:
+        raise WavegenError("expected data.path, a folder of MIDI files, got none; say where the notes are")
+    split = {"test": data.split.test, "valid": data.split.valid}
+    path = prepared(
+        data.path,
+        data.cache,
+        sample_rate=1,
+        label_pattern=data.label_pattern,
+        split=split,
+        backend=data.backend,
+        codec=codec,
+    )
+    dataset = Dataset.open(path)
+    if not dataset.holds_notes or dataset.codec != codec.fingerprint:
+        raise WavegenError(
+            f"{path} does not hold the tokens of {codec}; give the folder of MIDI files, or the codec it was made with"
+        )
+    return dataset
+
+
+def _open_rendered(data: DataConfig, local: PianoRollConditionConfig) -> Dataset:
+    if data.path is None:
+        raise WavegenError(
+            "expected data.path, a folder of MIDI files to play, got none; say where the notes are"
+        )
+    rendering = Rendering(local.hop_length, local.low, local.high)
+    path = prepared(
+        data.path,
+        data.cache,
+        sample_rate=data.sample_rate,
+        label_pattern=data.label_pattern,
+        split={"test": data.split.test, "valid": data.split.valid},
+        backend=data.backend,
+        rendering=rendering,
+        shard_bytes=MIDI_SHARD_BYTES,
+    )
+    dataset = Dataset.open(path)
+    there = dataset.manifest.format
+    if (there.sample_rate, there.feature_hop, there.features) != (
+        data.sample_rate,
+        rendering.hop,
+        rendering.columns,
+    ):
+        raise WavegenError(
+            f"{path} does not hold the {rendering.columns} every {rendering.hop} samples at {data.sample_rate} Hz; "
+            "give the folder of MIDI files, or the settings that it was made with"
+        )
+    return dataset
+
+
+def expect_same_codec(dataset: Dataset, config: Config, codecs: Codecs) -> None:
+    """Checks that tokens which were written beforehand are those that the model would be given.
+
+    Raises:
+        WavegenError: they are of another codec, or augmentation is asked for, which they cannot follow.
+    """
+    if not dataset.codec or dataset.holds_notes:
+        return
+    if not isinstance(codecs.tokens, LearnedCodec) or codecs.tokens.fingerprint != dataset.codec:
+        raise WavegenError(
+            f"{dataset.path} holds tokens of another codec than codec says; tokenize its recordings again"
+        )
+    if config.data.augment.gain_db or config.data.augment.polarity:
+        raise WavegenError(
+            f"{dataset.path} holds tokens, which cannot be augmented; leave data.augment out, or give the recordings"
+        )

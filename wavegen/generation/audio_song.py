@@ -1,0 +1,136 @@
+"""A song of audio: sections are generated, varied where they come back, and joined by short crossfades."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from wavegen.audio import Audio
+from wavegen.errors import WavegenError
+from wavegen.generation.audio import Generator
+from wavegen.generation.form import Progress, Stage, parse_form, seed_of, write_log
+from wavegen.generation.masked import MaskedGenerator
+from wavegen.generation.stems import fingerprint
+from wavegen.pictures.audio import spectrograms
+
+FADE_SECONDS = 0.03
+"""Over which a section goes over into the next."""
+
+
+@dataclass(frozen=True)
+class AudioSong:
+    """A song, and how it was made.
+
+    Attributes:
+        audio: of the whole.
+        stages: in the order in which they were done.
+        request: what was asked for.
+    """
+
+    audio: Audio
+    stages: tuple[Stage, ...]
+    request: Mapping[str, Any]
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Writes ``song.wav``, its spectrogram ``song.png``, and the log ``song.json``: the same song, the same bytes.
+
+        Raises:
+            WavegenError: a folder that cannot be written.
+        """
+        folder = Path(folder)
+        paths = [folder / "song.wav", folder / "song.png"]
+        self.audio.write(paths[0])
+        spectrograms(paths[1], {"song": self.audio})
+        return write_log(folder, self.request, self.stages, {path.name: fingerprint(path) for path in paths})
+
+
+def compose_audio_song(
+    model: Generator | MaskedGenerator,
+    *,
+    seconds: float = 16.0,
+    form: str = "AABA",
+    seed: int = 0,
+    seed_piece: Audio | None = None,
+    remix: float = 0.0,
+    labels: Mapping[str, str] | None = None,
+    progress: Progress = lambda *_: None,
+) -> AudioSong:
+    """Composes a song of audio; the same arguments give the same song.
+
+    The first section is generated, or goes on from the seed piece, which is no part of it; every further new one goes
+    on from the new one before it. A section that comes back is the same again, or with ``remix`` a variation.
+
+    Args:
+        model: generates the sections.
+        seconds: of the whole song; its sections are equally long.
+        form: see ``wavegen.compose_song``.
+        seed: of all stages.
+        seed_piece: a recording that the first section continues.
+        remix: share of the frames of a section that comes back to draw anew, 0 to 1; takes a masked model.
+        labels: see ``Generator.generate``.
+        progress: hears of the stages.
+
+    Raises:
+        WavegenError: a form, a length or a share that cannot be, or a model that cannot do its part.
+    """
+    names = parse_form(form)
+    if not 0 <= remix <= 1:
+        raise WavegenError(f"expected a share to remix in [0, 1], got {remix}; 0.2 draws a fifth anew")
+    if remix and not isinstance(model, MaskedGenerator):
+        raise WavegenError(
+            f"to remix takes a masked model, got {model.config.model.kind}; repeat sections as they are, with remix 0"
+        )
+    rate, fade = model.sample_rate, round(FADE_SECONDS * model.sample_rate)
+    length = round(seconds / len(names) * rate)
+    if length <= fade:
+        raise WavegenError(
+            f"expected sections above {FADE_SECONDS} seconds, got {seconds} for {len(names)} of them; ask for more"
+        )
+    before, stages = seed_piece, list[Stage]()
+    sections: dict[str, Audio] = {}
+    parts: list[Audio] = []
+    for number, name in enumerate(names):
+        drawn = seed_of(seed, number)
+        progress(f"section {name}", number, len(names))
+        if name not in sections:
+            # Each overlaps the next by a crossfade.
+            [grown] = model.generate((length + fade) / rate, seed=drawn, prompt=before, labels=labels)
+            before = sections[name] = part = Audio(grown.samples[-(length + fade) :], rate)
+            did, arguments = "generate", {}
+        elif remix:
+            assert isinstance(model, MaskedGenerator)
+            [part] = model.vary(sections[name], remix, seed=drawn, labels=labels)
+            did, arguments = "vary", {"strength": remix}
+        else:
+            parts.append(sections[name])
+            continue
+        parts.append(part)
+        stages.append(Stage(did, name, drawn, arguments, {"seconds": part.duration}))
+    song = Audio(_crossfaded([part.samples for part in parts], fade)[: length * len(names)], rate)
+    stages.append(Stage("arrange", "", None, {"sections": names}, {"seconds": song.duration}))
+    progress("arrange", len(names), len(names))
+    request = {
+        "model": {"name": model.config.name, "kind": model.config.model.kind},
+        "seconds": seconds,
+        "form": form,
+        "seed": seed,
+        "remix": remix,
+        "labels": dict(labels or {}),
+    }
+    return AudioSong(song, tuple(stages), request)
+
+
+def _crossfaded(parts: list[Float[np.ndarray, "part C"]], fade: int) -> Float[np.ndarray, "T C"]:
+    """Parts one after another; the last ``fade`` samples of each go over into the first of the next.
+
+    The powers of the two slopes add up to one, as those of unlike sounds do.
+    """
+    angle = np.linspace(0, np.pi / 2, fade, dtype=np.float32)[:, None]
+    song = parts[0]
+    for part in parts[1:]:
+        joint = song[-fade:] * np.cos(angle) + part[:fade] * np.sin(angle)
+        song = np.concatenate([song[:-fade], joint, part[fade:]])
+    return song

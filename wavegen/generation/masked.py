@@ -1,0 +1,344 @@
+"""What a person asks of a masked model: generate, continue, inpaint, vary and redraw clips, through a learned codec."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, PyTree
+
+from wavegen.audio import Audio
+from wavegen.codecs import AudioCodec, Codecs
+from wavegen.config import Config
+from wavegen.errors import WavegenError
+from wavegen.generation.audio import Generator
+from wavegen.generation.requests import (
+    require_least,
+    require_share,
+    to_labels,
+    to_samples,
+    to_spans,
+    to_tokens,
+    to_waveform,
+)
+from wavegen.models.base import Choice
+from wavegen.networks.base import with_parameters
+from wavegen.runs.trained import Trained, save_trained
+from wavegen.samplers import prompts
+from wavegen.samplers.bound import order_agnostic_bound
+from wavegen.samplers.masked import Filling, filling_of, generate_long, passes_of
+from wavegen.types import Tokens
+
+FADE_SECONDS = 0.01
+"""Over which an inpainted span goes over into the recording, inside the span."""
+
+_decode = jax.jit(lambda codec, tokens: codec.decode(tokens))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a masked model draws tokens; None is the experiment's own.
+
+    Attributes:
+        passes: of each codebook, the last number for all further ones; or one number for all.
+        temperature: below 1 calmer, above 1 wilder.
+        top_p: draw among the likeliest tokens that together have this probability; 1 is all.
+        typical: draw among the most typical tokens that together have this probability; 1 is all.
+        noise: on the confidence at first; 0 always keeps the likeliest tokens.
+        guidance: how far labels are exaggerated at first; 1 is not at all.
+        schedule: of the share that stays masked.
+    """
+
+    passes: int | tuple[int, ...] | None = None
+    temperature: float | None = None
+    top_p: float = 1.0
+    typical: float = 1.0
+    noise: float | None = None
+    guidance: float | None = None
+    schedule: Literal["cosine", "linear", "square", "cubic"] | None = None
+
+
+_USUAL = Drawing()
+
+
+@dataclass(frozen=True)
+class MaskedGenerator:
+    """A trained masked model with its codec: audio in, audio out.
+
+    Attributes:
+        config: of the experiment that trained it.
+        labels: the values of each label field, in the order of their numbers.
+        graph: structure of the model.
+        params: its weights.
+        codec: between audio and tokens.
+    """
+
+    config: Config
+    labels: Mapping[str, tuple[str, ...]]
+    graph: nnx.GraphDef
+    params: PyTree
+    codec: AudioCodec
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz, of what comes in and goes out."""
+        return self.config.data.sample_rate
+
+    @property
+    def window(self) -> int:
+        """Frames that the model sees at once."""
+        return max(-(-self.config.data.crop // self.codec.hop_length), 2)
+
+    def generate(
+        self,
+        seconds: float,
+        *,
+        count: int = 1,
+        seed: int = 0,
+        prompt: Audio | None = None,
+        labels: Mapping[str, str] | None = None,
+        drawing: Drawing = _USUAL,
+        vocoder: Generator | None = None,
+    ) -> list[Audio]:
+        """Generates clips, or continues a recording.
+
+        Args:
+            seconds: length of what is generated, after the prompt.
+            count: clips, drawn side by side.
+            seed: the same seed gives the same clips.
+            prompt: a recording that the clips continue; it comes first in what is returned, as the codec hears it. It
+                is made mono or stereo as in ``inpaint``.
+            labels: the value of each label field.
+            drawing: how tokens are drawn.
+            vocoder: a WaveNet that was trained on the codec's tokens; None is the codec's own decoder.
+
+        Returns:
+            Clips, stereo if the codec is, of the prompt's length and ``seconds``, to the sample.
+
+        Raises:
+            WavegenError: an argument is out of range, or not one that this model takes.
+        """
+        require_least(count=(count, 1))
+        length, hop = to_samples(seconds, self.sample_rate), self.codec.hop_length
+        if prompt is None:
+            start, heard = jnp.zeros((count, 0, self.codec.codebooks), jnp.int32), 0
+        else:
+            start = jnp.repeat(to_tokens(self.codec, prompt, self.sample_rate), count, axis=0)
+            heard = to_waveform(prompt, self.sample_rate).shape[1]
+            # A last frame that the recording does not fill is drawn anew.
+            start = start[:, : heard // hop]
+        frames = -(-(heard + length) // hop) - start.shape[1]
+        tokens = prompts.continuation(start, frames, self.codec.vocab_size)
+        return self._render(tokens, heard + length, seed, labels, drawing, vocoder)
+
+    def inpaint(
+        self,
+        audio: Audio,
+        spans: Sequence[tuple[float, float]],
+        *,
+        count: int = 1,
+        seed: int = 0,
+        labels: Mapping[str, str] | None = None,
+        drawing: Drawing = _USUAL,
+    ) -> list[Audio]:
+        """Fills spans of a recording; every sample outside of them stays as it is.
+
+        Args:
+            audio: resampled as needed; mixed to mono for a mono model, a mono one duplicated for a stereo model.
+            spans: first and last second of each.
+            count: see ``generate``.
+            seed: see ``generate``.
+            labels: see ``generate``.
+            drawing: see ``generate``.
+
+        Raises:
+            WavegenError: a span is empty, outside the recording, or overlaps another; see ``generate``.
+        """
+        require_least(count=(count, 1))
+        waveform = to_waveform(audio, self.sample_rate, self.codec.audio_channels)
+        length, hop = waveform.shape[1], self.codec.hop_length
+        samples = to_spans(spans, self.sample_rate, length)
+        tokens = jnp.repeat(to_tokens(self.codec, audio, self.sample_rate), count, axis=0)
+        masked = [
+            prompts.inpaint(tokens, [(begin // hop, -(-end // hop))], self.codec.vocab_size)
+            for begin, end in samples
+        ]
+        tokens = reduce(jnp.maximum, masked)
+        clips = self._render(tokens, length, seed, labels, drawing, None)
+        share = _inside(samples, length, round(FADE_SECONDS * self.sample_rate))[:, None]
+        kept = (1 - share) * waveform[0].reshape(length, -1)
+        return [Audio(kept + share * clip.samples, self.sample_rate) for clip in clips]
+
+    def vary(
+        self,
+        audio: Audio,
+        strength: float,
+        *,
+        count: int = 1,
+        seed: int = 0,
+        labels: Mapping[str, str] | None = None,
+        drawing: Drawing = _USUAL,
+        vocoder: Generator | None = None,
+    ) -> list[Audio]:
+        """Draws a share of a recording's frames anew.
+
+        Args:
+            audio: see ``inpaint``.
+            strength: the share: 0 keeps the recording as the codec hears it, 1 keeps nothing of it.
+            count: see ``generate``.
+            seed: see ``generate``.
+            labels: see ``generate``.
+            drawing: see ``generate``.
+            vocoder: see ``generate``.
+
+        Raises:
+            WavegenError: the strength lies outside [0, 1]; see ``generate``.
+        """
+        require_least(count=(count, 1))
+        length = to_waveform(audio, self.sample_rate).shape[1]
+        tokens = jnp.repeat(to_tokens(self.codec, audio, self.sample_rate), count, axis=0)
+        keys = self._keys(seed, count, 1)
+        tokens = prompts.variation(tokens, strength, keys, self.codec.vocab_size)
+        return self._render(tokens, length, seed, labels, drawing, vocoder)
+
+    def redraw(
+        self,
+        audio: Audio,
+        *,
+        period: int = 1,
+        codebooks: int | None = None,
+        count: int = 1,
+        seed: int = 0,
+        labels: Mapping[str, str] | None = None,
+        drawing: Drawing = _USUAL,
+        vocoder: Generator | None = None,
+    ) -> list[Audio]:
+        """Keeps an outline of a recording, and draws the rest anew: VampNet's periodic and compression prompts.
+
+        Args:
+            audio: see ``inpaint``.
+            period: keep every ``period``-th frame, from the first on; 1 keeps all.
+            codebooks: keep the first so many codebooks of the frames that are kept, which hold what matters most; None
+                keeps all.
+            count: see ``generate``.
+            seed: see ``generate``.
+            labels: see ``generate``.
+            drawing: see ``generate``.
+            vocoder: see ``generate``.
+
+        Raises:
+            WavegenError: the period is under 1, or there are not so many codebooks; see ``generate``.
+        """
+        require_least(count=(count, 1))
+        length, vocab_size = to_waveform(audio, self.sample_rate).shape[1], self.codec.vocab_size
+        tokens = jnp.repeat(to_tokens(self.codec, audio, self.sample_rate), count, axis=0)
+        kept = self.codec.codebooks if codebooks is None else codebooks
+        tokens = jnp.maximum(
+            prompts.periodic(tokens, period, vocab_size), prompts.compression(tokens, kept, vocab_size)
+        )
+        return self._render(tokens, length, seed, labels, drawing, vocoder)
+
+    def bound(
+        self, audio: Audio, *, labels: Mapping[str, str] | None = None, orders: int = 16, seed: int = 0
+    ) -> Float[np.ndarray, "K"]:
+        """An upper bound on the nats per token of a recording, by codebook (``order_agnostic_bound``).
+
+        Args:
+            audio: see ``inpaint``.
+            labels: see ``generate``.
+            orders: passes for each codebook: more make the figure steadier.
+            seed: of the orders.
+        """
+        tokens = to_tokens(self.codec, audio, self.sample_rate)
+        rows = self._labels(labels, 1)
+        key = jax.random.key(seed)
+        return np.asarray(_bound(self.graph, self.params, tokens, rows, key, orders))[0]
+
+    def save(self, path: str | Path) -> Path:
+        """Writes model and codec, and all that is needed to use them, as one safetensors file.
+
+        Args:
+            path: ending in ``.safetensors``.
+
+        Returns:
+            The path.
+        """
+        labels = {field: list(values) for field, values in self.labels.items()}
+        return save_trained(path, Trained(self.config, labels, self.params, Codecs(self.codec)))
+
+    def _render(
+        self,
+        tokens: Tokens,
+        length: int,
+        seed: int,
+        labels: Mapping[str, str] | None,
+        drawing: Drawing,
+        vocoder: Generator | None,
+    ) -> list[Audio]:
+        count = len(tokens)
+        filled = generate_long(
+            self.graph,
+            self.params,
+            tokens,
+            self._keys(seed, count, 0),
+            self._filling(drawing),
+            window=self.window,
+            labels=self._labels(labels, count),
+        )
+        if vocoder is not None:
+            if self.codec.audio_channels > 1:
+                raise WavegenError("a vocoder is mono, this model is stereo; leave the vocoder out")
+            return vocoder.speak(filled, length, seed=seed)
+        clips = np.asarray(_decode(self.codec, filled))[:, :length]
+        return [Audio(clip, self.sample_rate) for clip in clips]
+
+    def _keys(self, seed: int, count: int, purpose: int) -> Array:
+        key = jax.random.fold_in(jax.random.key(seed), purpose)
+        return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count))
+
+    def _filling(self, drawing: Drawing) -> Filling:
+        own, given = filling_of(self.config.sampling, self.codec.codebooks), drawing
+        require_share("top_p", given.top_p)
+        temperature = own.choice.temperature if given.temperature is None else given.temperature
+        require_least(temperature=(float(temperature), 0))
+        guidance = own.guidance if given.guidance is None else (given.guidance, 1.0)
+        if guidance != (1.0, 1.0) and not self.config.model.global_fields:
+            raise WavegenError("guidance needs a model with labels, this one has none; leave guidance out")
+        passes = own.passes if given.passes is None else given.passes
+        return own._replace(
+            passes=passes_of(passes, self.codec.codebooks) if isinstance(passes, tuple) else passes,
+            schedule=given.schedule or own.schedule,
+            choice=Choice(temperature, 0, given.top_p),
+            typical=given.typical,
+            noise=own.noise if given.noise is None else given.noise,
+            guidance=guidance,
+        )
+
+    def _labels(self, labels: Mapping[str, str] | None, count: int) -> Array | None:
+        return to_labels(self.config.model.global_fields, self.labels, labels, count)
+
+
+@partial(jax.jit, static_argnames=("graph", "orders"))
+def _bound(
+    graph: nnx.GraphDef, params: PyTree, tokens: Tokens, labels: Array | None, key: Array, orders: int
+) -> Array:
+    valid = jnp.ones(tokens.shape[:2], bool)
+    return order_agnostic_bound(with_parameters(graph, params), tokens, valid, labels, key, orders)
+
+
+def _inside(spans: Sequence[tuple[int, int]], length: int, fade: int) -> Float[np.ndarray, "T"]:
+    """1 inside of spans, 0 outside, and a slope of ``fade`` samples within their ends."""
+    place = np.arange(length)
+    share = np.zeros(length, np.float32)
+    for begin, end in spans:
+        slope = min(fade, (end - begin) // 2) + 1
+        # No slope where the recording itself begins or ends: there is nothing to go over into.
+        rise = (place - begin + 1) / slope if begin else np.ones(length)
+        fall = (end - place) / slope if end < length else np.ones(length)
+        share = np.where((place >= begin) & (place < end), np.clip(np.minimum(rise, fall), 0, 1), share)
+    return share.astype(np.float32)

@@ -1,0 +1,1 @@
+"""What a model is conditioned on sample by sample."""

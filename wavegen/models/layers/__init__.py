@@ -1,0 +1,1 @@
+"""Parts that several token models are built of."""

@@ -1,0 +1,98 @@
+"""Both ends of a causal network over tokens: embeddings at the input, logits at the output."""
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from wavegen.errors import WavegenError
+from wavegen.models.conditions.features import LabelCondition
+from wavegen.networks.initial import normal
+from wavegen.types import Labels, Logits, Tokens
+
+
+class Vocabulary(nnx.Module):
+    """What a network reads of a row of tokens, and how it says what comes next.
+
+    The input is the sum of a vector for each codebook's token, one for the place in the period, and one for each label.
+    Tokens may be ``vocab_size``, for nothing.
+
+    Args:
+        size: values of a token, V.
+        codebooks: tokens of a row, K.
+        width: of the network.
+        period: rows after which the kinds of tokens come back (four voices written one after the other, or the fields
+            of an event); 0 is none. Sequences begin at its start.
+        tied: the output weights of a codebook are its embedding.
+        label_sizes: values of each label field.
+        random: draws the initial weights.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        codebooks: int,
+        width: int,
+        *,
+        period: int,
+        tied: bool,
+        label_sizes: tuple[int, ...],
+        random: np.random.Generator,
+    ) -> None:
+        self.size, self.codebooks, self.period = size, codebooks, period
+        self.embedding = normal(random, codebooks, size + 1, width, scale=codebooks**-0.5)
+        self.places = normal(random, period, width, scale=0.5) if period else nnx.data(None)
+        self.labels = LabelCondition(label_sizes, width, random=random) if label_sizes else nnx.data(None)
+        # Small, so that all values start out about equally likely.
+        self.head = (
+            nnx.data(None) if tied else normal(random, codebooks, width, size, scale=0.1 * width**-0.5)
+        )
+
+    def condition(self, labels: Labels | None) -> Float[Array, "B 1 width"] | None:
+        """The vectors of the labels, which are added to every row.
+
+        Raises:
+            WavegenError: labels missing, or not taken.
+        """
+        if (labels is None) != (self.labels is None):
+            raise WavegenError(
+                "this model needs labels; give those of each clip, -1 where unknown"
+                if labels is None
+                else "this model takes no labels; leave them out"
+            )
+        return None if labels is None or self.labels is None else self.labels(labels)
+
+    def embed(
+        self,
+        rows: Tokens,
+        first: Int[Array, ""] | int,
+        condition: Float[Array, "B #N width"] | None,
+    ) -> Float[Array, "B N width"]:
+        """What the network reads.
+
+        Args:
+            rows: tokens.
+            first: the number of the token that the first row is to predict, for the place in the period: the row of
+                the start token predicts token 0.
+            condition: of the labels, and whatever else is added; one for all rows, or one a row.
+
+        Raises:
+            WavegenError: rows of another number of codebooks.
+        """
+        if rows.shape[2] != self.codebooks:
+            raise WavegenError(
+                f"expected tokens of {self.codebooks} codebooks, got {list(rows.shape)}; "
+                "use the codec that the model was trained with"
+            )
+        x = sum(table[rows[:, :, k]] for k, table in enumerate(self.embedding[...]))
+        if self.places is not None:
+            x = x + self.places[...][(first + jnp.arange(rows.shape[1])) % self.period][None]
+        return x if condition is None else x + condition.astype(x.dtype)
+
+    def logits(self, x: Float[Array, "B N width"]) -> Logits:
+        """The logits of each codebook, float32."""
+        if self.head is not None:
+            return jnp.einsum("bnw,kwv->bnkv", x, self.head[...], preferred_element_type=jnp.float32)
+        table = self.embedding[...][:, :-1]
+        scaled = x * x.shape[-1] ** -0.5
+        return jnp.einsum("bnw,kvw->bnkv", scaled, table, preferred_element_type=jnp.float32)

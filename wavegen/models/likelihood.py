@@ -1,0 +1,62 @@
+"""Objectives of causal models: the exact likelihood of tokens."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from wavegen.models.base import TokenModel
+from wavegen.models.decoder import Decoder
+from wavegen.networks.base import Outcome
+from wavegen.types import Logits
+
+
+def next_token(model: TokenModel, examples: Mapping[str, Array], key: Array | None) -> Outcome:
+    """The exact negative log-likelihood of an autoregressive model, in nats, over the scored tokens.
+
+    Args:
+        model: predicts ``targets`` from ``inputs``, which are the targets shifted by one.
+        examples: what ``wavegen.data.device`` made of a batch.
+        key: turns dropout on. Without it there is a figure more, "accuracy": tokens whose likeliest value is right.
+    """
+    logits = model(examples["inputs"], examples.get("labels"), examples.get("features"), dropout_key=key)
+    outcome = likelihood(model, logits, examples)
+    if key is not None:
+        return outcome
+    guess = model.likeliest(logits)
+    scored = jnp.broadcast_to(examples["mask"][..., None], examples["targets"].shape)
+    return outcome._replace(figures=accuracy(guess, examples["targets"], scored))
+
+
+def accuracy(
+    guess: Int[Array, "*axes"] | None, targets: Int[Array, "*axes"], scored: Bool[Array, "*axes"]
+) -> dict[str, Array]:
+    """How many scored tokens were guessed right, as a figure; none without a guess."""
+    return {} if guess is None else {"accuracy": jnp.sum((guess == targets) & scored)}
+
+
+def likelihood(model: TokenModel, logits: Logits, examples: Mapping[str, Array]) -> Outcome:
+    """The negative log-likelihood of the scored tokens under ``logits``, without figures."""
+    log_prob = model.log_prob(logits, examples["targets"], examples["inputs"])
+    scored = jnp.broadcast_to(examples["mask"][..., None], log_prob.shape)
+    return Outcome(-jnp.sum(jnp.where(scored, log_prob, 0.0)), jnp.sum(scored), {}, {})
+
+
+def next_token_and_memory(
+    model: Decoder, examples: Mapping[str, Array], key: Array | None, *, weight: float
+) -> Outcome:
+    """``next_token`` for a model with compressed memory, from whose reconstruction the compression learns.
+
+    Args:
+        model: see ``next_token``.
+        examples: see ``next_token``.
+        key: turns dropout on, and the reconstruction loss: without it the figure is the likelihood alone.
+        weight: of the reconstruction loss.
+    """
+    if key is None:
+        return next_token(model, examples, None)
+    logits, lost = model.with_reconstruction(
+        examples["inputs"], examples.get("labels"), examples.get("features"), dropout_key=key
+    )
+    nats, scored, _, _ = likelihood(model, logits, examples)
+    return Outcome(nats + weight * lost * scored, scored, {"reconstruction": lost * scored}, {})

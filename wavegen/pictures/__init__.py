@@ -1,0 +1,1 @@
+"""Pictures of audio, of notes and of runs."""

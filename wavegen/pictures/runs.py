@@ -1,0 +1,63 @@
+"""Pictures of runs: loss curves from their metrics."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from wavegen.errors import WavegenError
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a run's ``metrics.jsonl``: "step", "time" and figures by name, None where one was not finite.
+
+    Raises:
+        WavegenError: the file cannot be read.
+    """
+    try:
+        return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (OSError, json.JSONDecodeError) as error:
+        raise WavegenError(f"expected one JSON object a line in {path}, got: {error}") from error
+
+
+def loss_curve(metrics: str | Path, path: str | Path) -> Path:
+    """Draw the losses of a run over its steps.
+
+    Args:
+        metrics: ``metrics.jsonl`` of a run: a JSON object a line with "step" and numbers by name.
+        path: of the PNG.
+
+    Returns:
+        The path.
+
+    Raises:
+        WavegenError: the file cannot be read, or holds no bits per sample and no loss.
+    """
+    from matplotlib.figure import Figure
+
+    rows = read_metrics(metrics)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    shown = [name for name in names if "bits_per_sample" in name] or [
+        name for name in names if "loss" in name
+    ]
+    if not shown:
+        raise WavegenError(f"expected a loss in {metrics}, got only {', '.join(names) or 'an empty file'}")
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in shown:
+        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+        # training rows are many and noisy: a line; evaluations are few: marked
+        marker = "o" if len(points) <= 30 else None
+        axes.plot(
+            *zip(*points, strict=True),
+            label=name.replace("_", " "),
+            marker=marker,
+            markersize=4,
+            linewidth=1.4,
+        )
+    axes.set_xlabel("step")
+    axes.set_ylabel("bits per sample" if "bits_per_sample" in shown[0] else "loss")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+    return Path(path)

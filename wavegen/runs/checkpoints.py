@@ -1,0 +1,267 @@
+"""Checkpoints that can be trusted: orbax writes them, a sha256 manifest proves them.
+
+Orbax commits a step atomically (a temporary folder, renamed when whole), but it restores flipped bits and
+casts dtypes without a word, and its own best-n policy can delete the newest step. So every step carries a
+manifest, written into the temporary folder just before the rename: a committed step always has one, and a
+kill at any moment leaves none half done.
+"""
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+from jaxtyping import PyTree
+
+from wavegen.errors import WavegenError
+from wavegen.runs.checksums import describe_arrays, find_damage, read_manifest, write_manifest
+
+
+class Checkpoints:
+    """The checkpoints of one run: ``folder/<step>/{state,config,manifest.json}``.
+
+    Saving is asynchronous: ``save`` returns when the arrays are copied, and an error of the writing shows at
+    the next call. One failed save is a warning, as older steps are intact and the next may succeed; two in a
+    row raise, and so does a failure that ``wait`` or ``close`` finds. With several processes every process
+    makes every call, on one shared folder; process 0 writes and checks the manifests.
+
+    Args:
+        folder: local path or whatever orbax reads (``gs://...``); made if missing.
+        keep_latest: how many of the newest steps stay.
+        keep_best: how many of the steps with the lowest metric stay besides; no metric and NaN are never
+            best.
+
+    Raises:
+        WavegenError: the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, keep_latest: int = 2, keep_best: int = 1) -> None:
+        self.folder = epath.Path(folder) if "://" in str(folder) else epath.Path(os.path.abspath(folder))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WavegenError(
+                f"expected a folder that can hold checkpoints, got {self.folder} ({error.strerror}); "
+                "choose another or mend its permissions"
+            ) from error
+        self._metrics: dict[int, float] = {}
+        policies = ocp.checkpoint_managers
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [policies.LatestN(keep_latest), _LowestMetric(self._metrics, keep_best)]
+                ),
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+                lightweight_initialize=True,  # it would read files that may be damaged
+            ),
+            item_handlers={"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()},
+        )
+        for step in self._manager.all_steps():
+            if manifest := read_manifest(self.folder / str(step)):
+                self._note_metric(step, manifest["metric"])
+        self._damage: dict[int, str | None] = {}
+        self._failures: list[WavegenError] = []  # of the last saves in a row
+        self._in_flight: dict[str, Any] = {}  # what the manifest of the step being written says
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def save(self, step: int, state: PyTree, config: dict[str, Any], metric: float | None = None) -> None:
+        """Start to save; the arrays may be donated as soon as this returns.
+
+        Steps from ``step`` on that lie in the folder belong to a past that was rewound (a damaged newest
+        step, or an earlier one that was asked for), and are deleted first.
+
+        Args:
+            step: updates done.
+            state: any pytree of arrays.
+            config: what JSON can hold; ``restore`` and ``config`` give it back.
+            metric: lower is better, such as bits per sample; decides what ``keep_best`` keeps.
+
+        Raises:
+            WavegenError: the two newest saves failed.
+        """
+        self._settle()
+        if jax.process_index() == 0:  # what a kill or a failure left, which may be what fills the disk
+            for left_over in self.folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+                left_over.rmtree()
+        for stale in [s for s in self._manager.all_steps() if s >= step]:
+            self._manager.delete(stale)
+            self._metrics.pop(stale, None)
+        self._damage.pop(step, None)
+        self._note_metric(step, metric)
+        self._in_flight = {"step": step, "metric": self._metrics.get(step), "arrays": describe_arrays(state)}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(config))
+        try:
+            self._manager.save(step, args=items)
+        except Exception as error:
+            self._fail(error)
+
+    def restore(self, abstract_state: PyTree, step: int | None = None) -> tuple[PyTree, int, dict[str, Any]]:
+        """Return the state, its step and its config.
+
+        Args:
+            abstract_state: shapes, dtypes and shardings to restore to (``ShapeDtypeStruct`` or arrays); the
+                sharding may differ from the one it was saved with. A leaf without one goes to the default
+                device.
+            step: this step and no other; None takes the newest that is undamaged, and warns of each that it
+                leaves out.
+
+        Raises:
+            WavegenError: there is no usable checkpoint, or it is of another model.
+        """
+        step = self._choose(step)
+        self._expect_same_arrays(step, abstract_state)
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None) or device),
+            abstract_state,
+        )
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(target), config=ocp.args.JsonRestore())
+        restored = self._manager.restore(step, args=items)
+        return restored.state, step, restored.config
+
+    def config(self, step: int | None = None) -> dict[str, Any]:
+        """Return the config saved with ``step``, or with the step that ``restore`` would choose."""
+        items = ocp.args.Composite(config=ocp.args.JsonRestore())
+        return self._manager.restore(self._choose(step), args=items).config
+
+    def latest_step(self) -> int | None:
+        """Return the newest committed step, or None; its files are not checked here."""
+        self._settle()
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """Return the step with the lowest metric, or None where none has one; its files are not checked."""
+        self._settle()
+        steps = [step for step in self._manager.all_steps() if step in self._metrics]
+        return min(steps, key=self._metrics.__getitem__, default=None)
+
+    def wait(self) -> None:
+        """Block until the save that is under way is committed.
+
+        Raises:
+            WavegenError: the newest save failed.
+        """
+        self._settle()
+        if self._failures:
+            raise self._failures[-1]
+
+    def close(self) -> None:
+        """Wait, with the errors of ``wait``, and release orbax's threads."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def _settle(self) -> None:
+        """Wait for the save that is under way, and count it as done or failed."""
+        if not self._in_flight:
+            return
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._in_flight = {}
+            self._failures = []
+
+    def _fail(self, error: Exception) -> None:
+        """Warn of a first failed save, raise at a second in a row."""
+        step = self._in_flight.pop("step")
+        self._in_flight = {}
+        self._metrics.pop(step, None)
+        self._manager.reload()  # orbax has already struck off the steps that this one was to replace
+        reason = " ".join(str(error).split())[-200:]  # tensorstore names the cause last
+        failure = WavegenError(
+            f"expected to write checkpoint {step} in {self.folder}, got {type(error).__name__}: {reason}; "
+            "free space or mend the folder, and run again"
+        )
+        failure.__cause__ = error
+        self._failures.append(failure)
+        if len(self._failures) > 1:
+            raise failure
+        warnings.warn(f"{failure} (older checkpoints are intact, the next save is tried)", stacklevel=4)
+
+    def _choose(self, step: int | None) -> int:
+        """Return the step to read: on every process the one that process 0 found sound."""
+        self._settle()
+        steps = sorted(self._manager.all_steps())
+        if not steps:
+            raise WavegenError(
+                f"expected a checkpoint in {self.folder}, got none; train first or mend the path"
+            )
+        if step is not None and step not in steps:
+            raise WavegenError(
+                f"expected one of the steps {steps} of {self.folder}, got {step}; choose one of them"
+            )
+        chosen = -1
+        if jax.process_index() == 0:
+            chosen = self._newest_sound(steps if step is None else [step])
+        if jax.process_count() > 1:
+            chosen = int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
+        if chosen < 0:
+            raise WavegenError(
+                f"expected an undamaged checkpoint in {self.folder}, got damage in step "
+                f"{', '.join(map(str, steps if step is None else [step]))}; choose another step or folder"
+            )
+        return chosen
+
+    def _newest_sound(self, steps: Sequence[int]) -> int:
+        for step in reversed(steps):
+            if step not in self._damage:
+                self._damage[step] = find_damage(self.folder / str(step))
+                if self._damage[step]:
+                    warnings.warn(
+                        f"checkpoint {step} is left out for the one before it: {self._damage[step]}",
+                        stacklevel=4,
+                    )
+            if self._damage[step] is None:
+                return step
+        return -1
+
+    def _expect_same_arrays(self, step: int, abstract_state: PyTree) -> None:
+        manifest = read_manifest(self.folder / str(step))
+        assert manifest is not None, "it was read a moment ago"
+        saved, wanted = manifest["arrays"], describe_arrays(abstract_state)
+        for name in [*wanted, *saved]:
+            if saved.get(name) != wanted.get(name):
+                raise WavegenError(
+                    f"expected {name} to be {wanted.get(name, 'absent')}, got {saved.get(name, 'none')} in "
+                    f"checkpoint {step} of {self.folder}, which is of another model; use the config it was "
+                    "trained with"
+                )
+
+    def _note_metric(self, step: int, metric: float | None) -> None:
+        if metric is not None and math.isfinite(metric):
+            self._metrics[step] = float(metric)
+
+    def _seal(self) -> None:
+        """Write the manifest; orbax calls this on process 0, just before it commits the step."""
+        name = str(self._in_flight["step"])
+        temporary = self.folder / (name + ocp.utils.TMP_DIR_SUFFIX)
+        # Object stores cannot rename: there a step is written in place, and a marker file commits it.
+        write_manifest(temporary if temporary.exists() else self.folder / name, self._in_flight)
+
+
+class _LowestMetric:
+    """A preservation policy of orbax: keep the steps with the lowest metrics, none without one."""
+
+    def __init__(self, metrics: dict[int, float], count: int) -> None:
+        self._metrics = metrics
+        self._count = count
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        known = [info.step for info in checkpoints if info.step in self._metrics]
+        best = sorted(known, key=self._metrics.__getitem__)[: self._count]
+        return [info.step in best for info in checkpoints]

@@ -1,0 +1,233 @@
+"""Trained models and codecs, opened again: from a run folder, a file, or a published codec's folder."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from wavegen.codecs import Codec, Codecs, make_codec, make_note_codec
+from wavegen.codecs.learned import LearnedCodec, freeze
+from wavegen.codecs.pretrained.load import load_pretrained
+from wavegen.codecs.spectrogram.codebook import SpectrogramVQ
+from wavegen.config import Config, resolve
+from wavegen.config.codec_models import CodecModelConfig, SpectrogramVQConfig, WaveVQConfig
+from wavegen.config.codecs import (
+    CodecConfig,
+    LearnedCodecConfig,
+    LinearConfig,
+    MuLawConfig,
+    NoteEventsConfig,
+    NoteGridConfig,
+    PretrainedCodecConfig,
+    SashimiConfig,
+    TrainedCodecConfig,
+)
+from wavegen.config.data import DataConfig
+from wavegen.config.models import CodeConditionConfig
+from wavegen.errors import WavegenError
+from wavegen.codecs.make import make_codec_model
+from wavegen.runs.checkpoints import Checkpoints
+from wavegen.training.step import first_state
+from wavegen.runs.weights import read_weights, write_weights
+
+CODEC_FILES = {"tokens": "codec.safetensors", "condition": "condition.safetensors"}
+"""Where a run keeps its copies of the learned codecs that it reads through."""
+
+
+class Trained(NamedTuple):
+    """Weights with all that is needed to use them; arrays of numpy."""
+
+    config: Config
+    labels: dict[str, list[str]]
+    params: PyTree
+    codecs: Codecs
+
+
+def open_trained(path: str | Path, step: int | None = None) -> Trained:
+    """Opens a run folder (averaged weights of a checkpoint) or a file that ``save_trained`` wrote.
+
+    Args:
+        path: of the folder or file.
+        step: of a run's checkpoint; None is the newest sound one.
+
+    Raises:
+        WavegenError: there is no such run or file, it is damaged, or of a newer version.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise WavegenError(
+            f"no run folder or .safetensors file at {path}; train one with: python train.py configs/..."
+        )
+    return _open_run(path, step) if path.is_dir() else _open_file(path)
+
+
+def save_trained(path: str | Path, trained: Trained) -> Path:
+    """Writes a model, and the learned codecs that it reads through, as one safetensors file.
+
+    Raises:
+        WavegenError: see ``write_weights``.
+    """
+    learned = {name: c for name, c in trained.codecs._asdict().items() if isinstance(c, LearnedCodec)}
+    for name, codec in learned.items():
+        if not codec.card:
+            raise WavegenError(
+                f"the {name} codec stays in files of its own, {path} cannot hold it; use the run folder"
+            )
+    card = {
+        "config": trained.config.model_dump(mode="json"),
+        "labels": {field: list(values) for field, values in trained.labels.items()},
+        "codecs": {name: [json.loads(codec.card), codec.codebooks] for name, codec in learned.items()},
+    }
+    if isinstance(trained.config.model, CodecModelConfig):
+        return write_weights(path, {}, card, trained.params)
+    exact = {f"{name}_codec": codec.params for name, codec in learned.items()}
+    return write_weights(path, trained.params, card, exact)
+
+
+def open_codecs(config: Config, folder: Path | None = None) -> Codecs:
+    """Opens what the model of an experiment reads through.
+
+    Args:
+        config: the experiment.
+        folder: of its run, whose own copies of learned codecs go first.
+
+    Raises:
+        WavegenError: a codec is missing, damaged, or of another sample rate, hop length or number of channels.
+    """
+    local, data = config.model.local, config.data
+    kept = {name: folder / file for name, file in CODEC_FILES.items()} if folder else {}
+    tokens = condition = None
+    if not isinstance(config.model, CodecModelConfig):
+        tokens = _open_codec(config.codec, data, kept.get("tokens"))
+    if isinstance(local, CodeConditionConfig):
+        condition = _open_learned(local.codec, data, kept.get("condition"))
+        if condition.hop_length != local.hop_length:
+            raise WavegenError(
+                f"model.local.hop_length is {local.hop_length}, the codec has {condition.hop_length}; make them equal"
+            )
+    return Codecs(tokens, condition)
+
+
+def keep_codecs(folder: Path, codecs: Codecs) -> None:
+    """Copies learned codecs into a run folder, so that the run does not depend on where they came from."""
+    for name, codec in codecs._asdict().items():
+        if isinstance(codec, LearnedCodec) and codec.card:
+            write_weights(folder / CODEC_FILES[name], {}, json.loads(codec.card), codec.params)
+
+
+def freeze_codec(trained: Trained) -> LearnedCodec:
+    """The codec that a codec run learned.
+
+    Raises:
+        WavegenError: the run learned something else.
+    """
+    if not isinstance(trained.config.model, CodecModelConfig):
+        raise WavegenError(
+            f"expected a run that learned a codec, got one of model.kind={trained.config.model.kind}; "
+            "train one with configs/fsdd-codec.yaml"
+        )
+    model, data = trained.config.model, trained.config.data
+    card = {
+        "sample_rate": data.sample_rate,
+        "channels": data.channels,
+        model.kind: model.model_dump(mode="json"),
+    }
+    return _thaw(card, trained.params)
+
+
+def _thaw(card: dict[str, Any], params: PyTree) -> LearnedCodec:
+    try:
+        # Codecs that were written before there were stereo ones do not say.
+        sample_rate, channels = int(card["sample_rate"]), int(card.get("channels", 1))
+        section = SpectrogramVQConfig if "spectrogram_vq" in card else WaveVQConfig
+        config = section.model_validate(card[section.model_fields["kind"].default])
+    except (KeyError, ValueError, TypeError) as error:
+        raise WavegenError(f"a codec's card is damaged ({error}); copy or export the codec again") from None
+    random = np.random.default_rng(0)
+    network = make_codec_model(config, sample_rate=sample_rate, channels=channels, random=random)
+    codec = freeze(network, sample_rate=sample_rate, card=json.dumps(card))
+    return replace(codec, params=fitting(params, codec.params))
+
+
+def _open_codec(section: CodecConfig, data: DataConfig, kept: Path | None) -> Codec:
+    if isinstance(section, MuLawConfig | LinearConfig | SashimiConfig):
+        return make_codec(section)
+    if isinstance(section, NoteGridConfig | NoteEventsConfig):
+        return make_note_codec(section)
+    return _open_learned(section, data, kept)
+
+
+def _open_learned(section: LearnedCodecConfig, data: DataConfig, kept: Path | None) -> LearnedCodec:
+    if kept is not None and kept.exists():
+        params, card = read_weights(kept)
+        codec = _thaw(card, params)
+    elif isinstance(section, TrainedCodecConfig):
+        codec = freeze_codec(open_trained(section.run))
+    elif isinstance(section, PretrainedCodecConfig):
+        codec = load_pretrained(section.pretrained)
+    else:
+        spectrogram = SpectrogramVQ.from_file(section.codebook)
+        codec = freeze(spectrogram, sample_rate=spectrogram.frames.sample_rate)
+    if codec.sample_rate != data.sample_rate:
+        raise WavegenError(
+            f"the codec is of {codec.sample_rate} Hz, data.sample_rate is {data.sample_rate}; make them equal"
+        )
+    if codec.audio_channels != data.channels:
+        raise WavegenError(
+            f"the codec has {codec.audio_channels} channel(s), data.channels is {data.channels}; make them equal"
+        )
+    levels = getattr(section, "levels", 0)
+    return codec.with_levels(levels) if levels else codec
+
+
+def _open_run(folder: Path, step: int | None) -> Trained:
+    if not (folder / "checkpoints").is_dir():
+        raise WavegenError(
+            f"{folder} is not a run folder (it has no checkpoints); give the folder that train.py named"
+        )
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        card = checkpoints.config(step)
+        config = resolve(card["config"])
+        codecs = open_codecs(config, folder)
+        state = jax.eval_shape(lambda: first_state(config, card["labels"], codecs)[1])
+        state, _, card = checkpoints.restore(state, step)
+    params = jax.tree.map(np.asarray, state["ema"] or state["params"])
+    return Trained(config, card["labels"], params, codecs)
+
+
+def _open_file(path: Path) -> Trained:
+    params, card = read_weights(path)
+    try:
+        config, labels, cards = resolve(card["config"]), dict(card["labels"]), card.get("codecs", {})
+    except (KeyError, TypeError, ValueError) as error:
+        raise WavegenError(f"{path} holds a damaged wavegen card ({error}); export it again") from None
+    learned = {
+        name: _thaw(c, params.pop(f"{name}_codec")).with_levels(levels) for name, (c, levels) in cards.items()
+    }
+    if isinstance(config.model, CodecModelConfig):
+        return Trained(config, labels, params, Codecs(None))
+    tokens: Codec | None = learned.get("tokens")
+    if tokens is None:
+        tokens = _open_codec(config.codec, config.data, None)
+    return Trained(config, labels, params, Codecs(tokens, learned.get("condition")))
+
+
+def fitting(params: PyTree, fresh: PyTree) -> PyTree:
+    """The parameters on the device, if they are of the shapes of fresh ones.
+
+    Raises:
+        WavegenError: they are not.
+    """
+    if shapes_of(fresh) != shapes_of(params):
+        raise WavegenError("the weights do not fit the configuration they came with; the file is damaged")
+    return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), fresh, params)
+
+
+def shapes_of(params: PyTree) -> list[tuple[str, tuple[int, ...]]]:
+    """The path and the shape of every array."""
+    return [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree.leaves_with_path(params)]
