@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wavegen.codecs import Codecs
+from wavegen.codecs.base import Codecs
 from wavegen.config import Config, resolve
 from wavegen.errors import WavegenError
 from wavegen.networks.base import parameters

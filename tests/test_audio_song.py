@@ -8,10 +8,10 @@ import pytest
 
 import wavegen
 from wavegen.cli import main
-from wavegen.codecs import MuLaw
+from wavegen.codecs.samples import MuLaw
 from wavegen.config import resolve
 from wavegen.errors import WavegenError
-from wavegen.generation.audio import build
+from wavegen.generation.audio import AudioGenerator
 from wavegen.generation.audio_song import FADE_SECONDS, compose_audio_song
 from wavegen.models.bert import Bert
 from wavegen.models.kinds import make_model
@@ -26,10 +26,10 @@ CONFIG = resolve(
 
 
 @cache
-def causal() -> wavegen.Generator:
+def causal() -> wavegen.AudioGenerator:
     """An untrained LSTM of samples."""
     codecs = open_codecs(CONFIG)
-    return build(Trained(CONFIG, {}, parameters(make_model(CONFIG, codecs, {}))[1], codecs))
+    return AudioGenerator.open(Trained(CONFIG, {}, parameters(make_model(CONFIG, codecs, {}))[1], codecs))
 
 
 @cache
@@ -88,7 +88,7 @@ def test_the_command_writes_audio_picture_and_log_the_same_twice(tmp_path, capsy
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"remix": 0.5}, "to remix takes a masked model, got lstm"),
+        ({"remix": 0.5}, "remix needs a masked model, got lstm"),
         ({"remix": -1.0}, r"expected a share to remix in \[0, 1\], got -1.0"),
         ({"seconds": 0.1}, "expected sections above 0.03 seconds, got 0.1 for 4 of them"),
         ({"form": "?"}, "expected a form of letters"),

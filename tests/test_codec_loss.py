@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from wavegen.codecs.quantizers import EMAResidualVQ
-from wavegen.codecs.waveform.loss import audio_losses, mel_scales, reconstruction, stft_resolutions
+from wavegen.codecs.waveform.loss import audio_losses, mel_scales, stft_resolutions
 from wavegen.codecs.waveform.network import PRESETS, Reconstruction, WaveVQ
-from wavegen.config.codec_models import CodecLossConfig
 from wavegen.spectral import mel_filterbank
 
 RATE = 2000
@@ -88,9 +87,10 @@ def test_codes_of_padding_are_not_counted_in_an_evaluation_by_hand() -> None:
     """Frames of 16 samples: the second one of the first clip is begun, the third clip fills up the batch."""
     random = np.random.default_rng(0)
     quantizer = EMAResidualVQ(4, codebooks=1, codebook_size=8, random=random)
-    codec = Known(strides=(16,), width=1, decoder_width=2, quantizer=quantizer, random=random)
+    codec = Known(
+        strides=(16,), width=1, decoder_width=2, quantizer=quantizer, sample_rate=RATE, random=random
+    )
     examples = {"waveform": noise(6, 3, 64), "length": jnp.asarray([17, 64, 0])}
-    options = {"sample_rate": RATE, "weights": CodecLossConfig(), "quantizer_dropout": 0.0}
-    evaluated = jax.jit(lambda examples: reconstruction(codec, examples, None, **options))(examples)
+    evaluated = jax.jit(lambda examples: codec.objective(examples, None))(examples)
     np.testing.assert_array_equal(evaluated.statistics["counts"], [[3, 1, 2, 0, 0, 0, 0, 0]])
     assert evaluated.scored == 2

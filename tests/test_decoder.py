@@ -146,7 +146,7 @@ def test_compression_learns_from_its_reconstruction_and_nothing_else_does():
     case = make_case("compressed, three codebooks")
 
     def parts(params):
-        logits, lost = case.model(params).with_reconstruction(case.inputs)
+        logits, lost = case.model(params).with_memory_loss(case.inputs)
         return jnp.stack([jnp.sum(logits**2), lost])
 
     gradients = jax.jit(jax.jacrev(parts))(case.params)

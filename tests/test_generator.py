@@ -13,15 +13,16 @@ from safetensors.numpy import load_file, save_file
 
 import wavegen
 from wavegen.audio import Audio
-from wavegen.codecs import Codecs
+from wavegen.codecs.base import Codecs
 from wavegen.config import VERSION, resolve
 from wavegen.errors import WavegenError
-from wavegen.generation.audio import Generator, build
+from wavegen.generation.audio import AudioGenerator
 from wavegen.models.kinds import make_model
 from wavegen.networks.base import parameters, with_parameters
 from wavegen.notes.performance import Performance
 from wavegen.runs.checkpoints import Checkpoints
 from wavegen.runs.trained import Trained, open_codecs
+from wavegen.samplers.drawing import Drawing
 from wavegen.training.step import first_state, make_evaluation_step
 
 RATE = 8000
@@ -52,9 +53,11 @@ OTHERS = {
 }
 MELODY = Performance.parse("tempo 240, A4 1, C5 1/2, R 1/2, E4 2")
 
+COLD = Drawing(temperature=0)
+
 
 @cache
-def make(variant: str, seed: int = 0) -> Generator:
+def make(variant: str, seed: int = 0) -> AudioGenerator:
     """An untrained model whose every weight is random."""
     tree = {"data": {"sample_rate": RATE, "crop": 1280 * 5}, "model": OTHERS.get(variant, MODEL)}
     config = resolve(tree, VARIANTS.get(variant, []))
@@ -62,10 +65,10 @@ def make(variant: str, seed: int = 0) -> Generator:
     params = parameters(make_model(config, codecs, VOCABULARY))[1]
     random = np.random.default_rng(seed)
     params = jax.tree.map(lambda x: np.asarray(x) + 0.2 * random.standard_normal(x.shape, np.float32), params)
-    return build(Trained(config, VOCABULARY, params, codecs))
+    return AudioGenerator.open(Trained(config, VOCABULARY, params, codecs))
 
 
-def card_of(generator: Generator) -> dict:
+def card_of(generator: AudioGenerator) -> dict:
     """What a checkpoint says of its arrays."""
     labels = {field: list(values) for field, values in generator.labels.items()}
     return {"config": generator.config.model_dump(mode="json"), "labels": labels}
@@ -121,16 +124,16 @@ def test_a_prompt_comes_back_unchanged_but_for_the_codec(variant):
 
 
 def test_a_prompt_is_mixed_and_resampled_and_is_heard():
-    clips = make("plain").generate(0.02, prompt=recording(320, 2 * RATE, channels=2), temperature=0)
+    clips = make("plain").generate(0.02, prompt=recording(320, 2 * RATE, channels=2), drawing=COLD)
     assert len(clips[0].samples) == 320
-    unprompted = make("plain").generate(0.02, temperature=0)
+    unprompted = make("plain").generate(0.02, drawing=COLD)
     assert (clips[0].samples[160:] != unprompted[0].samples).any()
 
 
 def test_a_conditioned_model_hears_its_labels():
     generator = make("labels")
     one, other, none = (
-        samples(generator.generate(0.02, temperature=0, labels=labels))
+        samples(generator.generate(0.02, drawing=COLD, labels=labels))
         for labels in ({"digit": "0", "speaker": "lucas"}, {"digit": "2", "speaker": "lucas"}, None)
     )
     assert (one != other).any()
@@ -151,7 +154,7 @@ def test_a_conditioned_model_plays_notes_to_their_end():
 
 def test_top_k_one_is_the_likeliest_token():
     cold, narrow = (
-        samples(make("plain").generate(0.02, **choice)) for choice in ({"temperature": 0}, {"top_k": 1})
+        samples(make("plain").generate(0.02, drawing=drawing)) for drawing in (COLD, Drawing(top_k=1))
     )
     np.testing.assert_array_equal(cold, narrow)
 
@@ -167,14 +170,26 @@ def test_the_reference_implementation_gives_the_same_audio():
 @pytest.mark.parametrize(
     ("variant", "arguments", "message"),
     [
-        ("plain", {}, "say how long the audio is to be, for example seconds=3"),
+        ("plain", {}, "expected a length, got none; give one, for example seconds=3"),
         ("plain", {"seconds": 0}, "seconds must be at least one sample, got 0"),
         ("plain", {"seconds": math.nan}, "seconds must be at least one sample, got nan"),
         ("plain", {"seconds": 1, "count": 0}, "count must be at least 1, got 0"),
-        ("plain", {"seconds": 1, "temperature": -0.5}, "temperature must be at least 0, got -0.5"),
-        ("plain", {"seconds": 1, "temperature": math.inf}, "temperature must be at least 0, got inf"),
-        ("plain", {"seconds": 1, "top_k": -1}, "top_k must be at least 0, got -1"),
-        ("plain", {"seconds": 1, "top_p": 0}, "top_p must lie in (0, 1], got 0; 1 draws among all tokens"),
+        (
+            "plain",
+            {"seconds": 1, "drawing": Drawing(temperature=-0.5)},
+            "temperature must be at least 0, got -0.5",
+        ),
+        (
+            "plain",
+            {"seconds": 1, "drawing": Drawing(temperature=math.inf)},
+            "temperature must be at least 0, got inf",
+        ),
+        ("plain", {"seconds": 1, "drawing": Drawing(top_k=-1)}, "top_k must be at least 0, got -1"),
+        (
+            "plain",
+            {"seconds": 1, "drawing": Drawing(top_p=0)},
+            "top_p must lie in (0, 1], got 0; 1 draws among all",
+        ),
         (
             "plain",
             {"seconds": 1, "implementation": "x"},
@@ -193,12 +208,12 @@ def test_the_reference_implementation_gives_the_same_audio():
         ),
         (
             "mixture",
-            {"seconds": 1, "top_k": 5},
+            {"seconds": 1, "drawing": Drawing(top_k=5)},
             "top_k and top_p need a softmax head, this model has a mixture",
         ),
         (
             "mixture",
-            {"seconds": 1, "top_p": 0.9},
+            {"seconds": 1, "drawing": Drawing(top_p=0.9)},
             "top_k and top_p need a softmax head, this model has a mixture",
         ),
         ("labels", {"seconds": 1, "labels": {"digt": "1"}}, "no label field 'digt'; it has digit, speaker"),
@@ -244,7 +259,7 @@ def test_the_likelihood_does_not_depend_on_windows_and_is_that_of_training(varia
         "pcm": jnp.asarray(audio.to_pcm16().T),
         "length": jnp.array([500]),
         "context": jnp.array([0]),
-        "labels": jnp.array([[1, 1]]),
+        "labels": jnp.array([[1, 1]])[:, : len(generator.config.model.global_fields)],
         "features": jnp.asarray(MELODY.frames(RATE, 40, 500))[None],
     }
     evaluate = jax.jit(make_evaluation_step(generator.config, generator.graph))
@@ -280,7 +295,7 @@ def test_a_likelihood_that_cannot_be_had_is_refused(variant, arguments, message)
 # --- save and load ------------------------------------------------------------------------------------------
 
 
-def save_run(folder, generator: Generator, steps=(10,)) -> None:
+def save_run(folder, generator: AudioGenerator, steps=(10,)) -> None:
     """A run folder as training leaves it, whose averaged weights are the generator's plus the step."""
     state = first_state(generator.config, generator.labels, Codecs(generator.codec))[1]
     with Checkpoints(folder / "checkpoints", keep_latest=9) as checkpoints:
@@ -347,7 +362,7 @@ def change(path, arrays=None, card=None) -> None:
         (lambda path: path.write_bytes(b"RIFF....WAVE"), "is not a readable safetensors file"),
         (
             lambda path: save_file({"a": np.zeros(3)}, path),
-            "holds tensors but no wavegen card; use a file that",
+            "holds tensors but no wavegen card; use a file of wavegen export",
         ),
         (
             lambda path: change(path, {"skip_bias": np.zeros(5, np.float16)}),

@@ -57,6 +57,12 @@ def test_public_names_are_there(name: str) -> None:
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
         AttributeError,
-        match=r"no attribute 'Wave'; it has Audio, Config, Drawing, Generator, MaskedGenerator, NoteDrawing",
+        match=r"no attribute 'Wave'; it has Audio, AudioGenerator, Config, Drawing, MaskedGenerator",
     ):
         _ = wavegen.Wave
+
+
+@pytest.mark.parametrize(("old", "new"), [("Generator", "AudioGenerator"), ("NoteDrawing", "Drawing")])
+def test_old_names_still_work_and_say_what_replaces_them(old, new) -> None:
+    with pytest.warns(DeprecationWarning, match=rf"wavegen\.{old} is now wavegen\.{new}"):
+        assert getattr(wavegen, old) is getattr(wavegen, new)

@@ -10,9 +10,10 @@ import pytest
 import wavegen
 from wavegen.audio import Audio
 from wavegen.cli import main
-from wavegen.codecs import Codecs
+from wavegen.codecs.base import Codecs
 from wavegen.codecs.learned import LearnedCodec
 from wavegen.config import Config, resolve
+from wavegen.config.data import DataConfig
 from wavegen.config.models import MelConditionConfig
 from wavegen.data.batches import BatchSource
 from wavegen.data.dataset import Dataset
@@ -20,10 +21,10 @@ from wavegen.data.device import make_example
 from wavegen.data.open import expect_same_codec
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.errors import WavegenError
-from wavegen.generation import masked as masked_generator
-from wavegen.models.conditions.features import own_features
-from wavegen.networks.base import with_parameters
+from wavegen.models.conditions.mel import MelCondition
+from wavegen.networks.base import Given, with_parameters
 from wavegen.runs.trained import open_codecs, open_trained
+from wavegen.samplers import drawing
 from wavegen.training import loop
 
 RATE, HOP = 1000, 4
@@ -254,10 +255,11 @@ def test_tokens_written_beforehand_are_those_of_the_codec(folder, capsys):
 
 
 def test_a_spectrogram_condition_has_a_row_for_every_frame(recording):
-    local = MelConditionConfig(bands=4, n_fft=64, hop_length=16)
+    local, data = MelConditionConfig(bands=4, n_fft=64, hop_length=16), DataConfig(sample_rate=RATE)
+    condition = MelCondition.make(local, Given(data), np.random.default_rng(0))
     for length in (1, 16, 17, 403):
         audio = jnp.asarray(recording.samples[:length, 0])[None]
-        features = own_features(audio, local, None, RATE)
+        features = condition.of_recording(audio, None)
         assert features.shape == (1, -(-length // 16), 4)
         assert np.isfinite(features).all()
 
@@ -339,13 +341,13 @@ def test_interpolating_goes_from_one_reconstruction_to_the_other(folder, recordi
 def test_redrawing_keeps_the_outline(folder, recording, monkeypatch):
     bert = wavegen.load(folder / "bert")
     drawn = []
-    fill = masked_generator.generate_long
+    fill = drawing.generate_long
 
     def watch(graph, params, tokens, *rest, **options):
         drawn.append((tokens, fill(graph, params, tokens, *rest, **options)))
         return drawn[-1][1]
 
-    monkeypatch.setattr(masked_generator, "generate_long", watch)
+    monkeypatch.setattr(drawing, "generate_long", watch)
     (clip,) = bert.redraw(recording, period=3, codebooks=1)
     assert len(clip.samples) == len(recording.samples)
     ((masked, filled),) = drawn
@@ -383,7 +385,7 @@ def test_the_command_redraws(folder, recording, tmp_path, capsys):
             "takes no --seconds",
         ),
         (["sample", "vocoder", "--like", "a.wav", "--vary", "0.3"], "takes no --vary"),
-        (["sample", "bert", "--top-k", "3"], "takes no --top-k"),
+        (["sample", "bert", "--top-k", "3"], "draws with top_p; leave top_k out"),
         (["sample", "bert", "--vary", "0.3"], "nothing to change"),
         (["sample", "bert", "--prompt", "a.wav", "--inpaint", "0.1"], "FIRST:LAST"),
         (["sample", "bert", "--prompt", "a.wav", "--vary", "2"], "strength in"),

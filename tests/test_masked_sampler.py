@@ -30,6 +30,8 @@ MASKED = jnp.full_like(CLIPS, VOCAB)
 class Toy(MaskedModel):
     """Logits that depend on the frame, on the label, and on how much is known."""
 
+    make = objective = None
+
     def __init__(self, scale=1.0):
         self.table = nnx.Param(jnp.asarray(scale * RANDOM.standard_normal((FRAMES, VOCAB)), jnp.float32))
         self.codebooks, self.vocab_size = CODEBOOKS, VOCAB

@@ -9,7 +9,7 @@ import pytest
 
 import wavegen
 from wavegen.cli import main
-from wavegen.codecs import make_note_codec
+from wavegen.codecs.make import make_codec
 from wavegen.codecs.notes.base import Interleaved
 from wavegen.codecs.notes.events import NoteEvents
 from wavegen.codecs.notes.grid import NoteGrid
@@ -80,7 +80,7 @@ def folder(tmp_path_factory, one_device) -> Path:
 def test_datasets_hold_the_tokens_and_tell_what_was_skipped(folder):
     config = experiment(folder, LSTM)
     dataset = open_dataset(config)
-    codec = make_note_codec(config.codec)
+    codec = make_codec(config.codec)
     files = dataset.split("train")
     np.testing.assert_array_equal(dataset.read(files, 0, 0, int(files.length[0])), codec.encode(duet(0)))
     assert [row.name for row in dataset.manifest.skipped] == ["train_9.mid"]
@@ -139,7 +139,7 @@ def test_harmonising_keeps_the_melody_and_adds_the_voice(folder):
         model.harmonise(duet(3))
     with pytest.raises(
         WavegenError,
-        match=r"to harmonise takes a model\.kind=seq2seq or bert of codec\.kind=note_grid, got lstm",
+        match=r"harmonise needs a model\.kind=seq2seq or bert of codec\.kind=note_grid, got lstm",
     ):
         wavegen.load(folder / "lstm").harmonise(melody)
 
@@ -228,14 +228,14 @@ def test_commands_compose_harmonise_remix_and_render(folder, tmp_path, capsys):
         (
             SEQ2SEQ,
             {"kind": "note_events"},
-            "an encoder-decoder writes voices to voices, got codec.kind=note_events",
+            "an encoder-decoder needs a grid of voices, got codec.kind=note_events",
         ),
-        (SEQ2SEQ, GRID | {"interleave": False}, "an encoder-decoder writes voices to voices"),
+        (SEQ2SEQ, GRID | {"interleave": False}, "an encoder-decoder needs a grid of voices"),
         (SEQ2SEQ | {"source_voices": 2}, GRID, "source_voices 2 must be less than codec.voices 2"),
         (
             BERT,
             {"kind": "note_events", "interleave": False},
-            "a masked model of events reads one field a frame",
+            "a masked model of events reads one field per frame",
         ),
         ({"kind": "wavenet"}, GRID | {"interleave": False}, "a WaveNet of notes needs codec.interleave=true"),
     ],
@@ -275,7 +275,7 @@ def test_transposing_tokens_is_transposing_notes(codec):
 
 def test_interleaving_turns_frames_into_rows_of_one_token():
     plain, flat = (
-        make_note_codec(NoteGridConfig(voices=2, interleave=interleave)) for interleave in (False, True)
+        make_codec(NoteGridConfig(voices=2, interleave=interleave)) for interleave in (False, True)
     )
     piece = duet(7)
     np.testing.assert_array_equal(flat.encode(piece).reshape(-1, 2), plain.encode(piece))
@@ -305,5 +305,5 @@ def test_what_does_not_fit_is_one_line(folder):
         with pytest.raises(WavegenError, match=message):
             open_dataset(config.model_copy(update={"data": data, "codec": codec}))
     model = wavegen.load(folder / "lstm")
-    with pytest.raises(WavegenError, match="expected 1 or 2 temperatures, one a field, got 3"):
-        model.generate(1, drawing=wavegen.NoteDrawing(temperature=(1.0, 1.0, 1.0)))
+    with pytest.raises(WavegenError, match="expected 1 or 2 temperatures, one per field, got 3"):
+        model.generate(1, drawing=wavegen.Drawing(temperature=(1.0, 1.0, 1.0)))

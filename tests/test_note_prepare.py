@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from wavegen.cli import main
-from wavegen.codecs import NoteEvents, make_note_codec
+from wavegen.codecs.make import make_codec
 from wavegen.codecs.notes.base import Interleaved
+from wavegen.codecs.notes.events import NoteEvents
 from wavegen.config import resolve
 from wavegen.data.open import open_dataset
 from wavegen.notes.midi import write_midi
@@ -39,7 +40,7 @@ def test_a_prepared_folder_is_data_for_the_same_codec(folder, capsys):
     dataset = open_dataset(config)
     files = dataset.split("train")
     tokens = dataset.read(files, 0, 0, int(files.length[0]))
-    assert make_note_codec(config.codec).decode(tokens).pitch.tolist() == [60, 61, 62]
+    assert make_codec(config.codec).decode(tokens).pitch.tolist() == [60, 61, 62]
 
 
 def test_events_keep_what_a_grid_cannot(folder, capsys):

@@ -12,9 +12,12 @@ import pytest
 import wavegen
 from wavegen.cli import main
 from wavegen.cli.notes import drawing_of
-from wavegen.codecs import Codecs, NoteEvents, NoteGrid, make_note_codec
+from wavegen.codecs.base import Codecs
+from wavegen.codecs.make import make_codec
 from wavegen.codecs.notes.base import Interleaved
 from wavegen.codecs.notes.choice import allowed_values
+from wavegen.codecs.notes.events import NoteEvents
+from wavegen.codecs.notes.grid import NoteGrid
 from wavegen.config import Config, resolve
 from wavegen.errors import WavegenError
 from wavegen.models.base import Choice
@@ -37,7 +40,7 @@ def untrained(model: str, codec: str, *overrides: str) -> wavegen.NoteGenerator:
     """A model with fresh weights, which is as good for the laws and takes no training."""
     trees = {"bert": BERT, "lstm": LSTM, "events": EVENTS, "grid": GRID}
     config = resolve(FEW | {"model": trees[model], "codec": trees[codec]}, overrides)
-    tokens = make_note_codec(config.codec)
+    tokens = make_codec(config.codec)
     graph, params = parameters(make_model(config, Codecs(tokens), {}))
     return wavegen.NoteGenerator(config, {}, graph, params, tokens)
 
@@ -153,7 +156,7 @@ def test_temperatures_of_a_masked_model_go_by_place():
 def test_temperatures_of_events_go_by_name():
     model = untrained("lstm", "events")
     by_name, in_turn = (
-        model.generate(20, seed=1, drawing=wavegen.NoteDrawing(temperature))
+        model.generate(20, seed=1, drawing=wavegen.Drawing(temperature))
         for temperature in ({"pitch": 0.5, "shift": 2.0}, (2.0, 0.5, 1.0, 1.0, 1.0))
     )
     assert by_name == in_turn
@@ -166,7 +169,7 @@ def test_temperatures_of_events_go_by_name():
 @pytest.mark.parametrize("kind", ["bert", "lstm"])
 def test_only_the_instruments_and_pitches_that_are_asked_for_play(kind):
     model = untrained(kind, "events")
-    drawing = wavegen.NoteDrawing(instruments=("Bass", "drums"), pitches=(40, 50))
+    drawing = wavegen.Drawing(instruments=("Bass", "drums"), pitches=(40, 50))
     [piece] = model.generate(60, seed=1, drawing=drawing)
     assert len(piece) == 60
     assert {(track.program, track.drum) for track in piece.tracks} == {(32, False), (0, True)}
@@ -174,7 +177,7 @@ def test_only_the_instruments_and_pitches_that_are_asked_for_play(kind):
 
 
 def test_pitches_on_a_grid_keep_to_a_range():
-    [piece] = untrained("bert", "grid").generate(80, seed=1, drawing=wavegen.NoteDrawing(pitches=(50, 60)))
+    [piece] = untrained("bert", "grid").generate(80, seed=1, drawing=wavegen.Drawing(pitches=(50, 60)))
     assert set(piece.pitch.tolist()) <= set(range(50, 61))
 
 
@@ -253,14 +256,14 @@ def test_what_cannot_be_is_one_line():
         ),
         (lambda: events.remix(band(), 1.5), r"expected a share in \[0, 1\], got 1.5"),
         (lambda: events.remix(band(0), 0.5), "expected notes to remix, got an empty piece"),
-        (lambda: untrained("lstm", "events").remix(band(), 0.5), "takes a masked model, got model.kind=lstm"),
+        (lambda: untrained("lstm", "events").remix(band(), 0.5), "needs a masked model, got model.kind=lstm"),
         (
             lambda: events.harmonise(piece),
-            "to harmonise takes a model.kind=seq2seq or bert of codec.kind=note_grid",
+            "harmonise needs a model.kind=seq2seq or bert of codec.kind=note_grid",
         ),
         (lambda: _drawn(events, instruments=("pianos",)), "got 'pianos'; did you mean 'piano'?"),
         (lambda: _drawn(events, instruments=("kazoo",)), "got 'kazoo'; there are piano, chromatic"),
-        (lambda: _drawn(grid, instruments=("piano",)), "a grid of voices tells no instruments"),
+        (lambda: _drawn(grid, instruments=("piano",)), "a grid of voices writes no instruments"),
         (lambda: _drawn(events, pitches=(60, 50)), r"the highest pitch within 0 to 127, got \(60, 50\)"),
         (lambda: _drawn(grid, pitches=(30, 50)), "within 40 to 90"),
         (lambda: _drawn(events, temperature={"volume": 1.0}), "one of the fields shift, pitch, .* 'volume'"),
@@ -277,4 +280,4 @@ def test_what_cannot_be_is_one_line():
 
 
 def _drawn(model: wavegen.NoteGenerator, **drawing) -> None:
-    model.generate(2, drawing=wavegen.NoteDrawing(**drawing))
+    model.generate(2, drawing=wavegen.Drawing(**drawing))

@@ -15,8 +15,8 @@ from wavegen.config import Config, resolve
 from wavegen.data.batches import BatchSource
 from wavegen.data.open import open_dataset
 from wavegen.errors import WavegenError
-from wavegen.generation.audio import Generator
-from wavegen.models.conditions.features import DECAYS
+from wavegen.generation.audio import AudioGenerator
+from wavegen.models.conditions.melody import DECAYS
 from wavegen.models.conditions.piano_roll import PianoRollCondition
 from wavegen.notes.midi import read_midi, write_midi
 from wavegen.notes.performance import Performance
@@ -78,7 +78,7 @@ def folder(tmp_path_factory, one_device) -> Path:
 
 
 @pytest.fixture(scope="module")
-def player(folder) -> Generator:
+def player(folder) -> AudioGenerator:
     """What the run has learned."""
     return wavegen.load(folder / "run")
 

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from wavegen.codecs.pretrained.dac import _build, _places
 from wavegen.codecs.pretrained.load import load_pretrained
 from wavegen.config import resolve
+from wavegen.config.codecs import PretrainedCodecConfig
 from wavegen.errors import WavegenError
 from wavegen.runs.trained import open_codecs
 
@@ -69,9 +70,9 @@ def test_other_models_and_other_sizes_are_refused(folder, tmp_path, changes, tex
     (tmp_path / "config.json").write_text(json.dumps(CONFIG | changes))
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     with pytest.raises(WavegenError, match=text):
-        load_pretrained(tmp_path)
+        load_pretrained(PretrainedCodecConfig(pretrained=str(tmp_path)))
 
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(WavegenError, match=r"expected model.safetensors in"):
-        load_pretrained(tmp_path / "nowhere")
+        load_pretrained(PretrainedCodecConfig(pretrained=str(tmp_path / "nowhere")))

@@ -12,7 +12,8 @@ import pytest
 
 import wavegen
 from wavegen.cli import main
-from wavegen.codecs import Codecs, make_note_codec
+from wavegen.codecs.base import Codecs
+from wavegen.codecs.make import make_codec
 from wavegen.config import resolve
 from wavegen.errors import WavegenError
 from wavegen.generation.form import parse_form
@@ -33,7 +34,7 @@ def untrained(model: str, codec: str) -> wavegen.NoteGenerator:
     """A model with fresh weights."""
     tree = {"model": KINDS[model] | {"layers": 1}, "codec": {"grid": GRID, "events": EVENTS}[codec]}
     config = resolve(tree, ["sampling.masked.passes=[2]"])
-    tokens = make_note_codec(config.codec)
+    tokens = make_codec(config.codec)
     graph, params = parameters(make_model(config, Codecs(tokens), {}))
     return wavegen.NoteGenerator(config, {}, graph, params, tokens)
 
@@ -193,8 +194,8 @@ def test_what_cannot_be_is_one_line(tmp_path, capsys):
             {"bars": 4, "instruments": ("piano",) * 3},
             "expected at most 2 instruments, one a track, got 3",
         ),
-        (lstm, {"remix": 0.5}, "to remix takes a masked model, got lstm; give one as the remixer"),
-        (bert, {"bars": 4, "harmoniser": lstm}, "to harmonise takes a model.kind=seq2seq or bert"),
+        (lstm, {"remix": 0.5}, "remix needs a masked model, got lstm; give one as the remixer"),
+        (bert, {"bars": 4, "harmoniser": lstm}, "harmonise needs a model.kind=seq2seq or bert"),
     ):
         with pytest.raises(WavegenError, match=message) as caught:
             wavegen.compose_song(model, **options)

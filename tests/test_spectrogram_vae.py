@@ -13,9 +13,7 @@ from flax import nnx
 
 from wavegen.codecs.quantizers import FSQ, Average, EMAResidualVQ, ResidualVQ, code_usage
 from wavegen.codecs.spectrogram.frames import MelFrames
-from wavegen.codecs.spectrogram.loss import mel_reconstruction
 from wavegen.codecs.spectrogram.network import SpectrogramVAE
-from wavegen.config.codec_models import MelLossConfig
 from wavegen.errors import WavegenError
 from wavegen.networks.base import Outcome
 
@@ -35,7 +33,7 @@ reconstruct = jax.jit(lambda codec, audio: codec.reconstruct(audio))
 def objective(codec: SpectrogramVAE, audio: jax.Array, length: jax.Array) -> Outcome:
     """Of the weights that a configuration has by itself, without quantizer dropout."""
     examples = {"waveform": audio, "length": length}
-    return mel_reconstruction(codec, examples, None, weights=MelLossConfig(), quantizer_dropout=0.5)
+    return codec.objective(examples, None)
 
 
 @jax.jit

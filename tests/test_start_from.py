@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from wavegen.codecs import Codecs
+from wavegen.codecs.base import Codecs
 from wavegen.config import resolve
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.errors import WavegenError

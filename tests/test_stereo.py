@@ -10,8 +10,9 @@ import pytest
 import wavegen
 from wavegen.audio import Audio
 from wavegen.cli import main
-from wavegen.codecs.make import make_codec_model
+from wavegen.codecs.waveform.network import WaveVQ
 from wavegen.config import Config, resolve
+from wavegen.config.data import DataConfig
 from wavegen.data.batches import BatchSource
 from wavegen.data.dataset import Dataset
 from wavegen.data.device import augment, to_waveform
@@ -19,7 +20,7 @@ from wavegen.data.open import open_dataset
 from wavegen.data.prepare import prepared
 from wavegen.data.tokenize import tokenize
 from wavegen.errors import WavegenError
-from wavegen.networks.base import parameters, with_parameters
+from wavegen.networks.base import Given, parameters, with_parameters
 from wavegen.runs.trained import CODEC_FILES, open_codecs
 from wavegen.runs.weights import write_weights
 from wavegen.spectral import si_sdr
@@ -194,7 +195,8 @@ def test_a_dataset_cached_as_mono_keeps_its_name(folder, tmp_path):
 def test_a_codec_that_does_not_say_is_mono(tmp_path):
     """As all that were written before there were stereo ones."""
     model = experiment(tmp_path).model
-    network = make_codec_model(model, sample_rate=RATE, random=np.random.default_rng(0))
+    given = Given(DataConfig(sample_rate=RATE))
+    network = WaveVQ.make(model, given, np.random.default_rng(0))
     card = {"sample_rate": RATE, "wave_vq": model.model_dump(mode="json")}
     write_weights(tmp_path / CODEC_FILES["tokens"], {}, card, parameters(network)[1])
     masked = experiment(tmp_path, BERT, "data.channels=1", codec={"run": "nowhere"})
@@ -209,7 +211,7 @@ def test_a_codec_that_does_not_say_is_mono(tmp_path):
             {"model": {"kind": "spectrogram_vq"}},
             "stereo is for a waveform codec .* model.kind=spectrogram_vq",
         ),
-        ({"model": BERT, "codec": {"kind": "note_grid"}}, "codec.kind=note_grid; say data.channels=1"),
+        ({"model": BERT, "codec": {"kind": "note_grid"}}, "codec.kind=note_grid; set data.channels=1"),
     ],
 )
 def test_models_of_mono_audio_and_of_notes_refuse_stereo(sections, text):

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 import yaml
 
-from wavegen.codecs import Codecs, MuLaw
+from wavegen.codecs.base import Codecs
+from wavegen.codecs.samples import MuLaw
 from wavegen.config import Config, dump_config, resolve
 from wavegen.data.open import open_dataset
 from wavegen.data.prepare import Clip, write_dataset

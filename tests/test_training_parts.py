@@ -51,7 +51,7 @@ def test_accuracy_is_counted_over_scored_tokens_in_evaluation_alone(head):
     """Of three scored tokens two have the likeliest value; a mixture's parameters do not tell which that is."""
     config = WaveNetConfig(dilations=(1,), residual_channels=2, gate_channels=2, head={"kind": head})
     random = np.random.default_rng(0)
-    model = WaveNet(config, vocab_size=4, mu=0, start_token=2, sample_rate=8000, random=random)
+    model = WaveNet(config, vocab_size=4, mu=0, start_token=2, random=random)
     inputs = jnp.asarray([[[0], [3], [1], [2]]])
     logits = model(inputs)
     likeliest = jnp.argmax(logits[..., :4], axis=-1)

@@ -8,16 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wavegen.codecs import Codecs, make_codec
+from wavegen.codecs.base import Codecs
+from wavegen.codecs.make import make_codec
 from wavegen.config import resolve
+from wavegen.config.data import DataConfig
 from wavegen.config.models import FeatureConditionConfig, WaveNetConfig
 from wavegen.errors import WavegenError
 from wavegen.kernels import wavenet_forward
 from wavegen.models.base import Choice
-from wavegen.models.conditions.features import NoteCondition
+from wavegen.models.conditions.make import make_condition
+from wavegen.models.conditions.melody import NoteCondition
 from wavegen.models.kinds import make_model
 from wavegen.models.wavenet import WaveNet
-from wavegen.networks.base import parameters, with_parameters
+from wavegen.networks.base import Given, parameters, with_parameters
 from wavegen.notes.performance import Performance
 from wavegen.notes.roll import roll_features
 
@@ -95,16 +98,18 @@ def build(config: dict, vocab_size=256, mu=255, start_token=128, **sizes) -> Wav
     small = {"dilations": (1, 2, 4), "cycles": 1, "residual_channels": 8, "gate_channels": 6}
     small |= {"skip_channels": 10, "head_channels": 7, "global_channels": 5}
     period = config.get("period", 0)
-    config = {name: value for name, value in config.items() if name != "period"}
+    settings = {name: value for name, value in config.items() if name != "period"}
+    section, random = WaveNetConfig(**small | sizes | settings), np.random.default_rng(0)
+    given = Given(DataConfig(sample_rate=8000))
     return WaveNet(
-        WaveNetConfig(**small | sizes | config),
+        section,
         vocab_size=vocab_size,
         period=period,
         mu=mu,
         start_token=start_token,
         label_sizes=(10, 4)[: len(config.get("global_fields", ()))],
-        sample_rate=8000,
-        random=np.random.default_rng(0),
+        local=lambda: None if section.local is None else make_condition(section.local, given, random),
+        random=random,
     )
 
 

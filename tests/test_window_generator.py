@@ -8,7 +8,8 @@ import pytest
 
 import wavegen
 from wavegen.cli import main
-from wavegen.codecs import Codecs, make_note_codec
+from wavegen.codecs.base import Codecs
+from wavegen.codecs.make import make_codec
 from wavegen.codecs.notes.events import NoteEvents
 from wavegen.codecs.notes.grid import NoteGrid
 from wavegen.config import resolve
@@ -112,7 +113,7 @@ def test_lengths_change_evenly_between_pieces_of_unlike_length(model):
 
 def test_windows_of_events_are_of_notes():
     config = resolve({"data": {"crop": 40}, "codec": {"kind": "note_events"}, "model": VAE | {"bar": 20}})
-    codecs = Codecs(make_note_codec(config.codec))
+    codecs = Codecs(make_codec(config.codec))
     graph, params = parameters(make_model(config, codecs, {}))
     model = wavegen.WindowGenerator(config, {}, graph, params, codecs.tokens)
     assert model.steps == 8
@@ -191,7 +192,7 @@ def test_commands_compose_reconstruct_and_interpolate(folder, tmp_path, capsys):
         (lambda m: m.interpolate(duet(0), NONE), "expected a piece with notes, got none"),
         (lambda m: m.reconstruct(duet(0).transpose(12)), "expected pitches 60 to 67 and no drums"),
         (lambda m: m.nats(duet(0)), "measure it with wavegen evaluate"),
-        (lambda m: m.remix(duet(0), 0.5), "to remix takes a masked model"),
+        (lambda m: m.remix(duet(0), 0.5), "remix needs a masked model"),
     ],
 )
 def test_what_does_not_fit_is_one_line(model, call, message):
@@ -201,7 +202,7 @@ def test_what_does_not_fit_is_one_line(model, call, message):
 
 @pytest.mark.parametrize("codec", [{"kind": "mulaw"}, GRID | {"interleave": False}])
 def test_tokens_that_are_not_one_a_frame_are_refused(codec):
-    with pytest.raises(WavegenError, match="windows are of notes, one token a frame"):
+    with pytest.raises(WavegenError, match="windows are of notes, one token per frame"):
         resolve({"codec": codec, "model": VAE})
 
 

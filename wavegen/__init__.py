@@ -3,6 +3,7 @@
 Public names are imported on first use, so that ``import wavegen`` does not start JAX.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,10 @@ if TYPE_CHECKING:
     from wavegen.audio import Audio as Audio
     from wavegen.config import Config as Config
     from wavegen.config import load_config as load_config
-    from wavegen.generation.audio import Generator as Generator
+    from wavegen.generation.audio import AudioGenerator as AudioGenerator
     from wavegen.generation.codec import Reconstructor as Reconstructor
     from wavegen.generation.load import load as load
-    from wavegen.generation.masked import Drawing as Drawing
     from wavegen.generation.masked import MaskedGenerator as MaskedGenerator
-    from wavegen.generation.notes import NoteDrawing as NoteDrawing
     from wavegen.generation.notes import NoteGenerator as NoteGenerator
     from wavegen.generation.song import Song as Song
     from wavegen.generation.song import compose_song as compose_song
@@ -24,16 +23,16 @@ if TYPE_CHECKING:
     from wavegen.notes.midi import write_midi as write_midi
     from wavegen.notes.performance import Performance as Performance
     from wavegen.notes.score import Notes as Notes
+    from wavegen.samplers.drawing import Drawing as Drawing
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "Audio": "wavegen.audio",
+    "AudioGenerator": "wavegen.generation.audio",
     "Config": "wavegen.config",
-    "Drawing": "wavegen.generation.masked",
-    "Generator": "wavegen.generation.audio",
+    "Drawing": "wavegen.samplers.drawing",
     "MaskedGenerator": "wavegen.generation.masked",
-    "NoteDrawing": "wavegen.generation.notes",
     "NoteGenerator": "wavegen.generation.notes",
     "Notes": "wavegen.notes.score",
     "Performance": "wavegen.notes.performance",
@@ -46,10 +45,19 @@ _PUBLIC = {
     "read_midi": "wavegen.notes.midi",
     "write_midi": "wavegen.notes.midi",
 }
+_RENAMED = {"Generator": "AudioGenerator", "NoteDrawing": "Drawing"}
+"""Names of version 0.1, which version 0.3 will not have."""
 __all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        warnings.warn(
+            f"wavegen.{name} is now wavegen.{_RENAMED[name]}; the old name will go with version 0.3",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        name = _RENAMED[name]
     if name not in _PUBLIC:
         raise AttributeError(f"module 'wavegen' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(_PUBLIC[name]), name)

@@ -1,8 +1,31 @@
 """The one exception for bad input: one line that names what was expected, what came, and how to mend it."""
 
+import math
+
 
 class WavegenError(ValueError):
     """Input that cannot be used: a file, a configuration, a checkpoint or an argument.
 
     The command line prints its message as one line and exits with status 2; a traceback would add nothing.
     """
+
+
+def require_least(**values: tuple[float, float]) -> None:
+    """Checks numbers against their lowest values: ``name=(value, lowest)``.
+
+    Raises:
+        WavegenError: one is lower, or not finite.
+    """
+    for name, (value, lowest) in values.items():
+        if not (math.isfinite(value) and value >= lowest):
+            raise WavegenError(f"{name} must be at least {lowest}, got {value}")
+
+
+def require_share(name: str, value: float) -> None:
+    """Checks a share of probability.
+
+    Raises:
+        WavegenError: it does not lie in (0, 1].
+    """
+    if not 0 < value <= 1:
+        raise WavegenError(f"{name} must lie in (0, 1], got {value}; 1 draws among all tokens")

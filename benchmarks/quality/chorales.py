@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 
 import wavegen
-from wavegen.codecs import Codecs
+from wavegen.codecs.base import Codecs
 from wavegen.codecs.notes.grid import NoteGrid
 from wavegen.config.models import Seq2SeqConfig
 from wavegen.generation.notes import NoteGenerator

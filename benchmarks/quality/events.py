@@ -68,7 +68,7 @@ def remixed(model: NoteGenerator, pieces: list[np.ndarray], train: np.ndarray) -
         kept = [column for column in COLUMNS if column != name]
         same = drawn = 0
         for number, piece in enumerate(pieces):
-            notes = model.plain_codec.decode(piece)
+            notes = model.codec.plain.decode(piece)
             [result] = model.remix(notes, 0.5, what, seed=number)
             # Notes of a chord are ordered by pitch, so they are compared without regard to order.
             before, after = (columns(piece, kept) for piece in (notes, result))
@@ -110,8 +110,8 @@ def main(
         if not figures:
             figures["fields"] = FIELDS
             figures["pieces"] = {"train": len(train), "test": len(test)}
-            figures["counting"] = counting(train, test, model.plain_codec.sizes)
-        nats = np.mean([model.nats(model.plain_codec.decode(piece), orders=orders) for piece in test], axis=0)
+            figures["counting"] = counting(train, test, model.codec.plain.sizes)
+        nats = np.mean([model.nats(model.codec.plain.decode(piece), orders=orders) for piece in test], axis=0)
         row: dict[str, object] = {"nats a note": float(nats.sum() / notes)}
         if model.masked:
             row["remixed"] = remixed(model, test, np.concatenate(train))

@@ -19,7 +19,7 @@ import tyro
 import wavegen
 
 
-def bits_per_sample(generator: wavegen.Generator, folder: Path) -> float:
+def bits_per_sample(generator: wavegen.AudioGenerator, folder: Path) -> float:
     """The mean over all samples of the test split of minus the logarithm of a code's probability, in bits."""
     if generator.codec != baselines.CODEC or generator.sample_rate != baselines.SAMPLE_RATE:
         raise SystemExit(

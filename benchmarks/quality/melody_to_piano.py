@@ -24,10 +24,11 @@ import wavegen
 from wavegen.codecs.notes.base import Interleaved
 from wavegen.codecs.notes.grid import NoteGrid
 from wavegen.errors import WavegenError
-from wavegen.generation.notes import NoteDrawing, NoteGenerator
+from wavegen.generation.notes import NoteGenerator
 from wavegen.notes.harmony import chord_agreement, chord_tone_match, pitch_classes
 from wavegen.notes.midi import read_midi, write_midi
 from wavegen.notes.score import Notes
+from wavegen.samplers.drawing import Drawing
 
 GRID = NoteGrid(voices=5, low=28, high=96, steps_per_quarter=2, bar=8)
 WINDOW = 8 * GRID.bar
@@ -115,7 +116,7 @@ def played(model: NoteGenerator, melody: np.ndarray, seed: int, temperature: flo
     """What a model plays to a melody, as a grid of pitches."""
     alone = np.where(np.arange(GRID.voices)[None] == 0, melody[:, None], -1)
     notes = GRID.decode(GRID.from_pitches(alone)).select(lambda track: track.name == "voice 1")
-    [result] = model.harmonise(notes, seed=seed, drawing=NoteDrawing(temperature))
+    [result] = model.harmonise(notes, seed=seed, drawing=Drawing(temperature))
     tokens = GRID.encode(result)[:WINDOW]
     return GRID.to_pitches(np.pad(tokens, ((0, WINDOW - len(tokens)), (0, 0))))[:, 1:]
 

@@ -27,7 +27,6 @@ import wavegen
 from wavegen.audio import Audio
 from wavegen.config.models import PianoRollConditionConfig
 from wavegen.data.rendering import Rendering
-from wavegen.generation.audio import Generator
 from wavegen.generation.load import load_generator
 from wavegen.notes.midi import read_midi
 from wavegen.notes.performance import Performance, frequency

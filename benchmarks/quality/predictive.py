@@ -60,7 +60,7 @@ class Options:
 
 
 def conditions_of(
-    net: Net, samples: int, random: np.random.Generator, generator: wavegen.Generator, clips: int
+    net: Net, samples: int, random: np.random.Generator, generator: wavegen.AudioGenerator, clips: int
 ):
     """Draw labels and melodies for clips: what the network is conditioned on."""
     labels = features = None

@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 import wavegen
-from wavegen.codecs import Codecs
+from wavegen.codecs.base import Codecs
 from wavegen.codecs.notes.grid import NoteGrid
 from wavegen.generation.notes import NoteGenerator
 from wavegen.generation.windows import WindowGenerator

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from .companding import code_value, compress
 from ..draw import threefry2x32
+from .companding import code_value, compress
 from .head import LOG_SCALE_FLOOR
 from .pallas_tpu_weights import whole
 from .shapes import WaveNetShape

@@ -24,8 +24,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt32
 
-from .companding import amplitude
 from ..draw import choose_from_mixture, choose_token, uniforms
+from .companding import amplitude
 from .forward import head, input_convolution
 from .head import mixture_parameters
 from .shapes import WaveNetShape, Weights

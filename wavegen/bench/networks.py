@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from wavegen.codecs import Codecs
+from wavegen.codecs.base import Codecs
 from wavegen.config import resolve
 from wavegen.errors import WavegenError
 from wavegen.generation.codec import Reconstructor

@@ -107,7 +107,7 @@ def model_work(
         WavegenError: the clips are too long, or there are fewer passes than codebooks.
     """
     codec, model = generator.codec, masked_model(generator)
-    longest = generator.window * codec.hop_length / generator.sample_rate
+    longest = generator.sampler.window * codec.hop_length / generator.sample_rate
     seconds = longest if seconds is None else seconds
     if seconds > longest:
         raise WavegenError(

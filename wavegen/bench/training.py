@@ -18,20 +18,19 @@ from jaxtyping import Array, PyTree
 
 from wavegen.bench.machine import processors
 from wavegen.bench.tokens import Work, level_flops, masked_model, noise
-from wavegen.codecs import Codecs
+from wavegen.codecs.base import Codecs
 from wavegen.codecs.waveform.network import WaveVQ
 from wavegen.config import Config
-from wavegen.config.models import BertConfig, WaveVQConfig
 from wavegen.errors import WavegenError
 from wavegen.generation.codec import Reconstructor
 from wavegen.generation.masked import MaskedGenerator
+from wavegen.models.bert import Bert
 from wavegen.models.masking import mask_levels
 from wavegen.models.masks import level_of
 from wavegen.networks.base import parameters, with_parameters
-from wavegen.training.objectives import metric_of
 from wavegen.training.optimizer import make_schedule
 from wavegen.training.state import init_state
-from wavegen.training.step import make_train_step, optimizer_of
+from wavegen.training.step import make_train_step, metric_of, optimizer_of
 from wavegen.types import Tokens
 
 
@@ -41,20 +40,18 @@ def codec_training(codec: Reconstructor, against_torch: bool) -> list[Work]:
     Raises:
         WavegenError: there is no PyTorch, or no such codec in it.
     """
-    model = codec.config.model
-    assert isinstance(model, WaveVQConfig)
-    model = model.model_copy(update={"quantizer_dropout": 0.0})
-    config = _plain(codec.config.model_copy(update={"model": model}))
+    config = _plain(codec.config)
     rows, samples = config.data.batch_size, config.data.crop
     pcm = noise(rows, samples)
     network: WaveVQ = with_parameters(codec.codec.graph, codec.codec.params)
+    network.quantizer_dropout = 0.0
     calls = {"wavegen": _step(config, parameters(network), _batch(pcm), Codecs(None))}
     if against_torch:
         torch = _import_torch()
         from wavegen.bench.torch_codec import TorchCodec
         from wavegen.bench.torch_training import torch_step
 
-        copy = TorchCodec(network, config.data.sample_rate, model.loss)
+        copy = TorchCodec(network, config.data.sample_rate, network.loss)
         audio = torch.from_numpy(pcm.astype(np.float32) / 32768)
         calls["torch"] = torch_step(copy, (audio,), config.optimizer, _rates(config))
     frames = -(-samples // network.hop_length)
@@ -70,7 +67,6 @@ def model_training(generator: MaskedGenerator, against_torch: bool) -> list[Work
         WavegenError: there is no PyTorch, or no such model in it.
     """
     config, codec, model = _plain(generator.config), generator.codec, masked_model(generator)
-    assert isinstance(config.model, BertConfig)
     rows, samples = config.data.batch_size, config.data.crop
     frames = -(-samples // codec.hop_length)
     random = np.random.default_rng(0)
@@ -84,8 +80,8 @@ def model_training(generator: MaskedGenerator, against_torch: bool) -> list[Work
         from wavegen.bench.torch_bert import TorchBert
         from wavegen.bench.torch_training import torch_step
 
-        copy = TorchBert(model, config.model.label_smoothing)
-        arrays = _masked(config, batch["tokens"], model.vocab_size)
+        copy = TorchBert(model, model.label_smoothing)
+        arrays = _masked(config.seed, model, batch["tokens"])
         given = [torch.from_numpy(np.array(array)) for array in arrays]
         given = [x if x.dtype == torch.bool else x.long() for x in given]
         calls["torch"] = torch_step(copy, given, config.optimizer, _rates(config))
@@ -94,19 +90,18 @@ def model_training(generator: MaskedGenerator, against_torch: bool) -> list[Work
     return [Work("train model", by, call, rows, seconds, flops) for by, call in calls.items()]
 
 
-def _masked(config: Config, tokens: Tokens, vocab_size: int) -> tuple[Array, ...]:
+def _masked(seed: int, model: Bert, tokens: Tokens) -> tuple[Array, ...]:
     """What the first step reads: inputs [B, N, K]; targets and what is scored [B, N], of one level [B] of each row."""
-    assert isinstance(config.model, BertConfig)
-    masking = config.model.masking
+    masking = model.masking
     if masking.scheme != "levels":
         raise WavegenError(
             "the PyTorch model learns level by level; choose such a one, or leave --against out"
         )
-    step_key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    step_key = jax.random.fold_in(jax.random.key(seed), 0)
     mask_key = jax.random.split(jax.random.split(step_key)[1], 3)[0]
     valid = jnp.ones(tokens.shape[:2], bool)
     inputs, scored, level = mask_levels(
-        mask_key, tokens, valid, vocab_size, spans=masking.spans, prompts=masking.prompts
+        mask_key, tokens, valid, model.vocab_size, spans=masking.spans, prompts=masking.prompts
     )
     assert level is not None
     return inputs, level_of(tokens, level), level_of(scored, level), level

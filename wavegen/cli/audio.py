@@ -16,7 +16,7 @@ from wavegen.errors import WavegenError
 
 if TYPE_CHECKING:
     from wavegen.audio import Audio
-    from wavegen.generation.audio import Generator
+    from wavegen.generation.audio import AudioGenerator
     from wavegen.generation.codec import Reconstructor
     from wavegen.notes.performance import Performance
 
@@ -28,8 +28,8 @@ def sample(
     count: int = 1,
     seed: int = 0,
     temperature: float | None = None,
-    top_k: int = 0,
-    top_p: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
     prompt: Path | None = None,
     inpaint: tuple[str, ...] = (),
     vary: float | None = None,
@@ -88,7 +88,7 @@ def sample(
         raise WavegenError(
             f"{run} is a codec, which generates nothing; try wavegen reconstruct {run} RECORDING"
         )
-    if isinstance(generator, wavegen.Generator):
+    if isinstance(generator, wavegen.AudioGenerator):
         refuse("a WaveNet", inpaint=inpaint, vary=vary, periodic=periodic, compression=compression)
         refuse("a WaveNet", passes=passes, guidance=guidance, vocoder=vocoder)
         _stream(
@@ -98,17 +98,15 @@ def sample(
             _notes(generator, notes, seed, seconds),
             count=count,
             seed=seed,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
+            drawing=wavegen.Drawing(temperature, top_k, top_p),
             prompt=heard,
             like=Audio.read(like) if like else None,
             labels=pairs(labels),
             implementation=implementation,
         )
         return
-    refuse("a masked model", top_k=top_k or None, notes=notes, like=like, implementation=implementation)
-    drawing = wavegen.Drawing(passes or None, temperature, top_p, guidance=guidance)
+    refuse("a masked model", notes=notes, like=like, implementation=implementation)
+    drawing = wavegen.Drawing(temperature, top_k, top_p, passes=passes or None, guidance=guidance)
     options: dict[str, Any] = {
         "count": count,
         "seed": seed,
@@ -172,7 +170,7 @@ def reconstruct(
         result = model.reconstruct(audio, levels=levels)
         share = (levels or model.codec.codebooks) / model.codec.codebooks
         print(f"rate         {model.bits_per_second * share:,.0f} bits per second")
-    elif isinstance(model, wavegen.Generator):
+    elif isinstance(model, wavegen.AudioGenerator):
         refuse("a vocoder", levels=levels)
         result = model.generate(like=audio)[0]
     else:
@@ -197,7 +195,7 @@ def interpolate_audio(model: Reconstructor, first: Path, last: Path, steps: int,
 
 
 def _stream(
-    generator: Generator, path: Path, seconds: float | None, notes: Performance | None, **options: Any
+    generator: AudioGenerator, path: Path, seconds: float | None, notes: Performance | None, **options: Any
 ) -> None:
     """Generates with a bar, block by block; ``path`` is where files go, without row and ending."""
     from wavegen.atomic import atomic_write
@@ -211,8 +209,7 @@ def _stream(
     paths = [path.with_name(f"{path.name}-{row}.wav") for row in range(options["count"])]
     total = math.nan
     if notes is not None:
-        local = generator.config.model.local
-        if local is not None and local.kind == "notes":
+        if generator.network.local.takes == "melody":
             with atomic_write(path.with_name(f"{path.name}.txt")) as file:
                 file.write(notes.text().encode())
         else:
@@ -253,7 +250,9 @@ def _picture(paths: list[Path]) -> None:
         print(f"audio        {path}\nspectrogram  {picture}")
 
 
-def _notes(generator: Generator, notes: Path | None, seed: int, seconds: float | None) -> Performance | None:
+def _notes(
+    generator: AudioGenerator, notes: Path | None, seed: int, seconds: float | None
+) -> Performance | None:
     from wavegen.data.plan import MIDI_SUFFIXES
     from wavegen.notes.composer import compose
     from wavegen.notes.midi import read_midi
@@ -262,9 +261,7 @@ def _notes(generator: Generator, notes: Path | None, seed: int, seconds: float |
     if notes:
         midi = notes.suffix.lower() in MIDI_SUFFIXES
         return read_midi(notes).pitched() if midi else Performance.read(notes)
-    local = generator.config.model.local
-    plays = local is not None and local.kind in ("notes", "piano_roll")
-    return compose(seed, seconds or 10.0) if plays else None
+    return compose(seed, seconds or 10.0) if generator.plays else None
 
 
 def refuse(what: str, **options: object) -> None:

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from wavegen.errors import WavegenError
 
 if TYPE_CHECKING:
-    from wavegen.codecs import NoteCodec
+    from wavegen.codecs.notes.base import NoteCodec
 
 
 def prepare(
@@ -158,15 +158,15 @@ def fit_codebook(
 
 
 def _note_codec(kind: str, options: tuple[str, ...]) -> NoteCodec:
-    from wavegen.codecs import make_note_codec
+    from wavegen.codecs.make import make_codec
+    from wavegen.codecs.notes.base import NoteCodec
     from wavegen.config import resolve
-    from wavegen.config.codecs import NoteCodecConfig
 
     # An LSTM reads any codec: nothing but the options can be wrong.
     tree = {"model": {"kind": "lstm"}, "codec": {"kind": kind}}
-    config = resolve(tree, [f"codec.{option}" for option in options]).codec
-    assert isinstance(config, NoteCodecConfig)
-    return make_note_codec(config)
+    codec = make_codec(resolve(tree, [f"codec.{option}" for option in options]).codec)
+    assert isinstance(codec, NoteCodec)
+    return codec
 
 
 def _fraction(text: str) -> float | str:

@@ -12,9 +12,10 @@ from tyro.conf import Positional
 from wavegen.errors import WavegenError
 
 if TYPE_CHECKING:
-    from wavegen.generation.notes import NoteDrawing, NoteGenerator
+    from wavegen.generation.notes import NoteGenerator
     from wavegen.generation.windows import WindowGenerator
     from wavegen.notes.score import Notes
+    from wavegen.samplers.drawing import Drawing
 
 _Out = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
 
@@ -27,8 +28,8 @@ def compose(
     count: int = 1,
     seed: int = 0,
     temperature: tuple[str, ...] = (),
-    top_k: int = 0,
-    top_p: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
     labels: tuple[str, ...] = (),
     instruments: tuple[str, ...] = (),
     pitches: tuple[int, int] | None = None,
@@ -77,7 +78,7 @@ def harmonise(
     count: int = 1,
     seed: int = 0,
     temperature: tuple[str, ...] = (),
-    top_p: float = 1.0,
+    top_p: float | None = None,
     out: _Out = Path("generated"),
 ) -> None:
     """Add the other voices to a melody, which stays as it is.
@@ -94,7 +95,7 @@ def harmonise(
     """
     from wavegen.notes.midi import read_midi
 
-    drawing = drawing_of(temperature, 0, top_p)
+    drawing = drawing_of(temperature, None, top_p)
     pieces = open_notes(run).harmonise(
         read_midi(melody), voice=voice, count=count, seed=seed, drawing=drawing
     )
@@ -110,7 +111,7 @@ def remix(
     count: int = 1,
     seed: int = 0,
     temperature: tuple[str, ...] = (),
-    top_p: float = 1.0,
+    top_p: float | None = None,
     out: _Out = Path("generated"),
 ) -> None:
     """Draw a share of a piece's notes anew, or only their pitches or durations; all else stays as it is.
@@ -128,7 +129,7 @@ def remix(
     """
     from wavegen.notes.midi import read_midi
 
-    drawing = drawing_of(temperature, 0, top_p)
+    drawing = drawing_of(temperature, None, top_p)
     pieces = open_notes(run).remix(read_midi(piece), share, what, count=count, seed=seed, drawing=drawing)
     _write(pieces, out / f"{piece.stem}-remix{seed}")
 
@@ -228,22 +229,20 @@ def open_notes(run: Path) -> NoteGenerator:
     return model
 
 
-def drawing_of(temperature: tuple[str, ...], top_k: int, top_p: float) -> NoteDrawing:
+def drawing_of(temperature: tuple[str, ...], top_k: int | None, top_p: float | None) -> Drawing:
     """How tokens are drawn, as the command line says it."""
     from wavegen.cli.audio import pairs
-    from wavegen.generation.notes import NoteDrawing
+    from wavegen.samplers.drawing import Drawing
 
     try:
         if "=" in "".join(temperature):
-            return NoteDrawing(
-                {name: float(value) for name, value in pairs(temperature).items()}, top_k, top_p
-            )
+            return Drawing({name: float(value) for name, value in pairs(temperature).items()}, top_k, top_p)
         numbers = tuple(map(float, temperature))
     except ValueError:
         raise WavegenError(
             f"a temperature is a number, or field=number as pitch=1.1, got {' '.join(temperature)}"
         ) from None
-    return NoteDrawing(None if not numbers else numbers[0] if len(numbers) == 1 else numbers, top_k, top_p)
+    return Drawing(None if not numbers else numbers[0] if len(numbers) == 1 else numbers, top_k, top_p)
 
 
 def _write(pieces: list[Notes], path: Path) -> None:

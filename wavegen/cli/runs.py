@@ -36,7 +36,6 @@ def evaluate(run: Positional[Path], /, data: Path | None = None, split: str = "t
         data: a folder of recordings or a prepared dataset; by default the run's own.
         split: train, valid or test.
     """
-    from wavegen.config.codec_models import CodecModelConfig
     from wavegen.models.kinds import make_model
     from wavegen.networks.base import parameters
     from wavegen.runs.trained import fitting, open_trained
@@ -48,7 +47,7 @@ def evaluate(run: Positional[Path], /, data: Path | None = None, split: str = "t
     result, files = evaluate_split(
         trained.config, graph, fitting(trained.params, fresh), trained.codecs, split, data
     )
-    what = "clips" if isinstance(trained.config.model, CodecModelConfig) else "tokens"
+    what = "clips" if trained.config.model.is_codec else "tokens"
     print(f"{split} split, {result.count:,} {what} of {files} files")
     for name, value in result.figures.items():
         print(f"{name:<18}{value:.4f}")
@@ -71,6 +70,7 @@ def report(
     """
     from wavegen.evaluation.instrument import write_report
     from wavegen.generation.load import load_generator
+    from wavegen.samplers.drawing import Drawing
 
     place = run if run is not None and run.is_dir() else Path("generated")
     print(
@@ -78,7 +78,7 @@ def report(
             load_generator(run),
             out or place / "report",
             clips=clips,
-            temperature=temperature,
+            drawing=Drawing(temperature),
             run=run,
         )
     )

@@ -29,8 +29,8 @@ def song(
     tempo: float | None = None,
     labels: tuple[str, ...] = (),
     temperature: tuple[str, ...] = (),
-    top_k: int = 0,
-    top_p: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
     soundfont: Path | None = None,
     sample_rate: int = 16000,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("generated/song"),
@@ -97,7 +97,7 @@ def song(
         else:
             refuse("a model of audio", bars=bars, harmonise=harmonise, remixer=remixer, tempo=tempo)
             refuse("a model of audio", instruments=instruments, temperature=temperature, soundfont=soundfont)
-            refuse("a model of audio", top_k=top_k or None, top_p=None if top_p == 1 else top_p)
+            refuse("a model of audio", top_k=top_k, top_p=top_p)
             files = compose_audio_song(
                 model,
                 seconds=16.0 if seconds is None else seconds,

@@ -3,6 +3,9 @@
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Bool
+
 from wavegen.types import AnyWaveform, Tokens
 
 
@@ -33,6 +36,41 @@ class Codec(ABC):
     def start_token(self) -> int:
         """The token that stands before the first frame of every clip."""
 
+    @property
+    def mu(self) -> int:
+        """Companding of code space, for models that predict amplitudes; 0 where codes are even, or no amplitudes."""
+        return 0
+
+    @property
+    def period(self) -> int:
+        """Frames after which places in a bar, or kinds of tokens, come again; 1 if all frames are alike."""
+        return 1
+
+    @property
+    def places(self) -> int:
+        """Places of a period that a model can tell apart by a learned vector each; 0 where it need not."""
+        return 0
+
+    @property
+    def allowed(self) -> Bool[np.ndarray, "places V"] | None:
+        """Values that a token can take at each place in a period, see `wavegen.models.base.Choice`; None is all."""
+        return None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the codebooks, where they have names."""
+        return ()
+
+    @property
+    def plain(self) -> "Codec":
+        """The codec before its tokens are written one after the other; itself where they are not."""
+        return self
+
+    @property
+    def interleaving(self) -> int:
+        """Frames for each frame of the plain codec: more than 1 where tokens are written one after the other."""
+        return 1
+
 
 class AudioCodec(Codec):
     """Audio in, integer tokens out, and back.
@@ -53,11 +91,6 @@ class AudioCodec(Codec):
     """
 
     audio_channels: int = 1
-
-    @property
-    @abstractmethod
-    def mu(self) -> int:
-        """Companding of code space, for models that predict amplitudes; 0 where codes are even in amplitude."""
 
     @abstractmethod
     def encode(self, audio: AnyWaveform) -> Tokens:

@@ -1,86 +1,63 @@
-"""From a section of the configuration to a codec."""
+"""From a section of the configuration to a codec: the tables of members."""
 
-import numpy as np
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
-from wavegen.codecs.base import AudioCodec
+from wavegen.codecs.base import Codec
 from wavegen.codecs.notes.base import Interleaved, NoteCodec
 from wavegen.codecs.notes.events import NoteEvents
 from wavegen.codecs.notes.grid import NoteGrid
-from wavegen.codecs.quantizers import FSQ, EMAResidualVQ, Quantizer, ResidualVQ
+from wavegen.codecs.pretrained.load import load_pretrained
 from wavegen.codecs.samples import Linear, MuLaw, Sashimi
-from wavegen.codecs.spectrogram.frames import MelFrames
+from wavegen.codecs.spectrogram.codebook import load_codebook
 from wavegen.codecs.spectrogram.network import SpectrogramVAE
-from wavegen.codecs.waveform.network import PRESETS, WaveVQ
-from wavegen.config.codec_models import (
-    CodecModelConfig,
-    EMAConfig,
-    FSQConfig,
-    QuantizerConfig,
-    SpectrogramVQConfig,
+from wavegen.codecs.waveform.network import WaveVQ
+from wavegen.config.codec_models import SpectrogramVQConfig, WaveVQConfig
+from wavegen.config.codecs import (
+    LinearConfig,
+    MuLawConfig,
+    NoteEventsConfig,
+    NoteGridConfig,
+    PretrainedCodecConfig,
+    SashimiConfig,
+    SpectrogramCodecConfig,
 )
-from wavegen.config.codecs import FixedCodecConfig, LinearConfig, MuLawConfig, NoteCodecConfig, NoteGridConfig
-from wavegen.errors import WavegenError
+from wavegen.config.section import CodecSection, NetworkSection
+from wavegen.networks.base import Network
 
 
-def make_codec_model(
-    config: CodecModelConfig, *, sample_rate: int, channels: int = 1, random: np.random.Generator
-) -> WaveVQ | SpectrogramVAE:
-    """The codec that a configuration describes, with fresh weights.
+def _of_samples(codec: Callable[..., Codec], config: CodecSection) -> Codec:
+    return codec(**config.model_dump(exclude={"kind"}))
+
+
+def _of_notes(codec: Callable[..., NoteCodec], config: Any) -> NoteCodec:
+    plain = codec(**config.model_dump(exclude={"kind", "interleave"}))
+    return Interleaved(plain) if config.interleave else plain
+
+
+CODECS: Mapping[type[CodecSection], Callable[[Any], Codec]] = {
+    MuLawConfig: partial(_of_samples, MuLaw),
+    LinearConfig: partial(_of_samples, Linear),
+    SashimiConfig: partial(_of_samples, Sashimi),
+    NoteGridConfig: partial(_of_notes, NoteGrid),
+    NoteEventsConfig: partial(_of_notes, NoteEvents),
+    PretrainedCodecConfig: load_pretrained,
+    SpectrogramCodecConfig: load_codebook,
+}
+"""What opens the codec of each section. The codec of another run is opened by ``wavegen.runs.trained``."""
+
+LEARNED: Mapping[type[NetworkSection], type[Network]] = {
+    WaveVQConfig: WaveVQ,
+    SpectrogramVQConfig: SpectrogramVAE,
+}
+"""The networks that are codecs, which ``wavegen.codecs.learned`` freezes."""
+
+
+def make_codec(config: CodecSection) -> Codec:
+    """The codec that a section describes.
 
     Raises:
-        WavegenError: no strides are given, and there is no preset for the sample rate.
+        WavegenError: a file that it names is missing, damaged or something else.
     """
-    if isinstance(config, SpectrogramVQConfig):
-        return SpectrogramVAE(
-            frames=MelFrames(sample_rate, config.n_fft, config.hop_length, config.bands),
-            stride=config.stride,
-            width=config.width,
-            depth=config.depth,
-            quantizer=make_quantizer(config.quantizer, config.latent, random),
-            iterations=config.iterations,
-            random=random,
-        )
-    strides = config.strides or PRESETS.get(sample_rate)
-    if strides is None:
-        raise WavegenError(
-            f"there are no usual strides for {sample_rate} Hz; say model.strides, for example "
-            f"{list(PRESETS[16000])}, or take one of {', '.join(map(str, PRESETS))} Hz"
-        )
-    return WaveVQ(
-        strides=strides,
-        width=config.width,
-        decoder_width=config.decoder_width,
-        audio_channels=channels,
-        causal=config.causal,
-        quantizer=make_quantizer(config.quantizer, config.width * 2 ** len(strides), random),
-        random=random,
-    )
-
-
-def make_quantizer(q: QuantizerConfig, width: int, random: np.random.Generator) -> Quantizer:
-    """The quantizer of latents of a width, with fresh codebooks."""
-    if isinstance(q, FSQConfig):
-        return FSQ(width, sizes=q.sizes, codebooks=q.codebooks, random=random)
-    sizes = {"codebooks": q.codebooks, "codebook_size": q.codebook_size}
-    if isinstance(q, EMAConfig):
-        return EMAResidualVQ(width, **sizes, decay=q.decay, restart=q.restart, random=random)
-    return ResidualVQ(width, **sizes, codebook_width=q.codebook_width, random=random)
-
-
-def make_codec(config: FixedCodecConfig) -> AudioCodec:
-    """The codec that a configuration describes, without weights (``wavegen.runs.trained`` opens the others)."""
-    if isinstance(config, MuLawConfig):
-        return MuLaw(config.levels)
-    if isinstance(config, LinearConfig):
-        return Linear(config.levels)
-    return Sashimi(config.quantization)
-
-
-def make_note_codec(config: NoteCodecConfig) -> NoteCodec:
-    """The note codec that a configuration describes."""
-    codec: NoteCodec
-    if isinstance(config, NoteGridConfig):
-        codec = NoteGrid(**config.model_dump(exclude={"kind", "interleave"}))
-    else:
-        codec = NoteEvents(**config.model_dump(exclude={"kind", "interleave"}))
-    return Interleaved(codec) if config.interleave else codec
+    return CODECS[type(config)](config)

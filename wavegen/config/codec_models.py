@@ -1,11 +1,15 @@
 """The networks that are codecs, and their quantizers."""
 
 import math
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from wavegen.config.section import Section
+from wavegen.config.codecs import MuLawConfig
+from wavegen.config.section import CodecSection, NetworkSection, Section
+
+if TYPE_CHECKING:
+    from wavegen.config.experiment import Config
 
 
 class ResidualVQConfig(Section):
@@ -80,7 +84,27 @@ class AdversarialConfig(Section):
         return self
 
 
-class WaveVQConfig(Section):
+class CodecModelConfig(NetworkSection):
+    """The section of a network that is a codec itself: it reads waveforms, and takes no labels and no conditions."""
+
+    is_codec: ClassVar[bool] = True
+
+    @property
+    def global_fields(self) -> tuple[str, ...]:
+        """There are none."""
+        return ()
+
+    @property
+    def local(self) -> None:
+        """There is none."""
+
+    def fits(self, config: "Config") -> None:
+        """See ``NetworkSection``."""
+        if config.codec != MuLawConfig():
+            raise ValueError("a codec learns from waveforms: leave the section codec out")
+
+
+class WaveVQConfig(CodecModelConfig):
     """A waveform codec: convolutional autoencoder with a quantizer (DAC, arXiv:2306.06546)."""
 
     kind: Literal["wave_vq"] = "wave_vq"
@@ -95,15 +119,6 @@ class WaveVQConfig(Section):
     loss: CodecLossConfig = CodecLossConfig()
     adversarial: AdversarialConfig | None = None
 
-    @property
-    def global_fields(self) -> tuple[str, ...]:
-        """A codec takes no labels."""
-        return ()
-
-    @property
-    def local(self) -> None:
-        """A codec takes no conditions."""
-
     @model_validator(mode="after")
     def _strides_are_strides(self) -> "WaveVQConfig":
         if min(self.strides, default=2) < 2 or math.prod(self.strides) > 65536:
@@ -115,6 +130,29 @@ class WaveVQConfig(Section):
             )
         return self
 
+    def fits(self, config: "Config") -> None:
+        """See ``NetworkSection``; the second phase has demands of its own."""
+        super().fits(config)
+        phase = self.adversarial
+        if phase is None:
+            return
+        if phase.start >= config.training.steps:
+            raise ValueError(
+                f"model.adversarial.start {phase.start} must be less than training.steps {config.training.steps}"
+            )
+        if config.optimizer.accumulate > 1:
+            raise ValueError(
+                "discriminators judge whole batches: use optimizer.accumulate=1 with model.adversarial"
+            )
+        if max(phase.windows, default=0) > config.data.crop:
+            raise ValueError(
+                f"model.adversarial.windows {phase.windows} must fit into data.crop {config.data.crop}"
+            )
+
+    def takes_stereo(self, codec: CodecSection) -> bool:
+        """See ``NetworkSection``."""
+        return True
+
 
 class MelLossConfig(Section):
     """Weights of the parts of a spectrogram codec's loss."""
@@ -125,7 +163,7 @@ class MelLossConfig(Section):
     codebook: float = Field(1.0, ge=0)
 
 
-class SpectrogramVQConfig(Section):
+class SpectrogramVQConfig(CodecModelConfig):
     """A spectrogram codec: VQ-VAE over log-mel frames, back to audio by Griffin-Lim (arXiv:1711.00937)."""
 
     kind: Literal["spectrogram_vq"] = "spectrogram_vq"
@@ -143,15 +181,6 @@ class SpectrogramVQConfig(Section):
     loss: MelLossConfig = MelLossConfig()
     iterations: int = Field(32, ge=0, le=10000, description="of Griffin-Lim")
 
-    @property
-    def global_fields(self) -> tuple[str, ...]:
-        """A codec takes no labels."""
-        return ()
-
-    @property
-    def local(self) -> None:
-        """A codec takes no conditions."""
-
     @model_validator(mode="after")
     def _frames_overlap(self) -> "SpectrogramVQConfig":
         if self.n_fft % 2 or self.hop_length > self.n_fft // 2:
@@ -159,7 +188,3 @@ class SpectrogramVQConfig(Section):
                 f"n_fft must be even and hop_length at most half of it, got {self.n_fft} and {self.hop_length}"
             )
         return self
-
-
-CodecModelConfig = WaveVQConfig | SpectrogramVQConfig
-"""Networks that a run learns and that other runs read through."""

@@ -1,13 +1,16 @@
 """The networks that model tokens, and all that a run may learn."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from wavegen.config.codec_models import SpectrogramVQConfig, WaveVQConfig
 from wavegen.config.codecs import LearnedCodecConfig
-from wavegen.config.section import Section
+from wavegen.config.section import CodecSection, ConditionSection, NetworkSection, Section
+
+if TYPE_CHECKING:
+    from wavegen.config.experiment import Config
 
 
 class SoftmaxHeadConfig(Section):
@@ -41,7 +44,7 @@ def _heads_divide_the_width(section: Any) -> Any:
     return section
 
 
-class FeatureConditionConfig(Section):
+class FeatureConditionConfig(ConditionSection):
     """Local conditioning on the dataset's features at frame rate, with learned upsampling."""
 
     kind: Literal["features"] = "features"
@@ -52,10 +55,15 @@ class FeatureConditionConfig(Section):
         (), description="learned upsampling factors; what remains of the hop is held constant"
     )
 
+    @property
+    def stored(self) -> int:
+        """See ``ConditionSection``."""
+        return self.width
+
     _factors = model_validator(mode="after")(_factors_divide_the_hop)
 
 
-class NoteConditionConfig(Section):
+class NoteConditionConfig(ConditionSection):
     """Conditioning on one melody: note features at frame rate and a sine excitation at the note's pitch."""
 
     kind: Literal["notes"] = "notes"
@@ -63,8 +71,13 @@ class NoteConditionConfig(Section):
     hop_length: int = Field(80, ge=1, description="samples per frame")
     harmonics: int = Field(2, ge=0, le=16, description="sine and cosine pairs in the excitation")
 
+    @property
+    def stored(self) -> int:
+        """Pitch, age, time left and velocity (``wavegen.notes.performance.FEATURES``)."""
+        return 4
 
-class PianoRollConditionConfig(Section):
+
+class PianoRollConditionConfig(ConditionSection):
     """Conditioning on all notes that sound, with a bank of sines (`wavegen.models.conditions.piano_roll`)."""
 
     kind: Literal["piano_roll"] = "piano_roll"
@@ -82,7 +95,7 @@ class PianoRollConditionConfig(Section):
         return self
 
 
-class MelConditionConfig(Section):
+class MelConditionConfig(ConditionSection):
     """Conditioning on the log-mel spectrogram of the clip itself: a vocoder of spectrograms."""
 
     kind: Literal["mel"] = "mel"
@@ -95,7 +108,7 @@ class MelConditionConfig(Section):
     _factors = model_validator(mode="after")(_factors_divide_the_hop)
 
 
-class CodeConditionConfig(Section):
+class CodeConditionConfig(ConditionSection):
     """Conditioning on the tokens of a learned codec: a vocoder of tokens."""
 
     kind: Literal["codes"] = "codes"
@@ -103,6 +116,11 @@ class CodeConditionConfig(Section):
     hop_length: int = Field(..., ge=1, description="the codec's, in samples")
     channels: int = Field(64, ge=1, description="condition channels after the encoder")
     upsample: tuple[int, ...] = Field((), description="as for features")
+
+    @property
+    def through(self) -> CodecSection:
+        """See ``ConditionSection``."""
+        return self.codec
 
     _factors = model_validator(mode="after")(_factors_divide_the_hop)
 
@@ -117,7 +135,7 @@ LocalConditionConfig = Annotated[
 ]
 
 
-class WaveNetConfig(Section):
+class WaveNetConfig(NetworkSection):
     """WaveNet (van den Oord et al. 2016, arXiv:1609.03499)."""
 
     kind: Literal["wavenet"] = "wavenet"
@@ -144,6 +162,27 @@ class WaveNetConfig(Section):
             raise ValueError(f"{len(self.dilations)} dilations x {self.cycles} cycles is over 256 layers")
         return self
 
+    def fits(self, config: "Config") -> None:
+        """See ``NetworkSection``."""
+        codec = config.codec
+        if codec.of == "notes":
+            if not codec.one_token_per_frame or self.local is not None:
+                raise ValueError("a WaveNet of notes needs codec.interleave=true and no model.local")
+        elif codec.of != "samples":
+            raise ValueError(
+                f"a WaveNet models samples, got codec.kind={codec.kind}; use mulaw or linear, and "
+                "model.local.kind=codes to condition it on a codec's tokens"
+            )
+        levels = getattr(codec, "levels", 256)
+        if self.head.kind == "softmax" and levels > 4096:
+            raise ValueError(f"a softmax over {levels} levels is too wide; use model.head.kind=mixture")
+        if self.input == "embedding" and levels > 4096:
+            raise ValueError(f"an embedding of {levels} levels is too large; use model.input=scalar")
+        if self.local is not None and config.data.crop % self.local.hop_length:
+            raise ValueError(
+                f"crop {config.data.crop} must be a multiple of local.hop_length {self.local.hop_length}"
+            )
+
 
 class MaskingConfig(Section):
     """What is masked in training."""
@@ -155,7 +194,7 @@ class MaskingConfig(Section):
     prompts: float = Field(0.25, ge=0, le=1, description="share of clips with a mask shaped like a prompt")
 
 
-class BertConfig(Section):
+class BertConfig(NetworkSection):
     """A bidirectional transformer that fills masked tokens."""
 
     kind: Literal["bert"] = "bert"
@@ -172,10 +211,25 @@ class BertConfig(Section):
     def local(self) -> None:
         """Conditions at frame rate are not for this model."""
 
+    def fits(self, config: "Config") -> None:
+        """See ``NetworkSection``."""
+        codec = config.codec
+        if codec.of == "samples":
+            raise ValueError(
+                f"a masked model needs a learned codec, got codec.kind={codec.kind}; "
+                "set codec.run=runs/NAME of a codec run"
+            )
+        if codec.kind == "note_events" and not codec.interleave:
+            raise ValueError("a masked model of events reads one field per frame; set codec.interleave=true")
+
+    def takes_stereo(self, codec: CodecSection) -> bool:
+        """See ``NetworkSection``."""
+        return codec.of == "frames"
+
     _heads = model_validator(mode="after")(_heads_divide_the_width)
 
 
-class LSTMConfig(Section):
+class LSTMConfig(NetworkSection):
     """A stacked LSTM."""
 
     kind: Literal["lstm"] = "lstm"
@@ -207,7 +261,7 @@ class ReachConfig(Section):
         return self
 
 
-class DecoderConfig(Section):
+class DecoderConfig(NetworkSection):
     """A causal transformer with segment memory (Transformer-XL) and compressed memory (Compressive Transformer)."""
 
     kind: Literal["decoder"] = "decoder"
@@ -236,8 +290,21 @@ class Seq2SeqConfig(DecoderConfig):
         1, ge=1, le=63, description="of a grid of notes, the highest first; the others follow"
     )
 
+    def fits(self, config: "Config") -> None:
+        """See ``NetworkSection``."""
+        codec = config.codec
+        if codec.kind != "note_grid" or not codec.interleave:
+            raise ValueError(
+                f"an encoder-decoder needs a grid of voices, got codec.kind={codec.kind}; set codec.kind=note_grid "
+                "and codec.interleave=true"
+            )
+        if self.source_voices >= codec.voices:
+            raise ValueError(
+                f"model.source_voices {self.source_voices} must be less than codec.voices {codec.voices}"
+            )
 
-class WindowVAEConfig(Section):
+
+class WindowVAEConfig(NetworkSection):
     """A variational autoencoder over windows of `data.crop` tokens of notes (MusicVAE, arXiv:1803.05428)."""
 
     kind: Literal["window_vae"] = "window_vae"
@@ -264,6 +331,14 @@ class WindowVAEConfig(Section):
     def global_fields(self) -> tuple[str, ...]:
         """Nor are labels."""
         return ()
+
+    def fits(self, config: "Config") -> None:
+        """See ``NetworkSection``."""
+        if config.codec.of != "notes" or not config.codec.one_token_per_frame:
+            raise ValueError(
+                f"windows are of notes, one token per frame, got codec.kind={config.codec.kind}; set "
+                "codec.kind=note_grid and codec.interleave=true"
+            )
 
     _heads = model_validator(mode="after")(_heads_divide_the_width)
 

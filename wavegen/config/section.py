@@ -1,9 +1,65 @@
-"""What every section of a configuration is."""
+"""What every section of a configuration is, and what the sections of networks and of codecs declare."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from wavegen.config.experiment import Config
 
 
 class Section(BaseModel):
     """Frozen; unknown keys, NaN and infinity are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class CodecSection(Section):
+    """The section of a codec.
+
+    Attributes:
+        of: what a frame of its tokens stands for: one sample, a frame of audio, or a step of a score.
+    """
+
+    of: ClassVar[Literal["samples", "frames", "notes"]] = "frames"
+
+    @property
+    def one_token_per_frame(self) -> bool:
+        """Whether a frame holds one token, as models of a single token stream need it."""
+        return self.of == "samples"
+
+
+class NetworkSection(Section):
+    """The section of a network that a run trains. A member has a ``kind``, ``global_fields`` and ``local``.
+
+    Attributes:
+        is_codec: whether the run learns a codec; else it learns a model of tokens.
+    """
+
+    is_codec: ClassVar[bool] = False
+
+    def fits(self, config: "Config") -> None:
+        """Checks what this network demands of the other sections.
+
+        Raises:
+            ValueError: a setting that it cannot be trained with.
+        """
+
+    def takes_stereo(self, codec: CodecSection) -> bool:
+        """Whether it can be trained on recordings of two channels, through a codec."""
+        del codec
+        return False
+
+
+class ConditionSection(Section):
+    """The section of a local condition."""
+
+    @property
+    def through(self) -> CodecSection | None:
+        """The codec whose tokens it reads, if it reads any."""
+        return None
+
+    @property
+    def stored(self) -> int:
+        """Values per frame that a dataset has to hold beside its recordings; 0 where none are read."""
+        return 0

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, model_validator
 
-from wavegen.config.codec_models import CodecModelConfig
 from wavegen.config.experiment import Config
 from wavegen.config.files import apply_override, checked, read_tree, resolve, unknown_key
 from wavegen.config.section import Section
@@ -131,7 +130,7 @@ def _cell(
         config = resolve(base, [*changes, *common, f"seed={seed}", f"name={name}"])
     except WavegenError as error:
         raise WavegenError(f"{name}: {error}") from None
-    if isinstance(config.model, CodecModelConfig):
+    if config.model.is_codec:
         raise WavegenError(
             f"{name}: a study compares models of tokens, got model.kind={config.model.kind}, a codec"
         )

@@ -2,19 +2,18 @@
 
 from pathlib import Path
 
-from wavegen.codecs import Codecs, make_note_codec
+from wavegen.codecs.base import Codecs
 from wavegen.codecs.learned import LearnedCodec
+from wavegen.codecs.make import make_codec
 from wavegen.codecs.notes.base import NoteCodec
 from wavegen.config import Config
-from wavegen.config.codecs import NoteCodecConfig
 from wavegen.config.data import DataConfig
-from wavegen.config.models import FeatureConditionConfig, NoteConditionConfig, PianoRollConditionConfig
+from wavegen.config.models import PianoRollConditionConfig
 from wavegen.data.corpus import cached_corpus
 from wavegen.data.dataset import Dataset
 from wavegen.data.prepare import prepared
 from wavegen.data.rendering import Rendering
 from wavegen.errors import WavegenError
-from wavegen.notes.performance import FEATURES
 
 MIDI_SHARD_BYTES = 1 << 16
 """MIDI files are small for the work that they make: so many bytes are some ten minutes of audio."""
@@ -30,12 +29,14 @@ def open_dataset(config: Config) -> Dataset:
         WavegenError: there is no such folder, nothing in it can be used, or it does not fit the configuration.
     """
     data, local, codec = config.data, config.model.local, config.codec
-    if isinstance(codec, NoteCodecConfig):
-        return _open_notes(data, make_note_codec(codec))
-    if isinstance(local, PianoRollConditionConfig):
+    if codec.of == "notes":
+        notes = make_codec(codec)
+        assert isinstance(notes, NoteCodec)
+        return _open_notes(data, notes)
+    if isinstance(local, PianoRollConditionConfig):  # its fields say how the MIDI files are rendered
         return _open_rendered(data, local)
     if data.path is None:
-        hop = local.hop_length if isinstance(local, NoteConditionConfig) else 80
+        hop = local.hop_length if local is not None and local.stored else 80
         path = cached_corpus(
             data.cache, sample_rate=data.sample_rate, minutes=data.corpus_minutes, seed=config.seed, hop=hop
         )
@@ -54,7 +55,7 @@ def open_dataset(config: Config) -> Dataset:
     dataset = Dataset.open(Path(path))
     if dataset.holds_notes:
         raise WavegenError(
-            f"{path} holds notes, codec.kind={codec.kind} reads audio; say codec.kind=note_grid"
+            f"{path} holds notes, codec.kind={codec.kind} reads audio; set codec.kind=note_grid"
         )
     if dataset.sample_rate != data.sample_rate:
         raise WavegenError(
@@ -66,8 +67,8 @@ def open_dataset(config: Config) -> Dataset:
             f"{path} has {dataset.channels} channel(s), data.channels is {data.channels}; make them equal, or give "
             "the folder of recordings"
         )
-    if isinstance(local, FeatureConditionConfig | NoteConditionConfig):
-        wanted = (local.width if isinstance(local, FeatureConditionConfig) else FEATURES, local.hop_length)
+    if local is not None and local.stored:
+        wanted = (local.stored, local.hop_length)
         there = (dataset.feature_width, dataset.feature_hop)
         if there != wanted:
             has = f"{there[0]} every {there[1]} samples" if dataset.feature_hop else "none"
@@ -80,7 +81,7 @@ def open_dataset(config: Config) -> Dataset:
 
 def _open_notes(data: DataConfig, codec: NoteCodec) -> Dataset:
     if data.path is None:
-        raise WavegenError("expected data.path, a folder of MIDI files, got none; say where the notes are")
+        raise WavegenError("expected data.path, a folder of MIDI files, got none; set it")
     split = {"test": data.split.test, "valid": data.split.valid}
     path = prepared(
         data.path,
@@ -101,9 +102,7 @@ def _open_notes(data: DataConfig, codec: NoteCodec) -> Dataset:
 
 def _open_rendered(data: DataConfig, local: PianoRollConditionConfig) -> Dataset:
     if data.path is None:
-        raise WavegenError(
-            "expected data.path, a folder of MIDI files to play, got none; say where the notes are"
-        )
+        raise WavegenError("expected data.path, a folder of MIDI files to play, got none; set it")
     rendering = Rendering(local.hop_length, local.low, local.high)
     path = prepared(
         data.path,

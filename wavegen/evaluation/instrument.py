@@ -7,18 +7,19 @@ from wavegen.audio import Audio
 from wavegen.data.corpus import CLIP_SECONDS, TAIL, pieces
 from wavegen.errors import WavegenError
 from wavegen.evaluation import report
-from wavegen.generation.audio import Generator
+from wavegen.generation.audio import AudioGenerator
 from wavegen.notes.piano import Piano
 from wavegen.pictures.runs import loss_curve
+from wavegen.samplers.drawing import USUAL, Drawing
 
 
 def write_report(
-    generator: Generator,
+    generator: AudioGenerator,
     out: Path,
     *,
     clips: int = 4,
     seconds: float = 6.0,
-    temperature: float | None = None,
+    drawing: Drawing = USUAL,
     run: Path | None = None,
 ) -> str:
     """Let a model play held-out pieces of the built-in corpus, and measure it beside the controls.
@@ -29,7 +30,7 @@ def write_report(
             the loss curve of the run.
         clips: pieces to play, half known melodies and half composed.
         seconds: of each piece to play, at most.
-        temperature: of the sampling; None is the experiment's own.
+        drawing: how tokens are drawn.
         run: the run folder, if there is one.
 
     Returns:
@@ -39,8 +40,8 @@ def write_report(
         WavegenError: the model takes no notes, or librosa is not installed.
     """
     config = generator.config
-    local = config.model.local
-    if local is None or local.kind != "notes":
+    local = generator.network.local
+    if local is None or local.takes != "melody":
         raise WavegenError(
             "expected a model with model.local.kind=notes, got another: report plays held-out melodies"
         )
@@ -52,7 +53,7 @@ def write_report(
     scores = [notes.between(0.0, seconds).quantize(rate, local.hop_length) for notes in played.values()]
     # Side by side, and so all as long as the longest; each is then cut to its own music and the last release.
     lengths = [round((score.seconds + TAIL) * rate) for score in scores]
-    together = generator.generate(max(lengths) / rate, count=clips, notes=scores, temperature=temperature)
+    together = generator.generate(max(lengths) / rate, count=clips, notes=scores, drawing=drawing)
     generated = [Audio(clip.samples[:length], rate) for clip, length in zip(together, lengths, strict=True)]
     recordings = [
         piano.render(score, rate, length=length) for score, length in zip(scores, lengths, strict=True)

@@ -93,7 +93,7 @@ def controls(recording: Audio, notes: Performance) -> dict[str, Audio]:
     """
     import jax.numpy as jnp
 
-    from wavegen.codecs import MuLaw
+    from wavegen.codecs.samples import MuLaw
 
     wave = recording.mono().samples[:, 0]
     rate, codec = recording.sample_rate, MuLaw()

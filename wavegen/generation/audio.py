@@ -2,74 +2,44 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from wavegen.audio import Audio
-from wavegen.codecs import AudioCodec, Codecs
-from wavegen.config import Config
-from wavegen.config.models import (
-    CodeConditionConfig,
-    FeatureConditionConfig,
-    NoteConditionConfig,
-    PianoRollConditionConfig,
-    WaveNetConfig,
-)
-from wavegen.errors import WavegenError
-from wavegen.generation.requests import (
-    pad_frames,
-    require_least,
-    require_share,
-    to_labels,
-    to_samples,
-    to_tokens,
-    to_waveform,
-)
+from wavegen.codecs.base import AudioCodec
+from wavegen.errors import WavegenError, require_least
+from wavegen.generation.base import TokenGenerator
+from wavegen.generation.requests import pad_frames, to_samples, to_tokens, to_waveform
 from wavegen.kernels.wavenet.api import IMPLEMENTATIONS
-from wavegen.models.base import Choice
-from wavegen.models.conditions.features import own_features
-from wavegen.models.kinds import make_model
-from wavegen.networks.base import parameters
 from wavegen.notes.performance import Performance
-from wavegen.notes.roll import roll_features
 from wavegen.notes.score import Notes
-from wavegen.runs.trained import Trained, fitting, save_trained
-from wavegen.samplers.autoregressive import log_likelihood, stream
+from wavegen.samplers.autoregressive import log_likelihood
+from wavegen.samplers.drawing import USUAL, Drawing
 from wavegen.types import Tokens
 
-Precision = Literal["float32", "bfloat16"]
 Played = Performance | Notes
 
 
 @dataclass(frozen=True)
-class Generator:
-    """A trained model with its codec: audio in, audio out.
-
-    Attributes:
-        config: of the experiment that trained it.
-        labels: the values of each label field, in the order of their numbers.
-        graph: structure of the model.
-        params: its weights.
-        codec: between audio and tokens.
-        condition: the codec whose tokens a vocoder speaks.
+class AudioGenerator(TokenGenerator):
+    """A trained causal model of audio: recordings in, recordings out. Its attributes are ``TokenGenerator``'s.
 
     Example:
         >>> generator = wavegen.load()  # doctest: +SKIP
         >>> generator.generate(seconds=3, seed=1)[0].write("three.wav")  # doctest: +SKIP
     """
 
-    config: Config
-    labels: Mapping[str, tuple[str, ...]]
-    graph: nnx.GraphDef
-    params: PyTree
     codec: AudioCodec
     condition: AudioCodec | None = None
+
+    @property
+    def plays(self) -> bool:
+        """Whether it is conditioned on notes."""
+        local = self.network.local
+        return local is not None and local.takes in ("melody", "chords")
 
     @property
     def sample_rate(self) -> int:
@@ -82,9 +52,7 @@ class Generator:
         *,
         count: int = 1,
         seed: int = 0,
-        temperature: float | None = None,
-        top_k: int = 0,
-        top_p: float = 1.0,
+        drawing: Drawing = USUAL,
         prompt: Audio | None = None,
         labels: Mapping[str, str] | None = None,
         notes: Played | Sequence[Played] | None = None,
@@ -98,10 +66,7 @@ class Generator:
                 end if this is None.
             count: clips, drawn side by side.
             seed: the same seed gives the same clips.
-            temperature: below 1 is calmer, above 1 wilder; 0 always takes the likeliest token; None is the
-                experiment's own.
-            top_k: draw among the k likeliest tokens; 0 is all.
-            top_p: draw among the likeliest tokens that together have this probability; 1 is all.
+            drawing: how tokens are drawn.
             prompt: a recording that the clips continue; it is resampled and mixed to mono as needed, and comes first
                 in what is returned.
             labels: the value of each label field, for models that are conditioned on labels.
@@ -119,9 +84,7 @@ class Generator:
             seconds,
             count=count,
             seed=seed,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
+            drawing=drawing,
             prompt=prompt,
             labels=labels,
             notes=notes,
@@ -137,9 +100,7 @@ class Generator:
         *,
         count: int = 1,
         seed: int = 0,
-        temperature: float | None = None,
-        top_k: int = 0,
-        top_p: float = 1.0,
+        drawing: Drawing = USUAL,
         prompt: Audio | None = None,
         labels: Mapping[str, str] | None = None,
         notes: Played | Sequence[Played] | None = None,
@@ -153,9 +114,7 @@ class Generator:
             seconds: see ``generate``.
             count: see ``generate``.
             seed: see ``generate``.
-            temperature: see ``generate``.
-            top_k: see ``generate``.
-            top_p: see ``generate``.
+            drawing: see ``generate``.
             prompt: see ``generate``.
             labels: see ``generate``.
             notes: see ``generate``.
@@ -170,28 +129,18 @@ class Generator:
             WavegenError: see ``generate``.
         """
         frames = to_samples(self._seconds(seconds, notes, like), self.sample_rate)
-        temperature = self.config.sampling.temperature if temperature is None else temperature
-        require_least(count=(count, 1), chunk=(chunk, 1), temperature=(temperature, 0), top_k=(top_k, 0))
-        require_share("top_p", top_p)
-        network = self.config.model
-        mixture = isinstance(network, WaveNetConfig) and network.head.kind == "mixture"
-        if mixture and (top_k or top_p < 1):
-            raise WavegenError(
-                "top_k and top_p need a softmax head, this model has a mixture; use temperature"
-            )
+        require_least(count=(count, 1), chunk=(chunk, 1))
         tokens = None if prompt is None else to_tokens(self.codec, prompt, self.sample_rate)
         heard = 0 if tokens is None else tokens.shape[1]
         if implementation is not None and implementation not in IMPLEMENTATIONS:
             raise WavegenError(
                 f"there is no implementation {implementation!r}; choose from {', '.join(IMPLEMENTATIONS)}"
             )
-        blocks = stream(
-            self.graph,
-            self.params,
+        blocks = self.sampler.stream(
             frames,
-            jax.random.key(seed),
-            batch=count,
-            choice=Choice(jnp.float32(temperature), top_k, top_p),
+            seed,
+            count=count,
+            drawing=drawing,
             prompt=None if tokens is None else jnp.repeat(tokens, count, axis=0),
             labels=self._labels(labels, count),
             features=self._features(notes, like, heard + frames, count),
@@ -256,42 +205,25 @@ class Generator:
         Raises:
             WavegenError: this is no vocoder of tokens, or one of another codec.
         """
-        local, codec = self.config.model.local, self.condition
-        if not isinstance(local, CodeConditionConfig) or codec is None:
+        codec = self.condition
+        if codec is None:
             raise WavegenError(
-                "this model does not speak a codec's tokens; give a run with model.local.kind=codes"
+                "this model is no vocoder of a codec's tokens; give a run with model.local.kind=codes"
             )
         if tokens.shape[2] != codec.codebooks:
             raise WavegenError(
-                f"the vocoder speaks tokens of {codec.codebooks} codebooks, these have {tokens.shape[2]}; "
+                f"the vocoder reads tokens of {codec.codebooks} codebooks, these have {tokens.shape[2]}; "
                 "train both on the same codec"
             )
-        blocks = stream(
-            self.graph,
-            self.params,
+        blocks = self.sampler.stream(
             samples,
-            jax.random.key(seed),
-            batch=len(tokens),
-            choice=Choice(jnp.float32(self.config.sampling.temperature)),
+            seed,
+            count=len(tokens),
             labels=self._labels(None, len(tokens)),
             features=tokens.astype(jnp.float32),
         )
         clips = np.concatenate(list(self._audible(blocks, None, len(tokens))), axis=1)
         return [Audio(clip[:, None], self.sample_rate) for clip in clips]
-
-    def save(self, path: str | Path) -> Path:
-        """Writes the weights and all that is needed to use them as one safetensors file.
-
-        Args:
-            path: ending in ``.safetensors``.
-
-        Returns:
-            The path.
-        """
-        labels = {field: list(values) for field, values in self.labels.items()}
-        return save_trained(
-            path, Trained(self.config, labels, self.params, Codecs(self.codec, self.condition))
-        )
 
     def _seconds(
         self, seconds: float | None, notes: Played | Sequence[Played] | None, like: Audio | None
@@ -302,56 +234,38 @@ class Generator:
             return max((melody.seconds for melody in _each(notes, 1)), default=0.0)
         if like is not None:
             return like.duration
-        raise WavegenError("say how long the audio is to be, for example seconds=3")
-
-    def _labels(self, labels: Mapping[str, str] | None, count: int) -> Array | None:
-        return to_labels(self.config.model.global_fields, self.labels, labels, count)
+        raise WavegenError("expected a length, got none; give one, for example seconds=3")
 
     def _features(
         self, notes: Played | Sequence[Played] | None, like: Audio | None, samples: int, count: int
     ) -> Array | None:
-        local = self.config.model.local
-        if notes is not None and not isinstance(local, NoteConditionConfig | PianoRollConditionConfig):
-            raise WavegenError("this model is not conditioned on notes; leave them out")
-        if local is None:
-            return None
-        if isinstance(local, FeatureConditionConfig):
-            raise WavegenError(
-                "this model is conditioned on features of its own; drive it by wavegen.samplers.autoregressive"
-            )
-        if isinstance(local, NoteConditionConfig | PianoRollConditionConfig):
-            if notes is None:
-                raise WavegenError("this model plays notes: give some, for example --notes melody.txt")
-            melodies = _each(notes, count)
-            if len(melodies) != count:
+        local = self.network.local
+        if local is None or local.takes == "features":
+            if notes is not None:
+                raise WavegenError("this model is not conditioned on notes; leave them out")
+            if local is not None:
                 raise WavegenError(
-                    f"give one melody for all {count} clips, or one for each; got {len(melodies)}"
+                    "this model is conditioned on features of its own; drive it by wavegen.samplers.autoregressive"
                 )
-            grid = (self.sample_rate, local.hop_length, samples)
-            if isinstance(local, PianoRollConditionConfig):
-                rows = [roll_features(played, *grid, local.low, local.high) for played in melodies]
-            else:
-                rows = [melody.frames(*grid) for melody in melodies]
-            return jnp.asarray(np.stack(rows))
-        if like is None:
-            raise WavegenError(
-                "this model is a vocoder: give a recording to speak like, for example --like a.wav"
-            )
-        waveform = jnp.asarray(to_waveform(like, self.sample_rate))
-        features = own_features(waveform, local, self.condition, self.sample_rate)
-        return jnp.repeat(pad_frames(features, -(-samples // local.hop_length)), count, axis=0)
+            return None
+        if local.takes == "recording":
+            if notes is not None:
+                raise WavegenError("this model is not conditioned on notes; leave them out")
+            if like is None:
+                raise WavegenError(
+                    "this model is a vocoder: give a recording to speak like, for example --like a.wav"
+                )
+            waveform = jnp.asarray(to_waveform(like, self.sample_rate))
+            features = local.of_recording(waveform, self.condition)
+            return jnp.repeat(pad_frames(features, -(-samples // local.input_hop)), count, axis=0)
+        if notes is None:
+            raise WavegenError("this model plays notes: give some, for example --notes melody.txt")
+        played = _each(notes, count)
+        if len(played) != count:
+            raise WavegenError(f"give one melody for all {count} clips, or one for each; got {len(played)}")
+        return local.of_notes(played, samples)
 
 
 def _each(notes: Played | Sequence[Played], count: int) -> list[Performance]:
     given = [notes] * count if isinstance(notes, Played) else notes
     return [played.pitched() if isinstance(played, Notes) else played for played in given]
-
-
-def build(trained: Trained, precision: Precision = "float32") -> Generator:
-    """Puts a generator together from its parts."""
-    graph, fresh = parameters(make_model(trained.config, trained.codecs, trained.labels))
-    params = jax.tree.map(lambda x: x.astype(precision), fitting(trained.params, fresh))
-    labels = {field: tuple(values) for field, values in trained.labels.items()}
-    tokens, condition = trained.codecs
-    assert isinstance(tokens, AudioCodec)
-    return Generator(trained.config, labels, graph, params, tokens, condition)

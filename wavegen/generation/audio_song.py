@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from wavegen.audio import Audio
 from wavegen.errors import WavegenError
-from wavegen.generation.audio import Generator
+from wavegen.generation.audio import AudioGenerator
 from wavegen.generation.form import Progress, Stage, parse_form, seed_of, write_log
 from wavegen.generation.masked import MaskedGenerator
 from wavegen.generation.stems import fingerprint
@@ -48,7 +48,7 @@ class AudioSong:
 
 
 def compose_audio_song(
-    model: Generator | MaskedGenerator,
+    model: AudioGenerator | MaskedGenerator,
     *,
     seconds: float = 16.0,
     form: str = "AABA",
@@ -70,7 +70,7 @@ def compose_audio_song(
         seed: of all stages.
         seed_piece: a recording that the first section continues.
         remix: share of the frames of a section that comes back to draw anew, 0 to 1; takes a masked model.
-        labels: see ``Generator.generate``.
+        labels: see ``AudioGenerator.generate``.
         progress: hears of the stages.
 
     Raises:
@@ -81,7 +81,7 @@ def compose_audio_song(
         raise WavegenError(f"expected a share to remix in [0, 1], got {remix}; 0.2 draws a fifth anew")
     if remix and not isinstance(model, MaskedGenerator):
         raise WavegenError(
-            f"to remix takes a masked model, got {model.config.model.kind}; repeat sections as they are, with remix 0"
+            f"remix needs a masked model, got {model.config.model.kind}; repeat sections as they are, with remix 0"
         )
     rate, fade = model.sample_rate, round(FADE_SECONDS * model.sample_rate)
     length = round(seconds / len(names) * rate)

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from wavegen.audio import Audio
-from wavegen.codecs import Codecs
+from wavegen.codecs.base import Codecs
 from wavegen.codecs.learned import LearnedCodec
 from wavegen.config import Config
-from wavegen.errors import WavegenError
-from wavegen.generation.requests import require_least, to_tokens, to_waveform
+from wavegen.errors import WavegenError, require_least
+from wavegen.generation.requests import to_tokens, to_waveform
 from wavegen.networks.base import with_parameters
 from wavegen.runs.trained import Trained, freeze_codec, save_trained
 from wavegen.types import Tokens

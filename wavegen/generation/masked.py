@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
-from pathlib import Path
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,25 +11,15 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from wavegen.audio import Audio
-from wavegen.codecs import AudioCodec, Codecs
-from wavegen.config import Config
-from wavegen.errors import WavegenError
-from wavegen.generation.audio import Generator
-from wavegen.generation.requests import (
-    require_least,
-    require_share,
-    to_labels,
-    to_samples,
-    to_spans,
-    to_tokens,
-    to_waveform,
-)
-from wavegen.models.base import Choice
+from wavegen.codecs.base import AudioCodec
+from wavegen.errors import WavegenError, require_least
+from wavegen.generation.audio import AudioGenerator
+from wavegen.generation.base import TokenGenerator
+from wavegen.generation.requests import to_samples, to_spans, to_tokens, to_waveform
 from wavegen.networks.base import with_parameters
-from wavegen.runs.trained import Trained, save_trained
 from wavegen.samplers import prompts
 from wavegen.samplers.bound import order_agnostic_bound
-from wavegen.samplers.masked import Filling, filling_of, generate_long, passes_of
+from wavegen.samplers.drawing import USUAL, Drawing, row_keys
 from wavegen.types import Tokens
 
 FADE_SECONDS = 0.01
@@ -41,58 +29,15 @@ _decode = jax.jit(lambda codec, tokens: codec.decode(tokens))
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """How a masked model draws tokens; None is the experiment's own.
+class MaskedGenerator(TokenGenerator):
+    """A trained masked model of audio: recordings in, recordings out. Its attributes are ``TokenGenerator``'s."""
 
-    Attributes:
-        passes: of each codebook, the last number for all further ones; or one number for all.
-        temperature: below 1 calmer, above 1 wilder.
-        top_p: draw among the likeliest tokens that together have this probability; 1 is all.
-        typical: draw among the most typical tokens that together have this probability; 1 is all.
-        noise: on the confidence at first; 0 always keeps the likeliest tokens.
-        guidance: how far labels are exaggerated at first; 1 is not at all.
-        schedule: of the share that stays masked.
-    """
-
-    passes: int | tuple[int, ...] | None = None
-    temperature: float | None = None
-    top_p: float = 1.0
-    typical: float = 1.0
-    noise: float | None = None
-    guidance: float | None = None
-    schedule: Literal["cosine", "linear", "square", "cubic"] | None = None
-
-
-_USUAL = Drawing()
-
-
-@dataclass(frozen=True)
-class MaskedGenerator:
-    """A trained masked model with its codec: audio in, audio out.
-
-    Attributes:
-        config: of the experiment that trained it.
-        labels: the values of each label field, in the order of their numbers.
-        graph: structure of the model.
-        params: its weights.
-        codec: between audio and tokens.
-    """
-
-    config: Config
-    labels: Mapping[str, tuple[str, ...]]
-    graph: nnx.GraphDef
-    params: PyTree
     codec: AudioCodec
 
     @property
     def sample_rate(self) -> int:
         """Hz, of what comes in and goes out."""
         return self.config.data.sample_rate
-
-    @property
-    def window(self) -> int:
-        """Frames that the model sees at once."""
-        return max(-(-self.config.data.crop // self.codec.hop_length), 2)
 
     def generate(
         self,
@@ -102,8 +47,8 @@ class MaskedGenerator:
         seed: int = 0,
         prompt: Audio | None = None,
         labels: Mapping[str, str] | None = None,
-        drawing: Drawing = _USUAL,
-        vocoder: Generator | None = None,
+        drawing: Drawing = USUAL,
+        vocoder: AudioGenerator | None = None,
     ) -> list[Audio]:
         """Generates clips, or continues a recording.
 
@@ -144,7 +89,7 @@ class MaskedGenerator:
         count: int = 1,
         seed: int = 0,
         labels: Mapping[str, str] | None = None,
-        drawing: Drawing = _USUAL,
+        drawing: Drawing = USUAL,
     ) -> list[Audio]:
         """Fills spans of a recording; every sample outside of them stays as it is.
 
@@ -182,8 +127,8 @@ class MaskedGenerator:
         count: int = 1,
         seed: int = 0,
         labels: Mapping[str, str] | None = None,
-        drawing: Drawing = _USUAL,
-        vocoder: Generator | None = None,
+        drawing: Drawing = USUAL,
+        vocoder: AudioGenerator | None = None,
     ) -> list[Audio]:
         """Draws a share of a recording's frames anew.
 
@@ -202,7 +147,7 @@ class MaskedGenerator:
         require_least(count=(count, 1))
         length = to_waveform(audio, self.sample_rate).shape[1]
         tokens = jnp.repeat(to_tokens(self.codec, audio, self.sample_rate), count, axis=0)
-        keys = self._keys(seed, count, 1)
+        keys = row_keys(seed, count, purpose=1)
         tokens = prompts.variation(tokens, strength, keys, self.codec.vocab_size)
         return self._render(tokens, length, seed, labels, drawing, vocoder)
 
@@ -215,8 +160,8 @@ class MaskedGenerator:
         count: int = 1,
         seed: int = 0,
         labels: Mapping[str, str] | None = None,
-        drawing: Drawing = _USUAL,
-        vocoder: Generator | None = None,
+        drawing: Drawing = USUAL,
+        vocoder: AudioGenerator | None = None,
     ) -> list[Audio]:
         """Keeps an outline of a recording, and draws the rest anew: VampNet's periodic and compression prompts.
 
@@ -259,18 +204,6 @@ class MaskedGenerator:
         key = jax.random.key(seed)
         return np.asarray(_bound(self.graph, self.params, tokens, rows, key, orders))[0]
 
-    def save(self, path: str | Path) -> Path:
-        """Writes model and codec, and all that is needed to use them, as one safetensors file.
-
-        Args:
-            path: ending in ``.safetensors``.
-
-        Returns:
-            The path.
-        """
-        labels = {field: list(values) for field, values in self.labels.items()}
-        return save_trained(path, Trained(self.config, labels, self.params, Codecs(self.codec)))
-
     def _render(
         self,
         tokens: Tokens,
@@ -278,49 +211,16 @@ class MaskedGenerator:
         seed: int,
         labels: Mapping[str, str] | None,
         drawing: Drawing,
-        vocoder: Generator | None,
+        vocoder: AudioGenerator | None,
     ) -> list[Audio]:
         count = len(tokens)
-        filled = generate_long(
-            self.graph,
-            self.params,
-            tokens,
-            self._keys(seed, count, 0),
-            self._filling(drawing),
-            window=self.window,
-            labels=self._labels(labels, count),
-        )
+        filled = self.sampler.fill(tokens, seed, drawing=drawing, labels=self._labels(labels, count))
         if vocoder is not None:
             if self.codec.audio_channels > 1:
                 raise WavegenError("a vocoder is mono, this model is stereo; leave the vocoder out")
             return vocoder.speak(filled, length, seed=seed)
         clips = np.asarray(_decode(self.codec, filled))[:, :length]
         return [Audio(clip, self.sample_rate) for clip in clips]
-
-    def _keys(self, seed: int, count: int, purpose: int) -> Array:
-        key = jax.random.fold_in(jax.random.key(seed), purpose)
-        return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count))
-
-    def _filling(self, drawing: Drawing) -> Filling:
-        own, given = filling_of(self.config.sampling, self.codec.codebooks), drawing
-        require_share("top_p", given.top_p)
-        temperature = own.choice.temperature if given.temperature is None else given.temperature
-        require_least(temperature=(float(temperature), 0))
-        guidance = own.guidance if given.guidance is None else (given.guidance, 1.0)
-        if guidance != (1.0, 1.0) and not self.config.model.global_fields:
-            raise WavegenError("guidance needs a model with labels, this one has none; leave guidance out")
-        passes = own.passes if given.passes is None else given.passes
-        return own._replace(
-            passes=passes_of(passes, self.codec.codebooks) if isinstance(passes, tuple) else passes,
-            schedule=given.schedule or own.schedule,
-            choice=Choice(temperature, 0, given.top_p),
-            typical=given.typical,
-            noise=own.noise if given.noise is None else given.noise,
-            guidance=guidance,
-        )
-
-    def _labels(self, labels: Mapping[str, str] | None, count: int) -> Array | None:
-        return to_labels(self.config.model.global_fields, self.labels, labels, count)
 
 
 @partial(jax.jit, static_argnames=("graph", "orders"))

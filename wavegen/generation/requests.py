@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from wavegen.audio import Audio
-from wavegen.codecs import AudioCodec
+from wavegen.codecs.base import AudioCodec
 from wavegen.errors import WavegenError
 from wavegen.types import Labels, Tokens
 
@@ -95,27 +95,6 @@ def to_samples(seconds: float, sample_rate: int) -> int:
     if not (math.isfinite(seconds) and seconds * sample_rate >= 1):
         raise WavegenError(f"seconds must be at least one sample, got {seconds}")
     return round(seconds * sample_rate)
-
-
-def require_least(**values: tuple[float, float]) -> None:
-    """Check numbers against their lowest values: ``name=(value, lowest)``.
-
-    Raises:
-        WavegenError: one is lower, or not finite.
-    """
-    for name, (value, lowest) in values.items():
-        if not (math.isfinite(value) and value >= lowest):
-            raise WavegenError(f"{name} must be at least {lowest}, got {value}")
-
-
-def require_share(name: str, value: float) -> None:
-    """Check a share of probability.
-
-    Raises:
-        WavegenError: it does not lie in (0, 1].
-    """
-    if not 0 < value <= 1:
-        raise WavegenError(f"{name} must lie in (0, 1], got {value}; 1 draws among all tokens")
 
 
 def to_spans(spans: Sequence[tuple[float, float]], sample_rate: int, length: int) -> list[tuple[int, int]]:

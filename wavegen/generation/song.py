@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from wavegen.codecs.notes.choice import family
-from wavegen.codecs.notes.events import FAMILIES
+from wavegen.codecs.notes.choice import FAMILIES, family
 from wavegen.codecs.notes.grid import NoteGrid
 from wavegen.errors import WavegenError
 from wavegen.generation.form import Progress, Stage, parse_form, seed_of, write_log
-from wavegen.generation.notes import TICKS, NoteDrawing, NoteGenerator
+from wavegen.generation.notes import TICKS, NoteGenerator
 from wavegen.generation.stems import write_stems
 from wavegen.notes.arrange import concatenate, skyline, with_same_tracks
 from wavegen.notes.midi import midi_bytes
 from wavegen.notes.score import Notes, Track
+from wavegen.samplers.drawing import USUAL, Drawing
 
 NOTES_PER_QUARTER = 64
 """More in a section, and it is given up."""
@@ -85,7 +85,7 @@ def compose_song(
     instruments: Sequence[str] = (),
     tempo: float | None = None,
     labels: Mapping[str, str] | None = None,
-    drawing: NoteDrawing | None = None,
+    drawing: Drawing = USUAL,
     progress: Progress = lambda *_: None,
 ) -> Song:
     """Composes a song; the same arguments give the same song.
@@ -125,8 +125,7 @@ def compose_song(
         raise WavegenError(f"expected 4 to 1000 quarter notes a minute, got {tempo}")
     players = tuple(map(family, instruments))
     variation = _remixer(model, harmoniser, remixer) if remix else None
-    drawing = drawing or NoteDrawing()
-    of_events = harmoniser is None and not isinstance(model.plain_codec, NoteGrid)
+    of_events = harmoniser is None and not isinstance(model.codec.plain, NoteGrid)
     if of_events:
         drawing = replace(drawing, instruments=(*drawing.instruments, *players))
     length = bars // len(names) * _bar(model, seed_piece)
@@ -187,7 +186,7 @@ def compose_song(
 
 def _bar(model: NoteGenerator, seed_piece: Notes | None) -> int:
     """Ticks of a bar: the grid's, or the seed piece's first, or four quarter notes."""
-    codec = model.plain_codec
+    codec = model.codec.plain
     if isinstance(codec, NoteGrid):
         return codec.bar * TICKS // codec.steps_per_quarter
     if seed_piece is not None and len(seed_piece.metres):
@@ -211,10 +210,10 @@ def _grown(
     ticks: int,
     seed: int,
     labels: Mapping[str, str] | None,
-    drawing: NoteDrawing,
+    drawing: Drawing,
 ) -> Notes:
     """A piece, or nothing, and what the model writes after it, at least up to a tick."""
-    codec = model.plain_codec
+    codec = model.codec.plain
     if isinstance(codec, NoteGrid):
         steps = ticks * codec.steps_per_quarter // TICKS
         there = 0 if piece is None else len(codec.encode(piece))
@@ -237,7 +236,7 @@ def _grown(
 
 def _harmonised(harmoniser: NoteGenerator, piece: Notes, length: int, seed: int) -> Notes:
     """Voices for the highest line of a section."""
-    codec = harmoniser.plain_codec
+    codec = harmoniser.codec.plain
     # On the harmoniser's grid, where no two notes of the line begin together.
     line = skyline(piece.at_resolution(getattr(codec, "steps_per_quarter", TICKS)))
     [voices] = harmoniser.harmonise(line, seed=seed)
@@ -254,7 +253,7 @@ def _remixer(
         if candidate is not None and candidate.masked:
             return candidate
     raise WavegenError(
-        f"to remix takes a masked model, got {model.config.model.kind}; give one as the remixer, or remix 0"
+        f"remix needs a masked model, got {model.config.model.kind}; give one as the remixer, or remix 0"
     )
 
 

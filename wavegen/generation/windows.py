@@ -10,17 +10,15 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from wavegen.config.models import WindowVAEConfig
-from wavegen.errors import WavegenError
-from wavegen.generation.notes import NoteDrawing, NoteGenerator
-from wavegen.generation.requests import require_least
-from wavegen.models.window_vae import prior_latents
+from wavegen.errors import WavegenError, require_least
+from wavegen.generation.notes import NoteGenerator
+from wavegen.models.base import LatentModel
 from wavegen.networks.base import with_parameters
 from wavegen.notes.score import Notes
+from wavegen.samplers.drawing import USUAL, Drawing
 from wavegen.types import Tokens
 
-_USUAL = NoteDrawing()
-_LIKELIEST = NoteDrawing(temperature=0.0)
+_LIKELIEST = Drawing(temperature=0.0)
 _ROWS = 8  # windows that are read and written side by side: pieces of any length share one compilation
 
 
@@ -35,7 +33,7 @@ class WindowGenerator(NoteGenerator):
     @property
     def steps(self) -> int:
         """Of a window: steps of the grid, or notes of a codec of events."""
-        return self.config.data.crop // self.width
+        return self.config.data.crop // self.codec.interleaving
 
     def generate(
         self,
@@ -45,7 +43,7 @@ class WindowGenerator(NoteGenerator):
         seed: int = 0,
         prompt: Notes | None = None,
         labels: Mapping[str, str] | None = None,
-        drawing: NoteDrawing = _USUAL,
+        drawing: Drawing = USUAL,
     ) -> list[Notes]:
         """Generates windows from latents drawn from N(0, I).
 
@@ -66,9 +64,10 @@ class WindowGenerator(NoteGenerator):
         require_least(length=(length, 1), count=(count, 1))
         if length > self.steps:
             raise WavegenError(f"expected a length of at most {self.steps}, a window, got {length}")
-        latents = prior_latents(jax.random.key(seed), count, self._model.latent)
-        tokens = self._drawn(length * self.width, count, seed, labels, drawing, features=np.asarray(latents))
-        return self._decode(tokens, None)
+        if labels:
+            raise WavegenError(f"this model has no label field '{next(iter(labels))}'; it has none")
+        tokens = self.sampler.draw(length * self.codec.interleaving, seed, count=count, drawing=drawing)
+        return self._decode(np.asarray(tokens), None)
 
     def latents(self, notes: Notes) -> Float[np.ndarray, "windows D"]:
         """The mean of q(z | window) for each window of a piece.
@@ -122,9 +121,9 @@ class WindowGenerator(NoteGenerator):
         shares = np.linspace(0, 1, steps)
         drawn = self._written(np.concatenate([slerp(begin, end, float(share)) for share in shares]))
         # A frame of the plain codec stays whole.
-        frames = [len(of) / self.width for of in tokens]
+        frames = [len(of) / self.codec.interleaving for of in tokens]
         return [
-            self._decode(piece[None, : self.width * round(length)], first)[0]
+            self._decode(piece[None, : self.codec.interleaving * round(length)], first)[0]
             for piece, length in zip(
                 drawn.reshape(steps, -1, 1), np.interp(shares, [0, 1], frames), strict=True
             )
@@ -139,11 +138,6 @@ class WindowGenerator(NoteGenerator):
             WavegenError: always.
         """
         raise WavegenError("an autoencoder bounds the nats of windows; measure it with wavegen evaluate")
-
-    @property
-    def _model(self) -> WindowVAEConfig:
-        assert isinstance(self.config.model, WindowVAEConfig)
-        return self.config.model
 
     def _tokens(self, notes: Notes) -> Int[np.ndarray, "N 1"]:
         tokens = self.codec.encode(notes)
@@ -165,7 +159,12 @@ class WindowGenerator(NoteGenerator):
         """The likeliest tokens of windows, one after the other."""
         window = self.config.data.crop
         return _by_rows(
-            lambda rows: self._drawn(window, len(rows), 0, None, _LIKELIEST, features=rows[:, None]), latents
+            lambda rows: np.asarray(
+                self.sampler.draw(
+                    window, 0, count=len(rows), drawing=_LIKELIEST, features=jnp.asarray(rows[:, None])
+                )
+            ),
+            latents,
         )
 
     def _through(self, tokens: Int[np.ndarray, "N 1"]) -> Int[np.ndarray, "1 N 1"]:
@@ -184,8 +183,8 @@ def _by_rows(function: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.nda
 def _means(
     graph: nnx.GraphDef, params: PyTree, tokens: Tokens, valid: Bool[Array, "B N"]
 ) -> Float[Array, "B D"]:
-    mean: Array = with_parameters(graph, params).encode(tokens, valid).mean
-    return mean
+    network: LatentModel = with_parameters(graph, params)
+    return network.latents(tokens, valid)
 
 
 def slerp(

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from wavegen.models.conditions.base import LocalCondition
+from wavegen.networks.base import Network
 from wavegen.types import Features, Labels, Logits, Tokens
 
 State = dict[str, Any]
@@ -32,12 +33,17 @@ class Choice(NamedTuple):
     allowed: Bool[Array, "places V"] | None = None
 
 
-class TokenModel(nnx.Module):
+class TokenModel(Network):
     """A network over integer tokens.
 
     Laws, tested for every member: outputs are finite, a batch row equals the same clip alone, and ``log_prob``
     sums to one over the vocabulary.
+
+    Attributes:
+        local: what it is conditioned on at frame rate; None is nothing.
     """
+
+    local: LocalCondition | None = None
 
     @abstractmethod
     def __call__(
@@ -68,10 +74,6 @@ class TokenModel(nnx.Module):
         """The most probable value of each token under ``logits``; None where it is not among them."""
         return jnp.argmax(logits, axis=-1)
 
-    @abstractmethod
-    def flops_per_frame(self, frames: int) -> int:
-        """Floating-point operations of the forward pass for one frame of a clip of so many (a multiply-add is two)."""
-
 
 class CausalModel(TokenModel):
     """A token model whose output at frame n depends on tokens up to n alone: it predicts token n + 1.
@@ -84,6 +86,15 @@ class CausalModel(TokenModel):
     @abstractmethod
     def receptive_field(self) -> int | None:
         """Frames, the newest included, that one output depends on; None where there is no limit."""
+
+    @property
+    def cuts_tails(self) -> bool:
+        """Whether its distributions can be cut to the likeliest tokens, as those of a softmax can."""
+        return True
+
+    def context(self, longest: int) -> int:
+        """See ``Network``: the receptive field, or the whole clip."""
+        return longest if self.receptive_field is None else self.receptive_field
 
     @abstractmethod
     def init_state(self, batch: int, labels: Labels | None = None, features: Features | None = None) -> State:
@@ -173,3 +184,49 @@ class MaskedModel(TokenModel):
         """See ``TokenModel``."""
         del inputs
         return jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)[..., 0]
+
+
+class SourceModel(CausalModel):
+    """A causal model that writes voices to others, its source, which it reads as a whole.
+
+    The source is given as features: its tokens as numbers, ``[B, F, S]`` for S voices; negative numbers are padding.
+
+    Attributes:
+        source_voices: S, the highest ones of a grid.
+    """
+
+    source_voices: int
+
+    def context(self, longest: int) -> int:
+        """See ``Network``: the source reaches over the whole clip."""
+        return longest
+
+
+class LatentModel(CausalModel):
+    """A causal model of windows that are written given a latent vector each, and that encodes windows to such vectors.
+
+    The latents are given as features, ``[B, 1, latent]``.
+
+    Attributes:
+        window: tokens of a window.
+        latent: dimensions of a window's vector.
+    """
+
+    window: int
+    latent: int
+
+    def context(self, longest: int) -> int:
+        """See ``Network``: windows are read one by one."""
+        del longest
+        return 0
+
+    @abstractmethod
+    def prior(self, key: Array, count: int) -> Features:
+        """Draws latents of windows that nobody has written, ``[count, 1, latent]``.
+
+        Each depends on the key and its row alone.
+        """
+
+    @abstractmethod
+    def latents(self, tokens: Tokens, valid: Bool[Array, "B N"]) -> Float[Array, "B D"]:
+        """The mean of q(z | window) of each window; frames that are not valid are no part of the piece."""

@@ -10,10 +10,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from wavegen.config.models import BertConfig, MaskingConfig
 from wavegen.errors import WavegenError
 from wavegen.models.base import MaskedModel
-from wavegen.models.conditions.features import LabelCondition
+from wavegen.models.conditions.base import LabelCondition
 from wavegen.models.layers.transformer import Block, RMSNorm
+from wavegen.models.masking import MASKINGS, masked_token
+from wavegen.networks.base import Examples, Given, Outcome
 from wavegen.networks.initial import normal
 from wavegen.types import Features, Labels, Logits, Tokens
 
@@ -34,6 +37,9 @@ class Bert(MaskedModel):
         dropout: share of what each layer adds that is dropped in training.
         period: frames after which the kinds of tokens come back, at whose start clips begin; 0 is none.
         label_sizes: values of each label field; empty for a model without labels.
+        masking: what is masked in training.
+        label_smoothing: see ``masked_token``.
+        label_dropout: see ``masked_token``.
         random: draws the initial weights.
 
     Raises:
@@ -52,6 +58,9 @@ class Bert(MaskedModel):
         dropout: float = 0.0,
         period: int = 0,
         label_sizes: tuple[int, ...] = (),
+        masking: MaskingConfig = MaskingConfig(),
+        label_smoothing: float = 0.1,
+        label_dropout: float = 0.1,
         random: np.random.Generator,
     ) -> None:
         if width % (2 * heads):
@@ -60,6 +69,7 @@ class Bert(MaskedModel):
                 f"try width {-(-width // (2 * heads)) * 2 * heads}"
             )
         self.vocab_size, self.codebooks, self.width, self.dropout = vocab_size, codebooks, width, dropout
+        self.masking, self.label_smoothing, self.label_dropout = masking, label_smoothing, label_dropout
         self.hidden = -(-8 * width // 3 // 64) * 64 if hidden is None else hidden
         self.embedding = normal(random, codebooks, vocab_size + 1, width, scale=codebooks**-0.5)
         self.edges = normal(random, 2, width, scale=1.0)
@@ -72,6 +82,35 @@ class Bert(MaskedModel):
         self.norm = RMSNorm(width)
         # Small, so that all values start out about equally likely.
         self.head = normal(random, codebooks, width, vocab_size, scale=0.1 * width**-0.5)
+
+    @classmethod
+    def make(cls, config: BertConfig, given: Given, random: np.random.Generator) -> "Bert":
+        """See ``Network``."""
+        return cls(
+            vocab_size=given.tokens.vocab_size,
+            codebooks=given.tokens.codebooks,
+            width=config.width,
+            layers=config.layers,
+            heads=config.heads,
+            dropout=config.dropout,
+            period=given.tokens.places,
+            label_sizes=given.label_sizes,
+            masking=config.masking,
+            label_smoothing=config.label_smoothing,
+            label_dropout=config.condition_dropout,
+            random=random,
+        )
+
+    def objective(self, examples: Examples, key: Array | None) -> Outcome:
+        """See ``masked_token``."""
+        return masked_token(
+            self,
+            examples,
+            key,
+            masking=MASKINGS[self.masking.scheme](self.masking),
+            label_smoothing=self.label_smoothing,
+            label_dropout=self.label_dropout,
+        )
 
     def flops_per_frame(self, frames: int) -> int:
         """Multiply-adds of the matrices and of attention, times two; see ``TokenModel``."""

@@ -3,7 +3,7 @@
 Each block may also read a source, a sequence that is known as a whole: see ``wavegen.models.seq2seq``.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,16 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from wavegen.config.models import DecoderConfig
 from wavegen.errors import WavegenError
 from wavegen.models.base import State
 from wavegen.models.layers.delay import delay, undelay
 from wavegen.models.layers.memory import MemoryAttention, Reach
 from wavegen.models.layers.transformer import CrossAttention, RMSNorm, SwiGLU, drop
 from wavegen.models.layers.vocabulary import Vocabulary
-from wavegen.models.stepwise import SteppedModel
+from wavegen.models.likelihood import likelihood
+from wavegen.models.stepwise import SteppedModel, tokens_of
+from wavegen.networks.base import Examples, Given, Outcome
 from wavegen.types import Features, Labels, Logits, Tokens
 
 
@@ -39,6 +42,7 @@ class Decoder(SteppedModel):
         start_token: of the codec.
         label_sizes: values of each label field; empty for a model without labels.
         cross: the blocks read a source too.
+        memory_loss: weight of the loss from which the compression of memories learns.
         random: draws the initial weights.
 
     Raises:
@@ -61,6 +65,7 @@ class Decoder(SteppedModel):
         start_token: int = 0,
         label_sizes: tuple[int, ...] = (),
         cross: bool = False,
+        memory_loss: float = 1.0,
         random: np.random.Generator,
     ) -> None:
         if width % (2 * heads):
@@ -70,6 +75,7 @@ class Decoder(SteppedModel):
             )
         reach.check()
         self.width, self.dropout, self.reach, self.start_token = width, dropout, reach, start_token
+        self.memory_loss = memory_loss
         self.hidden = -(-8 * width // 3 // 64) * 64 if hidden is None else hidden
         self.vocabulary = Vocabulary(
             vocab_size, codebooks, width, period=period, tied=tied, label_sizes=label_sizes, random=random
@@ -82,6 +88,21 @@ class Decoder(SteppedModel):
             ]
         )
         self.norm = RMSNorm(width)
+
+    @classmethod
+    def make(cls, config: Any, given: Given, random: np.random.Generator) -> "Decoder":
+        """See ``Network``; the section is a ``DecoderConfig``."""
+        return cls(**tokens_of(given), **sizes_of(config), random=random)
+
+    def objective(self, examples: Examples, key: Array | None) -> Outcome:
+        """See ``SteppedModel``; in training also the loss from which the compression of memories learns."""
+        if key is None or not self.reach.compressed:
+            return super().objective(examples, key)
+        logits, lost = self.with_memory_loss(
+            examples["inputs"], examples.get("labels"), examples.get("features"), dropout_key=key
+        )
+        nats, scored, _, _ = likelihood(self, logits, examples)
+        return Outcome(nats + self.memory_loss * lost * scored, scored, {"memory_loss": lost * scored}, {})
 
     @property
     def receptive_field(self) -> int:
@@ -120,7 +141,7 @@ class Decoder(SteppedModel):
         """See ``SteppedModel``."""
         return self._forward(rows, memory, dropout_key)[0]
 
-    def with_reconstruction(
+    def with_memory_loss(
         self,
         tokens: Tokens,
         labels: Labels | None = None,
@@ -186,6 +207,12 @@ class Decoder(SteppedModel):
             memories.append(memory)
         after = {**state, "blocks": memories, "position": position + rows.shape[1]}
         return self.vocabulary.logits(self.norm(x)), after
+
+
+def sizes_of(config: DecoderConfig) -> dict[str, Any]:
+    """The fields of a section as arguments of ``Decoder``."""
+    sizes = config.model_dump(include={"width", "layers", "heads", "dropout", "tied"})
+    return {**sizes, "reach": Reach(**config.reach.model_dump()), "memory_loss": config.reconstruction}
 
 
 class Source(NamedTuple):

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from wavegen.models.base import TokenModel
-from wavegen.models.decoder import Decoder
 from wavegen.networks.base import Outcome
 from wavegen.types import Logits
 
@@ -40,23 +39,3 @@ def likelihood(model: TokenModel, logits: Logits, examples: Mapping[str, Array])
     log_prob = model.log_prob(logits, examples["targets"], examples["inputs"])
     scored = jnp.broadcast_to(examples["mask"][..., None], log_prob.shape)
     return Outcome(-jnp.sum(jnp.where(scored, log_prob, 0.0)), jnp.sum(scored), {}, {})
-
-
-def next_token_and_memory(
-    model: Decoder, examples: Mapping[str, Array], key: Array | None, *, weight: float
-) -> Outcome:
-    """``next_token`` for a model with compressed memory, from whose reconstruction the compression learns.
-
-    Args:
-        model: see ``next_token``.
-        examples: see ``next_token``.
-        key: turns dropout on, and the reconstruction loss: without it the figure is the likelihood alone.
-        weight: of the reconstruction loss.
-    """
-    if key is None:
-        return next_token(model, examples, None)
-    logits, lost = model.with_reconstruction(
-        examples["inputs"], examples.get("labels"), examples.get("features"), dropout_key=key
-    )
-    nats, scored, _, _ = likelihood(model, logits, examples)
-    return Outcome(nats + weight * lost * scored, scored, {"reconstruction": lost * scored}, {})

@@ -17,7 +17,8 @@ from wavegen.errors import WavegenError
 from wavegen.models.base import State
 from wavegen.models.layers.transformer import drop
 from wavegen.models.layers.vocabulary import Vocabulary
-from wavegen.models.stepwise import SteppedModel
+from wavegen.models.stepwise import SteppedModel, tokens_of
+from wavegen.networks.base import Given
 from wavegen.networks.initial import normal
 from wavegen.types import Features, Labels, Logits, Tokens
 
@@ -64,6 +65,12 @@ class LSTM(SteppedModel):
         # A new cell forgets little (Jozefowicz et al. 2015), else no gradient comes from far back.
         forget = np.repeat(np.array([0.0, 1.0, 0.0, 0.0], np.float32), width)
         self.bias = nnx.Param(jnp.asarray(np.tile(forget, (layers, 1))))
+
+    @classmethod
+    def make(cls, config: Any, given: Given, random: np.random.Generator) -> "LSTM":
+        """See ``Network``; the section is an ``LSTMConfig``."""
+        sizes = config.model_dump(include={"width", "layers", "dropout", "tied"})
+        return cls(**tokens_of(given), **sizes, random=random)
 
     @property
     def receptive_field(self) -> None:

@@ -6,12 +6,14 @@ short spans keeps a model from copying its neighbours (Ziv et al. 2024, MAGNeT: 
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from wavegen.config.models import MaskingConfig
 from wavegen.models.base import MaskedModel
 from wavegen.models.likelihood import accuracy
 from wavegen.models.masks import hide_levels, level_of, lowest
@@ -177,3 +179,10 @@ def masked_token(
         nats = (1 - label_smoothing) * nats - label_smoothing * jnp.mean(log_p, axis=-1)
     figures = accuracy(jnp.argmax(logits, axis=-1), targets, scored) if key is None else {}
     return Outcome(jnp.sum(jnp.where(scored, nats, 0.0)), jnp.sum(scored), figures, {})
+
+
+MASKINGS: Mapping[str, Callable[[MaskingConfig], Callable[..., Masked]]] = {
+    "levels": lambda config: partial(mask_levels, spans=config.spans, prompts=config.prompts),
+    "classic": lambda config: mask_classic,
+}
+"""What draws the masks of each ``masking.scheme``."""

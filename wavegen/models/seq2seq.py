@@ -9,17 +9,20 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
-from wavegen.codecs.notes.base import Interleaved
+from wavegen.codecs.base import Codec, Codecs
+from wavegen.config.models import Seq2SeqConfig
 from wavegen.data.device import shift
 from wavegen.errors import WavegenError
-from wavegen.models.base import State
-from wavegen.models.decoder import Decoder, Source
+from wavegen.models.base import SourceModel, State
+from wavegen.models.decoder import Decoder, Source, sizes_of
 from wavegen.models.layers.transformer import Block, RMSNorm
 from wavegen.models.layers.vocabulary import Vocabulary
+from wavegen.models.stepwise import tokens_of
+from wavegen.networks.base import Examples, Given
 from wavegen.types import Features, Labels
 
 
-class Seq2Seq(Decoder):
+class Seq2Seq(Decoder, SourceModel):
     """A ``Decoder`` whose blocks also read a source, which an encoder has read in both directions.
 
     The source comes as features: its tokens as numbers, ``[B, F, D]`` for D codebooks; frames of negative numbers are
@@ -51,7 +54,7 @@ class Seq2Seq(Decoder):
         **options: Any,
     ) -> None:
         super().__init__(cross=True, random=random, **options)
-        self.source_hop = source_hop
+        self.source_hop, self.source_voices = source_hop, source_codebooks
         heads, scale = self.blocks[0].cross.query.shape[1], (2 * encoder_layers) ** -0.5
         self.source = Vocabulary(
             source_vocab_size,
@@ -66,6 +69,29 @@ class Seq2Seq(Decoder):
             [Block(self.width, heads, self.hidden, scale=scale, random=random) for _ in range(encoder_layers)]
         )
         self.encoder_norm = RMSNorm(self.width)
+
+    @classmethod
+    def make(cls, config: Any, given: Given, random: np.random.Generator) -> "Seq2Seq":
+        """See ``Network``; the section is a ``Seq2SeqConfig``, and the codec writes voices one after the other."""
+        c: Seq2SeqConfig = config
+        grid, source = given.tokens.plain, c.source_voices
+        written = grid.codebooks - source
+        return cls(
+            **tokens_of(given) | {"period": grid.period * written},
+            **sizes_of(c),
+            source_vocab_size=given.tokens.vocab_size,
+            source_codebooks=source,
+            source_hop=written,
+            source_period=grid.period,
+            encoder_layers=c.encoder_layers,
+            random=random,
+        )
+
+    def reads(self, examples: Examples, codecs: Codecs) -> dict[str, Array]:
+        """See ``Network``: the first voices of the clips are the source, the others are to be written."""
+        codec = codecs.tokens
+        assert codec is not None, "the codec was there when the model was made"
+        return super().reads(examples, codecs) | part_voices(examples, codec, self.source_voices)
 
     def flops_per_frame(self, frames: int) -> int:
         """As ``Decoder``, and for a source of ``frames / source_hop`` frames; see ``TokenModel``."""
@@ -105,7 +131,7 @@ class Seq2Seq(Decoder):
         return memory
 
 
-def part_voices(examples: Mapping[str, Array], codec: Interleaved, voices: int) -> dict[str, Array]:
+def part_voices(examples: Mapping[str, Array], codec: Codec, voices: int) -> dict[str, Array]:
     """Make of the first voices of clips the source, and of the others what is to be written.
 
     Args:
@@ -117,7 +143,7 @@ def part_voices(examples: Mapping[str, Array], codec: Interleaved, voices: int) 
         features: float32 [B, N, S], the source's tokens as numbers; -1 behind the clip's end.
         targets, inputs, mask: as of `make_example`, of the other voices, [B, N * (K - S), 1].
     """
-    rows, width = len(examples["targets"]), codec.codec.codebooks
+    rows, width = len(examples["targets"]), codec.interleaving
     frames = examples["targets"].reshape(rows, -1, width)
     there = jnp.arange(frames.shape[1])[None] * width < examples["length"][:, None]
     source = jnp.where(there[:, :, None], frames[:, :, :voices], -1)

@@ -7,6 +7,7 @@ What is scored is a sequence that ends there: its last rows are told nothing of 
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from wavegen.kernels.draw import choose_token, key_words, uniforms
 from wavegen.models.base import CausalModel, Choice, State
 from wavegen.models.layers.delay import delay, undelay
 from wavegen.models.layers.vocabulary import Vocabulary
+from wavegen.models.likelihood import next_token
+from wavegen.networks.base import Examples, Given, Outcome
 from wavegen.types import Features, Labels, Logits, Tokens
 
 
@@ -64,6 +67,10 @@ class SteppedModel(CausalModel):
         first, second = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         memory = self.begin(tokens.shape[0], labels, features, first)
         return undelay(self.forward(delay(tokens, self.vocabulary.size), memory, second))
+
+    def objective(self, examples: Examples, key: Array | None) -> Outcome:
+        """See ``Network``: the exact negative log-likelihood."""
+        return next_token(self, examples, key)
 
     def log_prob(self, logits: Logits, targets: Tokens, inputs: Tokens) -> Float[Array, "B N K"]:
         """See ``TokenModel``."""
@@ -135,6 +142,22 @@ class SteppedModel(CausalModel):
             rest, _ = self.go_on(rows[:, frames:], after)
             logits = jnp.concatenate([logits, rest], axis=1)
         return undelay(logits), {**after, "recent": _latest(recent, tokens)}
+
+
+def tokens_of(given: Given) -> dict[str, Any]:
+    """What a network of this kind has to know of its tokens and labels, as arguments.
+
+    Raises:
+        WavegenError: there is no codec.
+    """
+    codec = given.tokens
+    return {
+        "vocab_size": codec.vocab_size,
+        "codebooks": codec.codebooks,
+        "start_token": codec.start_token,
+        "period": codec.places,
+        "label_sizes": given.label_sizes,
+    }
 
 
 def _latest(recent: Int[Array, "B heard K"], tokens: Tokens) -> Int[Array, "B heard K"]:

@@ -4,6 +4,7 @@ This module owns the parameters and the conditioning. The arithmetic of the netw
 ``wavegen.kernels.wavenet``, where training (all samples at once) and sampling (one at a time) share it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,23 +13,19 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from wavegen.codecs.base import AudioCodec
-from wavegen.config.models import (
-    MixtureHeadConfig,
-    NoteConditionConfig,
-    PianoRollConditionConfig,
-    WaveNetConfig,
-)
+from wavegen.codecs.base import Codecs
+from wavegen.config.models import MixtureHeadConfig, WaveNetConfig
 from wavegen.errors import WavegenError
 from wavegen.kernels import wavenet_generate, wavenet_init_state, wavenet_prefill
 from wavegen.kernels.wavenet.forward import wavenet_forward
 from wavegen.kernels.wavenet.head import log_prob
 from wavegen.kernels.wavenet.shapes import WaveNetShape
 from wavegen.models.base import CausalModel, Choice, State
-from wavegen.models.conditions.features import LabelCondition, NoteCondition
-from wavegen.models.conditions.make import make_local_condition
-from wavegen.models.conditions.piano_roll import PianoRollCondition
+from wavegen.models.conditions.base import LabelCondition, LocalCondition
+from wavegen.models.conditions.make import make_condition
+from wavegen.models.likelihood import next_token
 from wavegen.models.stepwise import draw_rows
+from wavegen.networks.base import Examples, Given, Outcome
 from wavegen.networks.initial import normal, zeros
 from wavegen.types import Features, Labels, Logits, Tokens
 
@@ -45,8 +42,8 @@ class WaveNet(CausalModel):
         mu: companding of the codec's code space, 0 for linear codes.
         start_token: of the codec.
         label_sizes: values of each field in ``config.global_fields``.
-        sample_rate: Hz; used by the excitation of note conditioning.
-        condition: the codec whose tokens are the local condition, where ``config.local`` says so.
+        local: makes what it is conditioned on at frame rate, if anything: between the other weights, as all take their
+            random numbers in turn.
         period: samples after which the kinds of tokens come back, such as voices written one after the other; 0 is
             none.
         random: draws the initial weights.
@@ -60,8 +57,7 @@ class WaveNet(CausalModel):
         mu: int,
         start_token: int,
         label_sizes: tuple[int, ...] = (),
-        sample_rate: int,
-        condition: AudioCodec | None = None,
+        local: Callable[[], LocalCondition | None] = lambda: None,
         period: int = 0,
         random: np.random.Generator,
     ) -> None:
@@ -103,16 +99,40 @@ class WaveNet(CausalModel):
             if c.global_fields
             else nnx.data(None)
         )
-        self.local = make_local_condition(c.local, sample_rate, condition, random) or nnx.data(None)
+        condition = local()
+        self.local = nnx.data(None) if condition is None else condition
         self.places = normal(random, period, residual, scale=0.5) if period else nnx.data(None)
         channels = c.global_channels if c.global_fields else 0
-        if isinstance(c.local, NoteConditionConfig | PianoRollConditionConfig):
-            width = 2 * c.local.harmonics
-            self.excitation = weight(width, residual, fan_in=max(width, 1))
+        if condition is not None and condition.waves is not None:
+            self.excitation = weight(condition.waves, residual, fan_in=max(condition.waves, 1))
         if c.local is not None:
             channels += c.local.channels
         if channels:
             self.condition = weight(layers, channels, 2 * gate, fan_in=channels)
+
+    @classmethod
+    def make(cls, config: WaveNetConfig, given: Given, random: np.random.Generator) -> "WaveNet":
+        """See ``Network``."""
+        section = config.local
+        return cls(
+            config,
+            vocab_size=given.tokens.vocab_size,
+            mu=given.tokens.mu,
+            start_token=given.tokens.start_token,
+            label_sizes=given.label_sizes,
+            local=lambda: None if section is None else make_condition(section, given, random),
+            period=given.tokens.places,
+            random=random,
+        )
+
+    def objective(self, examples: Examples, key: Array | None) -> Outcome:
+        """See ``Network``: the exact negative log-likelihood."""
+        return next_token(self, examples, key)
+
+    def reads(self, examples: Examples, codecs: Codecs) -> dict[str, Array]:
+        """See ``Network``; with the features of the local condition."""
+        plain = super().reads(examples, codecs)
+        return plain if self.local is None else plain | {"features": self.local.features(examples, codecs)}
 
     @property
     def receptive_field(self) -> int:
@@ -174,14 +194,9 @@ class WaveNet(CausalModel):
         self, features: Features | None, offset: Int[Array, ""] | int, samples: int
     ) -> Float[Array, "B T R"] | None:
         """What is added to the first layer's input for the samples from ``offset`` on; None without excitation."""
-        local = self.local
-        if (
-            features is None
-            or not isinstance(local, NoteCondition | PianoRollCondition)
-            or not local.harmonics
-        ):
+        if features is None or self.local is None or not self.local.waves:
             return None
-        return local.excitation(features, offset, samples) @ self.excitation[...]
+        return self.local.excitation(features, offset, samples) @ self.excitation[...]
 
     def _inputs(
         self, batch: int, features: Features | None, offset: Int[Array, ""] | int, samples: int
@@ -219,6 +234,11 @@ class WaveNet(CausalModel):
     def log_prob(self, logits: Logits, targets: Tokens, inputs: Tokens) -> Float[Array, "B N K"]:
         """See ``TokenModel``."""
         return log_prob(logits[:, :, 0], self.shape, targets[..., 0], inputs[..., 0])[..., None]
+
+    @property
+    def cuts_tails(self) -> bool:
+        """See ``CausalModel``."""
+        return self.shape.head == "softmax"
 
     def likeliest(self, logits: Logits) -> Tokens | None:
         """See ``TokenModel``; a mixture's parameters do not tell."""

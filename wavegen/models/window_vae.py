@@ -11,7 +11,7 @@ and one vector for all places, it learned many times more slowly to reconstruct.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +20,12 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from wavegen.errors import WavegenError
-from wavegen.models.base import State
+from wavegen.models.base import LatentModel, State
 from wavegen.models.layers.transformer import Block, RMSNorm
 from wavegen.models.layers.vocabulary import Vocabulary
 from wavegen.models.likelihood import likelihood
 from wavegen.models.lstm import LSTM
-from wavegen.networks.base import Outcome
+from wavegen.networks.base import Examples, Given, Outcome
 from wavegen.networks.initial import normal, zeros
 from wavegen.types import Features, Labels, Tokens
 
@@ -130,7 +130,7 @@ class WindowEncoder(nnx.Module):
         return Posterior(mean, log_variance)
 
 
-class WindowVAE(LSTM):
+class WindowVAE(LSTM, LatentModel):
     """The decoder p(window | z), an ``LSTM`` whose features are z, ``[B, 1, latent]``; and its encoder.
 
     Args:
@@ -145,6 +145,9 @@ class WindowVAE(LSTM):
         latent: dimensions of z, a multiple of the window's bars.
         dropout: see ``LSTM``; of the encoder's and the conductor's blocks, too.
         start_token: of the codec.
+        beta: see ``evidence_bound``.
+        free_nats: see ``evidence_bound``.
+        token_dropout: see ``evidence_bound``.
         random: draws the initial weights.
 
     Raises:
@@ -166,6 +169,9 @@ class WindowVAE(LSTM):
         latent: int = 128,
         dropout: float = 0.0,
         start_token: int = 0,
+        beta: float = 1.0,
+        free_nats: float = 0.0,
+        token_dropout: float = 0.0,
         random: np.random.Generator,
     ) -> None:
         if window < 1 or window % bar or bar % period:
@@ -190,6 +196,7 @@ class WindowVAE(LSTM):
             random=random,
         )
         self.window, self.bar, self.latent = window, bar, latent
+        self.beta, self.free_nats, self.token_dropout = beta, free_nats, token_dropout
         self.encoder = WindowEncoder(
             vocab_size,
             window,
@@ -210,6 +217,40 @@ class WindowVAE(LSTM):
         )
         self.to_places = normal(random, bar, width, narrow, scale=2 * width**-0.5)
         self.to_rows = normal(random, narrow, width, scale=narrow**-0.5)
+
+    @classmethod
+    def make(cls, config: Any, given: Given, random: np.random.Generator) -> "WindowVAE":
+        """See ``Network``; the section is a ``WindowVAEConfig``."""
+        codec, c = given.tokens, config
+        return cls(
+            vocab_size=codec.vocab_size,
+            window=given.data.crop,
+            bar=c.bar or codec.period,
+            period=codec.period,
+            start_token=codec.start_token,
+            random=random,
+            **c.model_dump(include={"width", "layers", "encoder_layers", "heads", "latent", "dropout"}),
+            **c.model_dump(include={"beta", "free_nats", "token_dropout"}),
+        )
+
+    def objective(self, examples: Examples, key: Array | None) -> Outcome:
+        """See ``evidence_bound``."""
+        return evidence_bound(
+            self,
+            examples,
+            key,
+            beta=self.beta,
+            free_nats=self.free_nats,
+            token_dropout=self.token_dropout,
+        )
+
+    def prior(self, key: Array, count: int) -> Features:
+        """See ``LatentModel``: z ~ N(0, I)."""
+        return prior_latents(key, count, self.latent)
+
+    def latents(self, tokens: Tokens, valid: Bool[Array, "B N"]) -> Float[Array, "B D"]:
+        """See ``LatentModel``."""
+        return self.encode(tokens, valid).mean
 
     def encode(
         self, tokens: Tokens, valid: Bool[Array, "B N"], dropout_key: Array | None = None

@@ -1,12 +1,46 @@
-"""What every network shares: parameters as pure pytrees, and what an objective makes of a batch."""
+"""The contract of networks, and what all of them share: parameters as pure pytrees, and outcomes of a batch."""
 
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from wavegen.codecs.base import Codec, Codecs
+from wavegen.config.data import DataConfig
+from wavegen.errors import WavegenError
+
+Examples = Mapping[str, Array]
+"""What ``wavegen.data.device.make_example`` made of a batch, by name."""
+
+
+class Given(NamedTuple):
+    """What a network is built for, besides its own section of the configuration.
+
+    Attributes:
+        data: the section of the data: sample rate, channels and crop.
+        codecs: that it reads through; ``Codecs(None)`` for a network that is a codec itself.
+        label_sizes: values of each label field that it is conditioned on.
+    """
+
+    data: DataConfig
+    codecs: Codecs = Codecs(None)
+    label_sizes: tuple[int, ...] = ()
+
+    @property
+    def tokens(self) -> Codec:
+        """The codec of a model's tokens.
+
+        Raises:
+            WavegenError: there is none.
+        """
+        if self.codecs.tokens is None:
+            raise WavegenError("expected a codec for the model's tokens, got none; open it with open_codecs")
+        return self.codecs.tokens
 
 
 class Outcome(NamedTuple):
@@ -36,8 +70,60 @@ def add_outcomes(one: Outcome, other: Outcome) -> Outcome:
     return both
 
 
-Objective = Callable[[Any, Mapping[str, Array], Array | None], Outcome]
-"""`(model, examples, key) -> outcome`; without a key, as in evaluation, nothing is random and nothing dropped."""
+class Network(nnx.Module):
+    """What a run trains: a model of tokens, or a codec that learns."""
+
+    @classmethod
+    @abstractmethod
+    def make(cls, config: Any, given: Given, random: np.random.Generator) -> "Network":
+        """The network that its section of the configuration describes, with fresh weights.
+
+        Args:
+            config: the section whose line in the table of networks names this class.
+            given: what it is built for.
+            random: draws the weights.
+
+        Raises:
+            WavegenError: the section does not fit what is given.
+        """
+
+    @abstractmethod
+    def objective(self, examples: Examples, key: Array | None) -> Outcome:
+        """What training minimises, summed over a batch.
+
+        Args:
+            examples: what ``reads`` returned.
+            key: of whatever is random in training. Without it, as in evaluation, nothing is random and nothing is
+                dropped.
+        """
+
+    def reads(self, examples: Examples, codecs: Codecs) -> dict[str, Array]:
+        """What of a batch this network reads, with the conditions that it computes from the clips themselves.
+
+        Unless a member says otherwise these are all examples but "features", and "labels" only where there are fields.
+
+        Args:
+            examples: see ``Examples``.
+            codecs: that the network reads through.
+        """
+        del codecs
+        labelled = examples["labels"].shape[1] > 0
+        return {k: x for k, x in examples.items() if k != "features" and (labelled or k != "labels")}
+
+    def context(self, longest: int) -> int:
+        """Frames before a window that its first output depends on, when a clip is evaluated window by window.
+
+        Unless a member says otherwise none: the network reads windows as it does in training.
+
+        Args:
+            longest: frames of the longest clip.
+        """
+        del longest
+        return 0
+
+    @abstractmethod
+    def flops_per_frame(self, frames: int) -> int:
+        """Floating-point operations of the forward pass for one frame of a clip of so many (a multiply-add is two)."""
 
 
 def parameters(model: nnx.Module) -> tuple[nnx.GraphDef, PyTree]:

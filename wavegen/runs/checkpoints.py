@@ -122,14 +122,35 @@ class Checkpoints:
         """
         step = self._choose(step)
         self._expect_same_arrays(step, abstract_state)
+        restored = self._read(step, abstract_state)
+        return restored.state, step, restored.config
+
+    def restore_weights(self, params: PyTree, step: int | None = None) -> tuple[PyTree, dict[str, Any]]:
+        """Return the averaged parameters, or the parameters where no average was kept, and the config.
+
+        Args:
+            params: shapes and dtypes of the parameters; what else the checkpoint holds is not asked.
+            step: see ``restore``.
+
+        Raises:
+            WavegenError: see ``restore``.
+        """
+        step = self._choose(step)
+        saved = dict(self._manager.item_metadata(step).state)
+        state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved)
+        name = "ema" if state.get("ema") else "params"
+        self._expect_same_arrays(step, {name: params}, {name})
+        restored = self._read(step, {**state, name: params})
+        return restored.state[name], restored.config
+
+    def _read(self, step: int, abstract_state: PyTree) -> Any:
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None) or device),
             abstract_state,
         )
         items = ocp.args.Composite(state=ocp.args.StandardRestore(target), config=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=items)
-        return restored.state, step, restored.config
+        return self._manager.restore(step, args=items)
 
     def config(self, step: int | None = None) -> dict[str, Any]:
         """Return the config saved with ``step``, or with the step that ``restore`` would choose."""
@@ -230,10 +251,13 @@ class Checkpoints:
                 return step
         return -1
 
-    def _expect_same_arrays(self, step: int, abstract_state: PyTree) -> None:
+    def _expect_same_arrays(self, step: int, abstract_state: PyTree, parts: set[str] | None = None) -> None:
+        """Compare the arrays of a state with those that were saved: all of them, or those of some parts."""
         manifest = read_manifest(self.folder / str(step))
         assert manifest is not None, "it was read a moment ago"
         saved, wanted = manifest["arrays"], describe_arrays(abstract_state)
+        if parts is not None:
+            saved = {name: array for name, array in saved.items() if name.split("/")[0] in parts}
         for name in [*wanted, *saved]:
             if saved.get(name) != wanted.get(name):
                 raise WavegenError(

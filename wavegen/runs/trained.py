@@ -10,29 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from wavegen.codecs import Codec, Codecs, make_codec, make_note_codec
+from wavegen.codecs.base import Codec, Codecs
 from wavegen.codecs.learned import LearnedCodec, freeze
-from wavegen.codecs.pretrained.load import load_pretrained
-from wavegen.codecs.spectrogram.codebook import SpectrogramVQ
+from wavegen.codecs.make import LEARNED, make_codec
 from wavegen.config import Config, resolve
-from wavegen.config.codec_models import CodecModelConfig, SpectrogramVQConfig, WaveVQConfig
-from wavegen.config.codecs import (
-    CodecConfig,
-    LearnedCodecConfig,
-    LinearConfig,
-    MuLawConfig,
-    NoteEventsConfig,
-    NoteGridConfig,
-    PretrainedCodecConfig,
-    SashimiConfig,
-    TrainedCodecConfig,
-)
+from wavegen.config.codecs import TrainedCodecConfig
 from wavegen.config.data import DataConfig
-from wavegen.config.models import CodeConditionConfig
+from wavegen.config.section import CodecSection
 from wavegen.errors import WavegenError
-from wavegen.codecs.make import make_codec_model
+from wavegen.models.kinds import make_model
+from wavegen.networks.base import Given, parameters
 from wavegen.runs.checkpoints import Checkpoints
-from wavegen.training.step import first_state
+from wavegen.runs.weights import read_weights, write_weights
 from wavegen.runs.weights import read_weights, write_weights
 
 CODEC_FILES = {"tokens": "codec.safetensors", "condition": "condition.safetensors"}
@@ -83,7 +72,7 @@ def save_trained(path: str | Path, trained: Trained) -> Path:
         "labels": {field: list(values) for field, values in trained.labels.items()},
         "codecs": {name: [json.loads(codec.card), codec.codebooks] for name, codec in learned.items()},
     }
-    if isinstance(trained.config.model, CodecModelConfig):
+    if trained.config.model.is_codec:
         return write_weights(path, {}, card, trained.params)
     exact = {f"{name}_codec": codec.params for name, codec in learned.items()}
     return write_weights(path, trained.params, card, exact)
@@ -102,10 +91,10 @@ def open_codecs(config: Config, folder: Path | None = None) -> Codecs:
     local, data = config.model.local, config.data
     kept = {name: folder / file for name, file in CODEC_FILES.items()} if folder else {}
     tokens = condition = None
-    if not isinstance(config.model, CodecModelConfig):
+    if not config.model.is_codec:
         tokens = _open_codec(config.codec, data, kept.get("tokens"))
-    if isinstance(local, CodeConditionConfig):
-        condition = _open_learned(local.codec, data, kept.get("condition"))
+    if local is not None and local.through is not None:
+        condition = _open_learned(local.through, data, kept.get("condition"))
         if condition.hop_length != local.hop_length:
             raise WavegenError(
                 f"model.local.hop_length is {local.hop_length}, the codec has {condition.hop_length}; make them equal"
@@ -126,7 +115,7 @@ def freeze_codec(trained: Trained) -> LearnedCodec:
     Raises:
         WavegenError: the run learned something else.
     """
-    if not isinstance(trained.config.model, CodecModelConfig):
+    if not trained.config.model.is_codec:
         raise WavegenError(
             f"expected a run that learned a codec, got one of model.kind={trained.config.model.kind}; "
             "train one with configs/fsdd-codec.yaml"
@@ -144,35 +133,30 @@ def _thaw(card: dict[str, Any], params: PyTree) -> LearnedCodec:
     try:
         # Codecs that were written before there were stereo ones do not say.
         sample_rate, channels = int(card["sample_rate"]), int(card.get("channels", 1))
-        section = SpectrogramVQConfig if "spectrogram_vq" in card else WaveVQConfig
-        config = section.model_validate(card[section.model_fields["kind"].default])
+        [(kind, section)] = [(k, s) for s in LEARNED if (k := s.model_fields["kind"].default) in card]
+        config = section.model_validate(card[kind])
     except (KeyError, ValueError, TypeError) as error:
         raise WavegenError(f"a codec's card is damaged ({error}); copy or export the codec again") from None
-    random = np.random.default_rng(0)
-    network = make_codec_model(config, sample_rate=sample_rate, channels=channels, random=random)
+    given = Given(DataConfig(sample_rate=sample_rate, channels=channels))
+    network = LEARNED[section].make(config, given, np.random.default_rng(0))
     codec = freeze(network, sample_rate=sample_rate, card=json.dumps(card))
     return replace(codec, params=fitting(params, codec.params))
 
 
-def _open_codec(section: CodecConfig, data: DataConfig, kept: Path | None) -> Codec:
-    if isinstance(section, MuLawConfig | LinearConfig | SashimiConfig):
-        return make_codec(section)
-    if isinstance(section, NoteGridConfig | NoteEventsConfig):
-        return make_note_codec(section)
-    return _open_learned(section, data, kept)
+def _open_codec(section: CodecSection, data: DataConfig, kept: Path | None) -> Codec:
+    return _open_learned(section, data, kept) if section.of == "frames" else make_codec(section)
 
 
-def _open_learned(section: LearnedCodecConfig, data: DataConfig, kept: Path | None) -> LearnedCodec:
+def _open_learned(section: CodecSection, data: DataConfig, kept: Path | None) -> LearnedCodec:
     if kept is not None and kept.exists():
         params, card = read_weights(kept)
         codec = _thaw(card, params)
-    elif isinstance(section, TrainedCodecConfig):
+    elif isinstance(section, TrainedCodecConfig):  # the one codec that is a run, and so opened here
         codec = freeze_codec(open_trained(section.run))
-    elif isinstance(section, PretrainedCodecConfig):
-        codec = load_pretrained(section.pretrained)
     else:
-        spectrogram = SpectrogramVQ.from_file(section.codebook)
-        codec = freeze(spectrogram, sample_rate=spectrogram.frames.sample_rate)
+        opened = make_codec(section)
+        assert isinstance(opened, LearnedCodec)
+        codec = opened
     if codec.sample_rate != data.sample_rate:
         raise WavegenError(
             f"the codec is of {codec.sample_rate} Hz, data.sample_rate is {data.sample_rate}; make them equal"
@@ -194,10 +178,9 @@ def _open_run(folder: Path, step: int | None) -> Trained:
         card = checkpoints.config(step)
         config = resolve(card["config"])
         codecs = open_codecs(config, folder)
-        state = jax.eval_shape(lambda: first_state(config, card["labels"], codecs)[1])
-        state, _, card = checkpoints.restore(state, step)
-    params = jax.tree.map(np.asarray, state["ema"] or state["params"])
-    return Trained(config, card["labels"], params, codecs)
+        fresh = jax.eval_shape(lambda: parameters(make_model(config, codecs, card["labels"]))[1])
+        params, card = checkpoints.restore_weights(fresh, step)
+    return Trained(config, card["labels"], jax.tree.map(np.asarray, params), codecs)
 
 
 def _open_file(path: Path) -> Trained:
@@ -209,7 +192,7 @@ def _open_file(path: Path) -> Trained:
     learned = {
         name: _thaw(c, params.pop(f"{name}_codec")).with_levels(levels) for name, (c, levels) in cards.items()
     }
-    if isinstance(config.model, CodecModelConfig):
+    if config.model.is_codec:
         return Trained(config, labels, params, Codecs(None))
     tokens: Codec | None = learned.get("tokens")
     if tokens is None:

@@ -64,7 +64,7 @@ def read_weights(path: Path) -> tuple[PyTree, dict[str, Any]]:
     except (SafetensorError, OSError) as error:
         raise WavegenError(f"{path} is not a readable safetensors file ({error}); export it again") from None
     if "wavegen" not in metadata:
-        raise WavegenError(f"{path} holds tensors but no wavegen card; use a file that Generator.save wrote")
+        raise WavegenError(f"{path} holds tensors but no wavegen card; use a file of wavegen export")
     try:
         card = dict(json.loads(metadata["wavegen"]))
     except (ValueError, TypeError) as error:

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 from wavegen.atomic import atomic_path, atomic_write
 from wavegen.config import Config
-from wavegen.config.models import DecoderConfig
 from wavegen.config.study import Cell
 from wavegen.pictures.runs import read_metrics
 from wavegen.study.measure import unit_of
-from wavegen.training.objectives import metric_of
+from wavegen.training.step import metric_of
 
 
 class Point(NamedTuple):
@@ -68,9 +67,8 @@ def _points(cell: Cell, path: Path) -> Iterator[Point]:
 
 def _added(config: Config, row: dict[str, Any]) -> float:
     """What a row of training has on top of the likelihood, in bits: the loss that compression learns from."""
-    if not isinstance(config.model, DecoderConfig):
-        return 0.0
-    return config.model.reconstruction * (row.get("reconstruction") or 0.0) / math.log(2)
+    weight = getattr(config.model, "reconstruction", 0.0)
+    return weight * (row.get("memory_loss") or row.get("reconstruction") or 0.0) / math.log(2)
 
 
 def _draw(points: Sequence[Point], units: dict[str, str], path: Path) -> None:

@@ -10,13 +10,11 @@ from jaxtyping import Int
 
 from wavegen.audio import Audio
 from wavegen.config import Config
-from wavegen.config.models import Seq2SeqConfig
 from wavegen.config.study import SampleConfig
 from wavegen.data.dataset import Dataset
 from wavegen.data.open import open_dataset
-from wavegen.generation.audio import Generator
+from wavegen.generation.codec import Reconstructor
 from wavegen.generation.load import load
-from wavegen.generation.masked import MaskedGenerator
 from wavegen.generation.notes import NoteGenerator
 from wavegen.generation.requests import to_tokens
 from wavegen.notes.harmony import repetition
@@ -49,10 +47,10 @@ def draw_samples(run: Path, step: int, config: Config, request: SampleConfig) ->
         config: of the run.
         request: how much is generated.
     """
-    if isinstance(config.model, Seq2SeqConfig) or config.model.local is not None:
+    model = load(run, step=step)
+    if isinstance(model, Reconstructor) or not model.sampler.draws_freely:
         return Drawn()
-    model, dataset = load(run, step=step), open_dataset(config)
-    assert isinstance(model, Generator | MaskedGenerator | NoteGenerator)
+    dataset = open_dataset(config)
     count, seed = request.count, config.seed
     labels = _labels(dataset, config.model.global_fields)
     test = _test_clips(dataset)
@@ -63,7 +61,7 @@ def draw_samples(run: Path, step: int, config: Config, request: SampleConfig) ->
         write_midi(run / "sample.mid", pieces[0])
         render(pieces[0]).write(run / "sample.wav")
         tokens, heard = [model.codec.encode(piece) for piece in pieces], test
-        frames = request.length * model.width
+        frames = request.length * model.codec.interleaving
     else:
         clips, seconds = _timed(
             lambda: model.generate(request.seconds, count=count, seed=seed, labels=labels)

@@ -21,9 +21,8 @@ from wavegen.runs.checkpoints import Checkpoints
 from wavegen.runs.trained import fitting, open_codecs, open_trained
 from wavegen.study.drawing import draw_samples
 from wavegen.training.evaluate import evaluate_split
-from wavegen.training.objectives import metric_of
 from wavegen.training.state import count_parameters
-from wavegen.training.step import first_state, make_evaluation_step
+from wavegen.training.step import first_state, make_evaluation_step, metric_of
 
 FILE = "figures.json"
 """Where a run keeps its figures."""

@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
-from wavegen.codecs.outcome import dropped_levels
+from wavegen.codecs.quantizers import draw_levels
 from wavegen.codecs.waveform.adversarial import (
     adversarial_loss,
     balance,
@@ -24,9 +24,8 @@ from wavegen.codecs.waveform.adversarial import (
     feature_matching_loss,
 )
 from wavegen.codecs.waveform.discriminators import Discriminators
-from wavegen.codecs.waveform.loss import judge_reconstruction
 from wavegen.config import Config
-from wavegen.config.codec_models import AdversarialConfig, WaveVQConfig
+from wavegen.config.codec_models import AdversarialConfig
 from wavegen.networks.base import Outcome, parameters, with_parameters
 from wavegen.training.optimizer import make_optimizer, make_schedule, skipped_updates
 from wavegen.types import AnyWaveform
@@ -46,7 +45,8 @@ SecondPhase = Callable[
 
 def phase_of(config: Config) -> AdversarialConfig | None:
     """What a configuration says of a second phase, if it has one."""
-    return config.model.adversarial if isinstance(config.model, WaveVQConfig) else None
+    phase: AdversarialConfig | None = getattr(config.model, "adversarial", None)
+    return phase
 
 
 def first_adversary(config: Config, phase: AdversarialConfig) -> Adversary:
@@ -68,8 +68,6 @@ def make_second_phase(config: Config, phase: AdversarialConfig, graph: nnx.Graph
         phase: of it.
         graph: of the codec.
     """
-    model = config.model
-    assert isinstance(model, WaveVQConfig)
     compute = jnp.dtype(config.training.precision)
     judges, optimizer = parameters(_make_discriminators(config, phase))[0], _optimizer(config, phase)
     shares = {"adversarial": phase.adversarial, "features": phase.features}
@@ -84,12 +82,10 @@ def make_second_phase(config: Config, phase: AdversarialConfig, graph: nnx.Graph
 
         def reconstruct(params: PyTree, change: AnyWaveform) -> tuple[tuple[Array, AnyWaveform], Outcome]:
             codec = merged(graph, params)
-            levels = dropped_levels(codec, examples, key, model.quantizer_dropout)
+            levels = draw_levels(key, len(recordings), codec.codebooks, codec.quantizer_dropout)
             result = codec.reconstruct(recordings, levels=levels)
             result = result._replace(audio=result.audio + change)
-            outcome = judge_reconstruction(
-                result, examples, sample_rate=config.data.sample_rate, weights=model.loss
-            )
+            outcome = codec.judge(result, examples)
             return (outcome.total, result.audio), outcome
 
         nothing = jnp.zeros_like(recordings)

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +11,15 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from wavegen.codecs import Codecs, NoteCodec
+from wavegen.codecs.base import Codecs
 from wavegen.codecs.quantizers import code_usage
 from wavegen.config import Config
-from wavegen.config.models import Seq2SeqConfig, WindowVAEConfig
 from wavegen.data.batches import Batch, EvaluationSource
 from wavegen.data.dataset import Dataset
 from wavegen.data.open import expect_same_codec, open_dataset
-from wavegen.models.base import CausalModel
+from wavegen.networks.base import Network
 from wavegen.training.mesh import make_mesh, shard_batch
-from wavegen.training.objectives import metric_of
-from wavegen.training.step import EvaluationStep, make_evaluation_step
+from wavegen.training.step import EvaluationStep, make_evaluation_step, metric_of
 
 
 @dataclass(frozen=True)
@@ -40,20 +37,13 @@ class Evaluation:
 
 
 def evaluation_source(
-    config: Config, dataset: Dataset, split: str, model: Any, codecs: Codecs
+    config: Config, dataset: Dataset, split: str, model: Network, codecs: Codecs
 ) -> EvaluationSource:
     """The windows of a split with enough context for the model, this process's share of them."""
     local = config.model.local
-    hop = math.lcm(dataset.feature_hop or 1, 1 if local is None else local.hop_length)
-    period = codecs.tokens.period if isinstance(codecs.tokens, NoteCodec) else 1
-    # Models that read a clip as a whole see it as they do in training: cut into crops.
-    context = model.receptive_field if isinstance(model, CausalModel) else 0
-    # An encoder's source, too, reaches over the whole clip.
-    if context is None or isinstance(config.model, Seq2SeqConfig):
-        context = int(dataset.split(split).length.max())
-    if isinstance(config.model, WindowVAEConfig):
-        context = 0
-    hop = math.lcm(hop, period)
+    period = 1 if codecs.tokens is None else codecs.tokens.period
+    hop = math.lcm(dataset.feature_hop or 1, 1 if local is None else local.hop_length, period)
+    context = model.context(int(dataset.split(split).length.max()))
     return EvaluationSource(
         dataset,
         split,

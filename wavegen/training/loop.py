@@ -20,7 +20,6 @@ import jax
 from flax import nnx
 
 from wavegen.atomic import atomic_write
-from wavegen.codecs import NoteCodec
 from wavegen.config import Config, dump_config, load_config
 from wavegen.data.batches import BatchSource, iterator
 from wavegen.data.dataset import Dataset
@@ -31,13 +30,12 @@ from wavegen.runs.log import RunLog
 from wavegen.runs.trained import keep_codecs, open_codecs
 from wavegen.training.evaluate import evaluate, evaluation_source, to_devices
 from wavegen.training.mesh import initialize_distributed, make_mesh, shard_state
-from wavegen.training.objectives import metric_of
 from wavegen.training.samples import write_samples
 from wavegen.training.signals import StopRequest
 from wavegen.training.start_codec import start_codec
 from wavegen.training.start_from import start_from
 from wavegen.training.state import TrainState, abstract_state, count_parameters
-from wavegen.training.step import first_state, make_evaluation_step, make_train_step
+from wavegen.training.step import first_state, make_evaluation_step, make_train_step, metric_of
 
 
 def train(config: Config, folder: str | Path) -> Path:
@@ -82,7 +80,7 @@ def train(config: Config, folder: str | Path) -> Path:
         fields=config.model.global_fields,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        period=codecs.tokens.period if isinstance(codecs.tokens, NoteCodec) else 1,
+        period=1 if codecs.tokens is None else codecs.tokens.period,
     )
     valid = evaluation_source(config, dataset, "valid", model, codecs)
     # What a checkpoint needs besides its arrays to become a model again.
@@ -102,7 +100,8 @@ def train(config: Config, folder: str | Path) -> Path:
         seconds = (
             0 if dataset.holds_notes else config.data.batch_size * config.data.crop / dataset.sample_rate
         )
-        frames = -(-config.data.crop // (model if codecs.tokens is None else codecs.tokens).hop_length)
+        coding: Any = model if codecs.tokens is None else codecs.tokens
+        frames = -(-config.data.crop // coding.hop_length)
         flops = 3 * model.flops_per_frame(frames) * config.data.batch_size * frames
         with (
             RunLog(

@@ -10,27 +10,18 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from wavegen.audio import Audio
-from wavegen.codecs import AudioCodec, Codec, Codecs, NoteCodec
+from wavegen.codecs.base import AudioCodec, Codecs
+from wavegen.codecs.notes.base import NoteCodec
 from wavegen.config import Config
-from wavegen.config.models import (
-    BertConfig,
-    CodeConditionConfig,
-    MelConditionConfig,
-    Seq2SeqConfig,
-    WindowVAEConfig,
-)
 from wavegen.data.dataset import Dataset, Files
 from wavegen.data.device import to_waveform
-from wavegen.models.base import Choice
-from wavegen.models.conditions.features import own_features
-from wavegen.models.window_vae import prior_latents
+from wavegen.models.conditions.base import LocalCondition
 from wavegen.networks.base import with_parameters
 from wavegen.notes.midi import write_midi
 from wavegen.pictures.audio import read_picture, spectrograms
 from wavegen.runs.log import RunLog
-from wavegen.samplers.autoregressive import stream
-from wavegen.samplers.masked import filling_of, generate_long
-from wavegen.types import AnyWaveform, Features, Labels, Pcm, Tokens
+from wavegen.samplers.drawing import Sampler
+from wavegen.types import AnyWaveform, Features, Pcm
 
 
 def write_samples(
@@ -63,13 +54,11 @@ def write_samples(
     if config.model.global_fields:
         labels = jnp.asarray(files.labels[rows][:, dataset.label_columns(config.model.global_fields)])
     if isinstance(codecs.tokens, NoteCodec):
-        # Without a source nothing can be written: what an encoder-decoder is worth, `wavegen harmonise` tells.
-        if not isinstance(config.model, Seq2SeqConfig):
-            latents = None
-            if isinstance(config.model, WindowVAEConfig):
-                key = jax.random.key(config.seed)
-                latents = prior_latents(key, config.training.sample_count, config.model.latent)
-            tokens = _draw(config, codecs.tokens, graph, params, config.data.crop, labels, latents)
+        sampler = Sampler(config, graph, params, codecs.tokens)
+        # Without a source nothing can be written: `wavegen harmonise` shows what an encoder-decoder is worth.
+        if sampler.draws_freely:
+            count = config.training.sample_count
+            tokens = sampler.draw(config.data.crop, config.seed, count=count, labels=labels)
             _write_notes(folder, step, codecs.tokens, np.asarray(tokens))
         return
     rate, length = dataset.sample_rate, round(config.training.sample_seconds * dataset.sample_rate)
@@ -79,8 +68,9 @@ def write_samples(
         pcm = pcm[:, :, 0]
     if isinstance(codecs.tokens, AudioCodec):
         made, frames = "generated", -(-length // codecs.tokens.hop_length)
-        features = _features(config, codecs, dataset, files, rows, pcm)
-        tokens = _draw(config, codecs.tokens, graph, params, frames, labels, features)
+        sampler = Sampler(config, graph, params, codecs.tokens)
+        features = _features(sampler.network.local, codecs, dataset, files, rows, pcm)
+        tokens = sampler.draw(frames, config.seed, count=len(rows), labels=labels, features=features)
         clips = codecs.tokens.decode(tokens)[:, :length]
     else:
         made, clips = "reconstructed", _reconstruct(graph, params, jnp.asarray(pcm))
@@ -107,51 +97,23 @@ def _write_notes(folder: Path, step: int, codec: NoteCodec, tokens: np.ndarray) 
 
 
 def _features(
-    config: Config, codecs: Codecs, dataset: Dataset, files: Files, rows: np.ndarray, pcm: np.ndarray
+    local: LocalCondition | None,
+    codecs: Codecs,
+    dataset: Dataset,
+    files: Files,
+    rows: np.ndarray,
+    pcm: np.ndarray,
 ) -> Features | None:
-    local = config.model.local
     if local is None:
         return None
-    if isinstance(local, MelConditionConfig | CodeConditionConfig):
-        return own_features(to_waveform(jnp.asarray(pcm)), local, codecs.condition, dataset.sample_rate)
-    frames = -(-pcm.shape[1] // local.hop_length)
+    frames = -(-pcm.shape[1] // local.input_hop)
     tracks = np.zeros((len(rows), frames, dataset.feature_width), np.float32)
-    for place, row in enumerate(map(int, rows)):
-        last = min(frames, -(-int(files.length[row]) // local.hop_length))
+    for place, row in enumerate(map(int, rows) if dataset.feature_width else ()):
+        last = min(frames, -(-int(files.length[row]) // local.input_hop))
         there = dataset.read_features(files, row, 0, last)
         tracks[place, : len(there)] = there
-    return jnp.asarray(tracks)
-
-
-def _draw(
-    config: Config,
-    codec: Codec,
-    graph: nnx.GraphDef,
-    params: PyTree,
-    frames: int,
-    labels: Labels | None,
-    features: Features | None,
-) -> Tokens:
-    count, key = config.training.sample_count, jax.random.key(config.seed)
-    allowed = codec.allowed if isinstance(codec, NoteCodec) else None
-    choice = Choice(config.sampling.temperature, allowed=None if allowed is None else jnp.asarray(allowed))
-    if isinstance(config.model, BertConfig):
-        filling = filling_of(config.sampling, codec.codebooks)._replace(choice=choice)
-        tokens = jnp.full((count, frames, codec.codebooks), codec.vocab_size, jnp.int32)
-        window = max(-(-config.data.crop // codec.hop_length), 2)
-        keys = jax.random.split(key, count)
-        return generate_long(graph, params, tokens, keys, filling, window=window, labels=labels)
-    pieces = stream(
-        graph,
-        params,
-        frames,
-        key,
-        batch=count,
-        choice=choice,
-        labels=labels,
-        features=features,
-    )
-    return jnp.concatenate(list(pieces), axis=1)
+    examples = {"features": jnp.asarray(tracks), "waveform": to_waveform(jnp.asarray(pcm))}
+    return local.features(examples, codecs)
 
 
 @partial(jax.jit, static_argnames="graph")

@@ -8,7 +8,6 @@ from flax import nnx
 from wavegen.codecs.quantizers import EMAResidualVQ
 from wavegen.codecs.spectrogram.network import SpectrogramVAE
 from wavegen.config import Config
-from wavegen.config.codec_models import CodecModelConfig
 from wavegen.data.batches import BatchSource
 from wavegen.data.dataset import Dataset
 from wavegen.data.device import to_waveform
@@ -22,7 +21,7 @@ def start_codec(config: Config, graph: nnx.GraphDef, state: TrainState, dataset:
     Four frames for each entry are taken, from the first batches. Every process reads the whole batches, so that all
     hold the same numbers. Other models are returned as they are.
     """
-    if not isinstance(config.model, CodecModelConfig):
+    if not config.model.is_codec:
         return state
     model = with_parameters(graph, state["params"])
     data = config.data

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wavegen.codecs import Codecs
+from wavegen.codecs.base import Codecs
 from wavegen.codecs.learned import LearnedCodec
 from wavegen.config import Config
 from wavegen.errors import WavegenError

@@ -1,8 +1,8 @@
 """The jitted training step and evaluation step: pure functions of a state, a batch and frozen codecs."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +10,14 @@ import optax
 from flax import nnx
 from jaxtyping import Array, PyTree
 
-from wavegen.codecs import Codecs
-from wavegen.codecs.notes.base import Interleaved
+from wavegen.codecs.base import Codecs
 from wavegen.codecs.quantizers import Average
 from wavegen.codecs.quantizers.usage import code_usage
 from wavegen.config import Config
-from wavegen.config.models import Seq2SeqConfig
 from wavegen.data.device import make_example
-from wavegen.models.conditions.features import own_features
 from wavegen.models.kinds import make_model
-from wavegen.models.seq2seq import part_voices
-from wavegen.networks.base import Outcome, add_outcomes, parameters, with_parameters
+from wavegen.networks.base import Network, Outcome, add_outcomes, parameters, with_parameters
 from wavegen.training.adversary import first_adversary, make_second_phase, phase_of, skipped_in_a_row
-from wavegen.training.objectives import metric_of, objective_of
 from wavegen.training.optimizer import make_optimizer, make_schedule, skipped_updates
 from wavegen.training.state import TrainState, init_state, update_ema
 
@@ -32,7 +27,7 @@ EvaluationStep = Callable[[PyTree, dict[str, Array], Codecs], Outcome]
 
 def first_state(
     config: Config, labels: Mapping[str, Sequence[str]], codecs: Codecs
-) -> tuple[Any, TrainState]:
+) -> tuple[Network, TrainState]:
     """The model of a configuration, and the state before its first step.
 
     Args:
@@ -61,9 +56,19 @@ def optimizer_of(config: Config) -> optax.GradientTransformation:
     return make_optimizer(schedule, weight_decay=o.weight_decay, clip_norm=o.clip_norm, b1=o.b1, b2=o.b2)
 
 
-def _examples(config: Config, codecs: Codecs, batch: dict[str, Array], key: Array | None) -> dict[str, Array]:
-    """The device half of the pipeline, with the conditions that this model takes and no others."""
-    augment, local = config.data.augment, config.model.local
+def metric_of(config: Config) -> tuple[str, float]:
+    """The figure that a run is judged by, lower is better: its name, and what ``total / scored`` is multiplied by."""
+    if config.model.is_codec:
+        return "loss", 1.0
+    token = "sample" if config.codec.of == "samples" else "token"
+    return f"bits_per_{token}", 1 / math.log(2)
+
+
+def _examples(
+    config: Config, network: Network, codecs: Codecs, batch: dict[str, Array], key: Array | None
+) -> dict[str, Array]:
+    """The device half of the pipeline, with the conditions that this network takes and no others."""
+    augment = config.data.augment
     examples = make_example(
         batch,
         codecs.tokens,
@@ -73,18 +78,7 @@ def _examples(config: Config, codecs: Codecs, batch: dict[str, Array], key: Arra
         input_noise=augment.input_noise,
         transpose=augment.transpose,
     )
-    if not config.model.global_fields:
-        del examples["labels"]
-    if isinstance(config.model, Seq2SeqConfig):
-        assert isinstance(codecs.tokens, Interleaved)
-        examples |= part_voices(examples, codecs.tokens, config.model.source_voices)
-    elif local is None:
-        examples.pop("features", None)
-    elif local.kind in ("mel", "codes"):
-        examples["features"] = own_features(
-            examples["waveform"], local, codecs.condition, config.data.sample_rate
-        )
-    return examples
+    return network.reads(examples, codecs)
 
 
 def make_train_step(config: Config, graph: nnx.GraphDef) -> TrainStep:
@@ -94,7 +88,7 @@ def make_train_step(config: Config, graph: nnx.GraphDef) -> TrainStep:
     one draws. With accumulation, gradients of summed losses are added up and divided once by the count of scored
     tokens: the result does not depend on how the batch is cut.
     """
-    objective, optimizer = objective_of(config), optimizer_of(config)
+    optimizer = optimizer_of(config)
     name, unit = metric_of(config)
     compute, phase = jnp.dtype(config.training.precision), phase_of(config)
     second_phase = make_second_phase(config, phase, graph) if phase else None
@@ -103,9 +97,8 @@ def make_train_step(config: Config, graph: nnx.GraphDef) -> TrainStep:
         params: PyTree, batch: dict[str, Array], key: Array, codecs: Codecs
     ) -> tuple[Array, Outcome]:
         data_key, model_key = jax.random.split(key)
-        examples = _examples(config, codecs, batch, data_key)
-        cast = jax.tree.map(lambda p: p.astype(compute), params)
-        outcome = objective(with_parameters(graph, cast), examples, model_key)
+        network = with_parameters(graph, jax.tree.map(lambda p: p.astype(compute), params))
+        outcome = network.objective(_examples(config, network, codecs, batch, data_key), model_key)
         return outcome.total, outcome
 
     def gradients(
@@ -123,7 +116,7 @@ def make_train_step(config: Config, graph: nnx.GraphDef) -> TrainStep:
         game: dict[str, Array] = {}
         if second_phase is not None:
             data_key, model_key = jax.random.split(key)
-            examples = _examples(config, codecs, batch, data_key)
+            examples = _examples(config, with_parameters(graph, params), codecs, batch, data_key)
             outcome, grads, adversary, game = second_phase(
                 params, state["adversary"], state["step"], examples, model_key
             )
@@ -184,9 +177,9 @@ def _learn_averages(
 
 def make_evaluation_step(config: Config, graph: nnx.GraphDef) -> EvaluationStep:
     """The function ``(params, batch, codecs) -> outcome`` without augmentation or dropout, to be jitted."""
-    objective = objective_of(config)
 
     def evaluation_step(params: PyTree, batch: dict[str, Array], codecs: Codecs) -> Outcome:
-        return objective(with_parameters(graph, params), _examples(config, codecs, batch, None), None)
+        network: Network = with_parameters(graph, params)
+        return network.objective(_examples(config, network, codecs, batch, None), None)
 
     return evaluation_step

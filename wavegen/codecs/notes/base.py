@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from wavegen.codecs.base import Codec
+from wavegen.codecs.notes.remix import Redrawing, What
 from wavegen.errors import WavegenError
 from wavegen.notes.score import Notes
 from wavegen.types import Tokens
@@ -50,14 +52,14 @@ class NoteCodec(Codec):
         """Values that a token of each codebook can take."""
 
     @property
-    @abstractmethod
-    def period(self) -> int:
-        """Frames after which places in a bar, or kinds of tokens, come back; 1 if all frames are alike."""
+    def places(self) -> int:
+        """See `Codec`: all places of a period."""
+        return self.period
 
     @property
-    def allowed(self) -> Bool[np.ndarray, "places V"] | None:
-        """Values that a token can take at each place in a period, see `wavegen.models.base.Choice`; None is all."""
-        return None
+    def plain(self) -> "NoteCodec":
+        """See `Codec`."""
+        return self
 
     @abstractmethod
     def encode(self, notes: Notes) -> Int[np.ndarray, "N K"]:
@@ -73,6 +75,38 @@ class NoteCodec(Codec):
 
         Raises:
             WavegenError: tokens that mean nothing.
+        """
+
+    @abstractmethod
+    def narrowed(
+        self,
+        allowed: Bool[np.ndarray, "places V"],
+        instruments: Sequence[str],
+        pitches: tuple[int, int] | None,
+    ) -> Bool[np.ndarray, "places V"]:
+        """The values that are allowed where only some instruments play, or only pitches of a range.
+
+        Args:
+            allowed: what the codec whose tokens are drawn allows; this one, or its tokens one after the other.
+            instruments: names, see `wavegen.codecs.notes.choice.family`; none is all.
+            pitches: the lowest and the highest MIDI number; None is all.
+
+        Raises:
+            WavegenError: an instrument or pitch that is none, or that the codec does not write.
+        """
+
+    @abstractmethod
+    def redraw(self, notes: Notes, chosen: Bool[np.ndarray, " notes"], what: What) -> Redrawing:
+        """Takes out of a piece what is to be drawn anew.
+
+        Args:
+            notes: the piece.
+            chosen: its notes that are to change.
+            what: "notes": on a grid the places that they sound in, of events pitch, duration and velocity; "pitches",
+                and for events "durations": nothing else.
+
+        Raises:
+            WavegenError: another `what`, one that the codec does not write on its own, or a piece that it cannot write.
         """
 
     @abstractmethod
@@ -114,6 +148,16 @@ class Interleaved(NoteCodec):
         return self.codec.period * self.codec.codebooks
 
     @property
+    def plain(self) -> NoteCodec:
+        """See `Codec`."""
+        return self.codec
+
+    @property
+    def interleaving(self) -> int:
+        """See `Codec`."""
+        return self.codec.codebooks
+
+    @property
     def allowed(self) -> Bool[np.ndarray, "places V"] | None:
         """See `NoteCodec`: fields that share a vocabulary use a part of it each."""
         sizes = np.asarray(self.codec.sizes)
@@ -133,6 +177,19 @@ class Interleaved(NoteCodec):
                 f"expected tokens [frames, 1], got {list(tokens.shape)}; give those of one clip"
             )
         return self.codec.decode(tokens[: len(tokens) // width * width].reshape(-1, width))
+
+    def narrowed(
+        self,
+        allowed: Bool[np.ndarray, "places V"],
+        instruments: Sequence[str],
+        pitches: tuple[int, int] | None,
+    ) -> Bool[np.ndarray, "places V"]:
+        """See `NoteCodec`."""
+        return self.codec.narrowed(allowed, instruments, pitches)
+
+    def redraw(self, notes: Notes, chosen: Bool[np.ndarray, " notes"], what: What) -> Redrawing:
+        """See `NoteCodec`; the tokens are those of the plain codec."""
+        return self.codec.redraw(notes, chosen, what)
 
     def transposed(self, tokens: Tokens, semitones: Int[Array, "B"]) -> Tokens:
         """See `NoteCodec`."""

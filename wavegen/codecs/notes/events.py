@@ -11,6 +11,7 @@ Zeng et al. 2021 (MusicBERT, arXiv:2106.05630), but time goes by steps and not b
 no token for the end: a piece is as long as it is.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,16 +22,16 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Integer
 
 from wavegen.codecs.notes.base import NoteCodec
+from wavegen.codecs.notes.choice import DRUMS, FAMILIES, family, require_range
 from wavegen.codecs.notes.grid import check_tokens
+from wavegen.codecs.notes.remix import Redrawing, What, require_what
 from wavegen.errors import WavegenError
 from wavegen.notes.score import Notes, Track
 from wavegen.types import Tokens
 
 FIELDS = ("shift", "pitch", "duration", "velocity", "instrument")
-FAMILIES = (
-    "piano", "chromatic percussion", "organ", "guitar", "bass", "strings", "ensemble", "brass", "reed", "pipe",
-    "synth lead", "synth pad", "synth effects", "ethnic", "percussive", "sound effects",
-)  # fmt: skip
+DRAWN: Mapping[What, list[int]] = {"notes": [1, 2, 3], "pitches": [1], "durations": [2]}
+"""Columns that a remix draws; onsets stay, from which the onsets of all later notes are counted."""
 
 
 @partial(jax.tree_util.register_static)
@@ -95,14 +96,14 @@ class NoteEvents(NoteCodec):
         return len(FIELDS)
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """See `NoteCodec`."""
+        return FIELDS
+
+    @property
     def start_token(self) -> int:
         """See `Codec`; of every field."""
         return 0
-
-    @property
-    def period(self) -> int:
-        """All frames are alike."""
-        return 1
 
     def encode(self, notes: Notes) -> Int[np.ndarray, "N 5"]:
         """Write notes as tokens; onsets and ends are rounded to steps, no note under a step.
@@ -164,6 +165,33 @@ class NoteEvents(NoteCodec):
             self.steps_per_quarter,
         )
 
+    def narrowed(
+        self,
+        allowed: Bool[np.ndarray, "places V"],
+        instruments: Sequence[str],
+        pitches: tuple[int, int] | None,
+    ) -> Bool[np.ndarray, "places V"]:
+        """See `NoteCodec`; fields have to be written one after the other."""
+        if len(allowed) != len(FIELDS):
+            raise WavegenError(
+                "instruments and pitches of one field per frame can be chosen; train with codec.interleave=true"
+            )
+        values = np.arange(allowed.shape[1])
+        if instruments:
+            allowed[FIELDS.index("instrument")] &= np.isin(values, self._groups(instruments))
+        if pitches is not None:
+            low, high = require_range(pitches, 0, 127)
+            allowed[FIELDS.index("pitch")] &= (values >= low) & (values <= high)
+        return allowed
+
+    def redraw(self, notes: Notes, chosen: Bool[np.ndarray, " notes"], what: What) -> Redrawing:
+        """See `NoteCodec`."""
+        require_what(what)
+        tokens = self.encode(notes)
+        hidden = np.zeros(tokens.shape, bool)
+        hidden[:, DRAWN[what]] = chosen[self.order(notes)][:, None]
+        return Redrawing(tokens, hidden, None, lambda filled: self.revised(notes, filled, hidden))
+
     def transposed(self, tokens: Tokens, semitones: Int[Array, "B"]) -> Tokens:
         """See `NoteCodec`; drums stay."""
         pitch = tokens[:, :, 1]
@@ -193,3 +221,18 @@ class NoteEvents(NoteCodec):
             return Track("drums", 0, drum=True)
         program = instrument * self.programs_per_group
         return Track(FAMILIES[program // 8], program)
+
+    def _groups(self, instruments: Sequence[str]) -> list[int]:
+        """The tokens that decode to an instrument of these families."""
+        drums = self.sizes[FIELDS.index("instrument")] - 1
+        names = [FAMILIES[group * self.programs_per_group // 8] for group in range(drums)] + [DRUMS]
+        groups = []
+        for name in map(family, instruments):
+            own = [group for group, its in enumerate(names) if its == name]
+            if not own:
+                raise WavegenError(
+                    f"groups of {self.programs_per_group} programs do not distinguish {name}; there are "
+                    f"{', '.join(dict.fromkeys(names))}"
+                )
+            groups += own
+        return groups

@@ -8,16 +8,20 @@ Without ties a note goes on as long as its token is repeated, so that a note tha
 JSB chorales in sixteenths are of that kind (Huang et al. 2017, "Counterpoint by Convolution").
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Integer
+from jaxtyping import Array, Bool, Int, Integer
 
 from wavegen.codecs.notes.base import NoteCodec
+from wavegen.codecs.notes.choice import require_range
+from wavegen.codecs.notes.remix import Redrawing, What, require_what
 from wavegen.errors import WavegenError
+from wavegen.notes.arrange import overlaid
 from wavegen.notes.score import Notes, Track
 from wavegen.types import Tokens
 
@@ -165,6 +169,63 @@ class NoteGrid(NoteCodec):
             tuple(Track(f"voice {number + 1}") for number in range(self.voices)),
             self.steps_per_quarter,
         )
+
+    def narrowed(
+        self,
+        allowed: Bool[np.ndarray, "places V"],
+        instruments: Sequence[str],
+        pitches: tuple[int, int] | None,
+    ) -> Bool[np.ndarray, "places V"]:
+        """See `NoteCodec`; a grid writes no instruments."""
+        if instruments:
+            raise WavegenError(
+                "a grid of voices writes no instruments; leave them out, or use codec.kind=note_events"
+            )
+        if pitches is not None:
+            low, high = require_range(pitches, self.low, self.high)
+            values = np.arange(allowed.shape[1])
+            pitch = values + self.low - 1
+            allowed &= ((values == 0) | (pitch > self.high) | ((pitch >= low) & (pitch <= high)))[None]
+        return allowed
+
+    def redraw(self, notes: Notes, chosen: Bool[np.ndarray, " notes"], what: What) -> Redrawing:
+        """See `NoteCodec`; durations are not written on their own."""
+        require_what(what)
+        if what == "durations":
+            raise WavegenError(
+                "on a grid the end of a note is the beginning of the next; to remix durations use a model of "
+                "codec.kind=note_events (configs/events-bert.yaml)"
+            )
+        return self._redraw_pitches(notes, chosen) if what == "pitches" else self._redraw(notes, chosen)
+
+    def _redraw(self, notes: Notes, chosen: Bool[np.ndarray, " notes"]) -> Redrawing:
+        tokens, kept = self.encode(notes), notes.where(~chosen)
+        hidden = self.encode(notes.where(chosen), len(tokens)) > 0
+
+        def rebuilt(filled: Int[np.ndarray, "N K"]) -> Notes:
+            return overlaid(kept, self.decode(np.where(hidden, filled, 0)), 0)
+
+        return Redrawing(tokens, hidden, None, rebuilt)
+
+    def _redraw_pitches(self, notes: Notes, chosen: Bool[np.ndarray, " notes"]) -> Redrawing:
+        tokens, grid = self.encode(notes), notes.at_resolution(self.steps_per_quarter)
+        order = notes.order_at(self.steps_per_quarter)
+        drawn = np.flatnonzero(chosen[order])
+        hidden = np.zeros(tokens.shape, bool)
+        for onset, duration, voice in zip(
+            grid.onset[drawn], grid.duration[drawn], grid.track[drawn], strict=True
+        ):
+            # Without ties a note is its pitch again and again: all of it is hidden, and what it begins with counts.
+            hidden[onset : onset + (1 if self.ties else duration), voice] = True
+        pitches = np.arange(self.vocab_size)
+        allowed = (pitches > 0) & (pitches <= self.high - self.low + 1)
+
+        def rebuilt(filled: Int[np.ndarray, "N K"]) -> Notes:
+            pitch = notes.pitch.copy()
+            pitch[order[drawn]] = filled[grid.onset[drawn], grid.track[drawn]] + self.low - 1
+            return replace(notes, pitch=pitch)
+
+        return Redrawing(tokens, hidden, allowed, rebuilt)
 
     def transposed(self, tokens: Tokens, semitones: Int[Array, "B"]) -> Tokens:
         """See `NoteCodec`."""

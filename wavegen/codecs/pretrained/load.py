@@ -1,23 +1,24 @@
 """Published codecs, by what their `config.json` says they are."""
 
-from pathlib import Path
-
 from wavegen.codecs.learned import LearnedCodec, freeze
 from wavegen.codecs.pretrained.dac import load_dac
 from wavegen.codecs.pretrained.encodec import load_encodec
 from wavegen.codecs.pretrained.hugging_face import read_config
+from wavegen.config.codecs import PretrainedCodecConfig
 from wavegen.errors import WavegenError
 
 
-def load_pretrained(path: str | Path) -> LearnedCodec:
+def load_pretrained(config: PretrainedCodecConfig) -> LearnedCodec:
     """Opens a published codec.
 
     Args:
-        path: a folder with `config.json` and `model.safetensors`, or the safetensors file with the other beside it.
+        config: whose `pretrained` is a folder with `config.json` and `model.safetensors`, or the safetensors file with
+            the other beside it.
 
     Raises:
         WavegenError: there is no such folder, it is damaged, or of a model that is not known here.
     """
+    path = config.pretrained
     kind = read_config(path).get("model_type")
     if kind == "encodec":
         encodec = load_encodec(path)

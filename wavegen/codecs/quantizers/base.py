@@ -1,10 +1,11 @@
 """The contract of quantizers: latent vectors to integers and back, with gradients that pass by the rounding."""
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
@@ -53,6 +54,10 @@ class Quantizer(nnx.Module):
     width: int
     codebooks: int
     codebook_size: int
+
+    @abstractmethod
+    def __init__(self, width: int, *, random: np.random.Generator, **settings: Any) -> None:
+        """A quantizer of latents of this width; the settings are those of its section of the configuration."""
 
     @abstractmethod
     def quantize(

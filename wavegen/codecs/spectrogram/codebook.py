@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from wavegen.codecs.base import AudioCodec
+from wavegen.codecs.learned import LearnedCodec, freeze
 from wavegen.codecs.spectrogram.files import (
     read_codebook,
     read_codebook_csv,
@@ -19,6 +20,7 @@ from wavegen.codecs.spectrogram.files import (
     write_codes_csv,
 )
 from wavegen.codecs.spectrogram.frames import MelFrames
+from wavegen.config.codecs import SpectrogramCodecConfig
 from wavegen.errors import WavegenError
 from wavegen.kernels import nearest_code
 from wavegen.types import Tokens, Waveform
@@ -157,3 +159,13 @@ class SpectrogramVQ(nnx.Module, AudioCodec):
     def rows(self, tokens: Tokens) -> Float[Array, "B N D"]:
         """The mel values of tokens, in dB: what a vocoder reads."""
         return self.codebook[...][tokens[..., 0]]
+
+
+def load_codebook(config: SpectrogramCodecConfig) -> LearnedCodec:
+    """Opens the codec of a codebook file.
+
+    Raises:
+        WavegenError: see `SpectrogramVQ.from_file`.
+    """
+    codebook = SpectrogramVQ.from_file(config.codebook)
+    return freeze(codebook, sample_rate=codebook.frames.sample_rate)

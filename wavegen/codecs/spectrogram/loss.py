@@ -1,16 +1,7 @@
 """What a spectrogram codec is trained to lower: how far its log-mel rows are from those of the recording."""
 
-from collections.abc import Mapping
-
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
-
-from wavegen.codecs.outcome import dropped_levels, weighted_outcome, without_padding
-from wavegen.codecs.spectrogram.network import SpectrogramVAE
-from wavegen.config.codec_models import (
-    MelLossConfig,
-)
-from wavegen.networks.base import Outcome, frame_mask
 
 QUIET = 1e-3
 """Amplitude, -60 dB: errors in clips that are quieter on the whole count no more than in one of this level."""
@@ -45,32 +36,3 @@ def mel_losses(
     error = jnp.sqrt(jnp.maximum(jnp.sum((ours - theirs) ** 2, axis=(1, 2)), 1e-12))
     level = jnp.sqrt(jnp.maximum(jnp.sum(theirs**2, axis=(1, 2)), QUIET**2 * rows))
     return {"mel": distance, "convergence": error / level}
-
-
-def mel_reconstruction(
-    model: SpectrogramVAE,
-    examples: Mapping[str, Array],
-    key: Array | None,
-    *,
-    weights: MelLossConfig,
-    quantizer_dropout: float,
-) -> Outcome:
-    """How far a spectrogram codec's rows are from those of the audio, and its latents from their codes.
-
-    Args:
-        model: the codec.
-        examples: as for ``reconstruction``; frames that begin after the clip's end do not count.
-        key: as for ``reconstruction``.
-        weights: of the parts.
-        quantizer_dropout: see ``draw_levels``.
-
-    Returns:
-        Sums over clips: the weighted loss, and its parts.
-    """
-    audio, length = examples["waveform"], examples["length"]
-    levels = dropped_levels(model, examples, key, quantizer_dropout)
-    result = model.reconstruct(audio, levels=levels)
-    valid = frame_mask(jnp.zeros_like(length), length, result.target.shape[1], model.frames.hop_length)
-    parts = mel_losses(result.rows, result.target, valid)
-    statistics = result.statistics if key is not None else without_padding(result, model, length)
-    return weighted_outcome(parts, result.losses, weights, length > 0, statistics)

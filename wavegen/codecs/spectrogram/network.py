@@ -14,9 +14,14 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from wavegen.codecs.base import Codec
-from wavegen.codecs.quantizers import Average, Quantizer
+from wavegen.codecs.outcome import counted_codes, weighted_outcome
+from wavegen.codecs.quantizers import Average, Quantizer, draw_levels
+from wavegen.codecs.quantizers.make import make_quantizer
 from wavegen.codecs.spectrogram.frames import MelFrames
+from wavegen.codecs.spectrogram.loss import mel_losses
+from wavegen.config.codec_models import MelLossConfig, SpectrogramVQConfig
 from wavegen.errors import WavegenError
+from wavegen.networks.base import Examples, Given, Network, Outcome, frame_mask
 from wavegen.networks.initial import layer_options
 from wavegen.types import Tokens, Waveform
 
@@ -39,7 +44,7 @@ class MelReconstruction(NamedTuple):
     statistics: dict[str, Array]
 
 
-class SpectrogramVAE(nnx.Module, Codec):
+class SpectrogramVAE(Network, Codec):
     """Convolutions over mel frames around any quantizer.
 
     The encoder: a convolution of 3 frames, residual units, and a linear map of every `stride` frames to one latent.
@@ -56,6 +61,8 @@ class SpectrogramVAE(nnx.Module, Codec):
         depth: residual units on either side.
         quantizer: of the latents.
         iterations: of Griffin-Lim.
+        loss: weights of the parts of the loss.
+        quantizer_dropout: share of clips coded with fewer codebooks in training; see `draw_levels`.
         random: draws the initial weights.
 
     Raises:
@@ -75,6 +82,8 @@ class SpectrogramVAE(nnx.Module, Codec):
         depth: int = 3,
         quantizer: Quantizer,
         iterations: int = 32,
+        loss: MelLossConfig = MelLossConfig(),
+        quantizer_dropout: float = 0.0,
         random: np.random.Generator,
     ) -> None:
         if min(stride, width, depth) < 1:
@@ -82,6 +91,7 @@ class SpectrogramVAE(nnx.Module, Codec):
                 f"expected stride, width and depth of at least 1, got {stride}, {width} and {depth}"
             )
         self.frames, self.stride, self.width, self.iterations = frames, stride, width, iterations
+        self.loss, self.quantizer_dropout = loss, quantizer_dropout
         self.quantizer = quantizer
         options = layer_options(random)
         self.mean = Average(jnp.full(frames.bands, frames.silence / 2, jnp.float32))
@@ -92,6 +102,41 @@ class SpectrogramVAE(nnx.Module, Codec):
         self.split = nnx.Linear(quantizer.width, stride * width, **options)
         self.decoder = nnx.List([_Residual(width, random) for _ in range(depth)])
         self.last = nnx.Conv(width, frames.bands, 3, **options)
+
+    @classmethod
+    def make(cls, config: SpectrogramVQConfig, given: Given, random: np.random.Generator) -> "SpectrogramVAE":
+        """See `Network`."""
+        return cls(
+            frames=MelFrames(given.data.sample_rate, config.n_fft, config.hop_length, config.bands),
+            stride=config.stride,
+            width=config.width,
+            depth=config.depth,
+            quantizer=make_quantizer(config.quantizer, config.latent, random),
+            iterations=config.iterations,
+            loss=config.loss,
+            quantizer_dropout=config.quantizer_dropout,
+            random=random,
+        )
+
+    def objective(self, examples: Examples, key: Array | None) -> Outcome:
+        """How far the rows are from those of the audio, and latents from their codes.
+
+        Args:
+            examples: "waveform", and "length": frames that begin after the clip's end do not count.
+            key: draws with how many codebooks each clip is coded; None codes with all.
+
+        Returns:
+            Sums over clips: the weighted loss, and its parts. Without a key padding is not counted among the codes.
+        """
+        audio, length = examples["waveform"], examples["length"]
+        levels = None if key is None else draw_levels(key, len(audio), self.codebooks, self.quantizer_dropout)
+        result = self.reconstruct(audio, levels=levels)
+        valid = frame_mask(jnp.zeros_like(length), length, result.target.shape[1], self.frames.hop_length)
+        statistics = result.statistics
+        if key is None:
+            statistics = statistics | counted_codes(result.codes, length, self.hop_length, self.vocab_size)
+        parts = mel_losses(result.rows, result.target, valid)
+        return weighted_outcome(parts, result.losses, self.loss, length > 0, statistics)
 
     @property
     def vocab_size(self) -> int:

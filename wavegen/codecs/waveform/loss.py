@@ -8,20 +8,12 @@ Yamamoto et al. 2020,
 Effects" (stereo).
 """
 
-from collections.abc import Mapping
 from functools import cache
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from wavegen.codecs.outcome import dropped_levels, weighted_outcome, without_padding
-from wavegen.codecs.waveform.network import Reconstruction, WaveVQ
-from wavegen.config.codec_models import (
-    CodecLossConfig,
-)
-from wavegen.networks.base import Outcome
-from wavegen.spectral import mel_filterbank, multi_resolution_stft_loss, multi_scale_mel_loss, si_sdr
+from wavegen.spectral import mel_filterbank, multi_resolution_stft_loss, multi_scale_mel_loss
 from wavegen.spectral.losses import MEL_SCALES
 from wavegen.types import AnyWaveform
 
@@ -91,47 +83,3 @@ def _rows(audio: AnyWaveform) -> Float[Array, "rows T"]:
         return audio
     left, right = audio[..., 0], audio[..., 1]
     return jnp.concatenate([left + right, left - right]) / 2
-
-
-def reconstruction(
-    model: WaveVQ,
-    examples: Mapping[str, Array],
-    key: Array | None,
-    *,
-    sample_rate: int,
-    weights: CodecLossConfig,
-    quantizer_dropout: float,
-) -> Outcome:
-    """How far a codec's audio is from what it was given, and its latents from their codes.
-
-    Args:
-        model: the codec.
-        examples: "waveform", and "length": rows without samples, which fill up a batch, do not count.
-        key: draws with how many codebooks each clip is coded; None codes with all.
-        sample_rate: Hz.
-        weights: of the parts.
-        quantizer_dropout: see ``draw_levels``.
-
-    Returns:
-        Sums over clips: the weighted loss, its parts, and the scale-invariant signal-to-distortion ratio in dB. Without
-        a key padding is not counted among the codes.
-    """
-    levels = dropped_levels(model, examples, key, quantizer_dropout)
-    result = model.reconstruct(examples["waveform"], levels=levels)
-    if key is None:
-        result = result._replace(statistics=without_padding(result, model, examples["length"]))
-    return judge_reconstruction(result, examples, sample_rate=sample_rate, weights=weights)
-
-
-def judge_reconstruction(
-    result: Reconstruction, examples: Mapping[str, Array], *, sample_rate: int, weights: CodecLossConfig
-) -> Outcome:
-    """The second half of ``reconstruction``: what came out beside what went in."""
-    audio, counted = examples["waveform"], examples["length"] > 0
-    # Row by row: some losses are ratios over what they are given.
-    parts = jax.vmap(lambda ours, theirs: audio_losses(ours[None], theirs[None], sample_rate))(
-        result.audio, audio
-    )
-    outcome = weighted_outcome(parts, result.losses, weights, counted, result.statistics)
-    outcome.figures["si_sdr"] = jnp.sum(jnp.where(counted, si_sdr(result.audio, audio), 0.0))
-    return outcome

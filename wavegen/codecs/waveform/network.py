@@ -8,13 +8,15 @@ trained: folded in it gives this network.
 from math import prod
 from typing import ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from wavegen.codecs.base import AudioCodec
-from wavegen.codecs.quantizers import Quantizer
+from wavegen.codecs.outcome import counted_codes, weighted_outcome
+from wavegen.codecs.quantizers import Quantizer, draw_levels
+from wavegen.codecs.quantizers.make import make_quantizer
 from wavegen.codecs.waveform.convolution import (
     Convolution,
     Layer,
@@ -24,7 +26,11 @@ from wavegen.codecs.waveform.convolution import (
     State,
     TransposedConvolution,
 )
+from wavegen.codecs.waveform.loss import audio_losses
+from wavegen.config.codec_models import CodecLossConfig, WaveVQConfig
 from wavegen.errors import WavegenError
+from wavegen.networks.base import Examples, Given, Network, Outcome
+from wavegen.spectral import si_sdr
 from wavegen.types import Tokens
 
 PRESETS: dict[int, tuple[int, ...]] = {
@@ -53,7 +59,7 @@ class Reconstruction(NamedTuple):
     statistics: dict[str, Array]
 
 
-class WaveVQ(nnx.Module, AudioCodec):
+class WaveVQ(Network, AudioCodec):
     """DAC's network around any quantizer.
 
     The encoder: a convolution of 7 taps; for each stride s three residual units (Snake, 7 dilated taps, Snake, 1 tap),
@@ -74,6 +80,9 @@ class WaveVQ(nnx.Module, AudioCodec):
         causal: look only back, so that audio can be coded as it comes.
         dilations: of the residual units.
         quantizer: of the latents; its width is that of the encoder's output (DAC: `width * 2**len(strides)`).
+        sample_rate: Hz, which the loss depends on.
+        loss: weights of its parts.
+        quantizer_dropout: share of clips coded with fewer codebooks in training; see `draw_levels`.
         random: draws the initial weights.
 
     Raises:
@@ -93,6 +102,9 @@ class WaveVQ(nnx.Module, AudioCodec):
         causal: bool = False,
         dilations: tuple[int, ...] = (1, 3, 9),
         quantizer: Quantizer,
+        sample_rate: int = 16000,
+        loss: CodecLossConfig = CodecLossConfig(),
+        quantizer_dropout: float = 0.0,
         random: np.random.Generator,
     ) -> None:
         if not strides or min(*strides, *dilations, width) < 1 or audio_channels not in (1, 2):
@@ -108,9 +120,67 @@ class WaveVQ(nnx.Module, AudioCodec):
             )
         self.strides, self.dilations = tuple(strides), tuple(dilations)
         self.audio_channels, self.causal = audio_channels, causal
+        self.sample_rate, self.loss, self.quantizer_dropout = sample_rate, loss, quantizer_dropout
         self.quantizer = quantizer
         self.encoder = self._make_encoder(width, random)
         self.decoder = self._make_decoder(decoder_width, random)
+
+    @classmethod
+    def make(cls, config: WaveVQConfig, given: Given, random: np.random.Generator) -> "WaveVQ":
+        """See `Network`.
+
+        Raises:
+            WavegenError: no strides are given, and there is no preset for the sample rate.
+        """
+        sample_rate = given.data.sample_rate
+        strides = config.strides or PRESETS.get(sample_rate)
+        if strides is None:
+            raise WavegenError(
+                f"there are no usual strides for {sample_rate} Hz; set model.strides, for example "
+                f"{list(PRESETS[16000])}, or use one of {', '.join(map(str, PRESETS))} Hz"
+            )
+        return cls(
+            strides=strides,
+            width=config.width,
+            decoder_width=config.decoder_width,
+            audio_channels=given.data.channels,
+            causal=config.causal,
+            quantizer=make_quantizer(config.quantizer, config.width * 2 ** len(strides), random),
+            sample_rate=sample_rate,
+            loss=config.loss,
+            quantizer_dropout=config.quantizer_dropout,
+            random=random,
+        )
+
+    def objective(self, examples: Examples, key: Array | None) -> Outcome:
+        """How far the audio is from what was given, and latents are from their codes.
+
+        Args:
+            examples: "waveform", and "length": rows without samples, which fill up a batch, do not count.
+            key: draws with how many codebooks each clip is coded; None codes with all.
+
+        Returns:
+            Sums over clips: the weighted loss, its parts, and the scale-invariant signal-to-distortion ratio in dB.
+            Without a key padding is not counted among the codes.
+        """
+        audio, length = examples["waveform"], examples["length"]
+        levels = None if key is None else draw_levels(key, len(audio), self.codebooks, self.quantizer_dropout)
+        result = self.reconstruct(audio, levels=levels)
+        if key is None:
+            counts = counted_codes(result.codes, length, self.hop_length, self.vocab_size)
+            result = result._replace(statistics=result.statistics | counts)
+        return self.judge(result, examples)
+
+    def judge(self, result: Reconstruction, examples: Examples) -> Outcome:
+        """The second half of `objective`: compares what came out with what went in."""
+        audio, counted = examples["waveform"], examples["length"] > 0
+        # Row by row: some losses are ratios over what they are given.
+        parts = jax.vmap(lambda ours, theirs: audio_losses(ours[None], theirs[None], self.sample_rate))(
+            result.audio, audio
+        )
+        outcome = weighted_outcome(parts, result.losses, self.loss, counted, result.statistics)
+        outcome.figures["si_sdr"] = jnp.sum(jnp.where(counted, si_sdr(result.audio, audio), 0.0))
+        return outcome
 
     @property
     def vocab_size(self) -> int:

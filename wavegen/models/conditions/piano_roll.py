@@ -1,17 +1,25 @@
 """What steers a model that plays chords: a piano roll, and a bank of sines at the pitches that sound."""
 
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from wavegen.models.conditions.features import DECAYS, harmonic_waves
+from wavegen.config.models import PianoRollConditionConfig
+from wavegen.models.conditions.base import LocalCondition
+from wavegen.models.conditions.melody import DECAYS, harmonic_waves
+from wavegen.networks.base import Given
 from wavegen.networks.initial import layer_options, normal
+from wavegen.notes.performance import Performance
+from wavegen.notes.roll import roll_features
 from wavegen.types import Features
 
 
-class PianoRollCondition(nnx.Module):
+class PianoRollCondition(LocalCondition):
     """Conditioning on a piano roll (Hawthorne et al. 2019, arXiv:1810.12247), with an excitation of many sines.
 
     The excitation carries the source of the neural source-filter models (Wang et al. 2019, arXiv:1810.11946) over to
@@ -30,6 +38,8 @@ class PianoRollCondition(nnx.Module):
         random: draws the initial weights.
     """
 
+    takes: ClassVar[Any] = "chords"
+
     def __init__(
         self,
         channels: int,
@@ -46,8 +56,22 @@ class PianoRollCondition(nnx.Module):
         self.roll = nnx.Linear(pitches * (len(DECAYS) + 1), channels, **options)
         self.mix = nnx.Conv(channels, channels, 3, padding="SAME", **options)
         self.strengths = normal(random, pitches, len(DECAYS) + 1, 2 * harmonics, scale=0.5)
-        self.hop_length, self.low, self.harmonics, self.sample_rate = hop_length, low, harmonics, sample_rate
-        self.voices = min(voices, pitches)
+        self.input_hop = self.hop_length = hop_length
+        self.low, self.high, self.harmonics, self.sample_rate = low, high, harmonics, sample_rate
+        self.voices, self.waves = min(voices, pitches), 2 * harmonics
+
+    @classmethod
+    def make(
+        cls, config: PianoRollConditionConfig, given: Given, random: np.random.Generator
+    ) -> "PianoRollCondition":
+        """See ``LocalCondition``."""
+        sizes = config.model_dump(exclude={"kind"})
+        return cls(**sizes, sample_rate=given.data.sample_rate, random=random)
+
+    def of_notes(self, played: Sequence[Performance], samples: int) -> Features:
+        """See ``LocalCondition``; notes outside the roll are left out."""
+        grid = (self.sample_rate, self.hop_length, samples, self.low, self.high)
+        return jnp.asarray(np.stack([roll_features(piece, *grid) for piece in played]))
 
     def __call__(self, features: Features) -> Float[Array, "B F C"]:
         """Frames from velocities and ages, see ``wavegen.notes.roll.roll_features``."""

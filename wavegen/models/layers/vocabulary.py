@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from wavegen.errors import WavegenError
-from wavegen.models.conditions.features import LabelCondition
+from wavegen.models.conditions.base import LabelCondition
 from wavegen.networks.initial import normal
 from wavegen.types import Labels, Logits, Tokens
 
