@@ -116,32 +116,3 @@ def choose_token(
         scaled = keep_likely(scaled, 0 if top_k is None else top_k, 1.0 if top_p is None else top_p)
     drawn = choose_index(jnp.exp(scaled - scaled.max(-1, keepdims=True)), uniform)
     return jnp.where(temperature > 0, drawn, jnp.argmax(logits, -1).astype(jnp.int32))
-
-
-def choose_from_mixture(
-    logits: Float[Array, "B M"],
-    means: Float[Array, "B M"],
-    log_scales: Float[Array, "B M"],
-    uniform: tuple[Float[Array, "B"], Float[Array, "B"]],
-    vocab_size: int,
-    temperature: Float[Array, ""] | float = 1.0,
-) -> Int[Array, "B"]:
-    """Draw from a mixture of logistics: a component with one uniform number, its value with the other.
-
-    Args:
-        logits: of the components.
-        means: in code space, where the tokens span [-1, 1].
-        log_scales: natural logarithms of the logistics' scales.
-        uniform: two numbers in (0, 1) a row, from `uniforms`.
-        vocab_size: levels V.
-        temperature: divides the logits and multiplies the scales; 0 = the mean of the likeliest component.
-
-    Returns:
-        The nearest tokens, in [0, V).
-    """
-    component = choose_token(logits, uniform[0], temperature)[:, None]
-    mean = jnp.take_along_axis(means, component, axis=-1)[:, 0]
-    scale = jnp.exp(jnp.take_along_axis(log_scales, component, axis=-1)[:, 0])
-    value = mean + temperature * scale * (jnp.log(uniform[1]) - jnp.log1p(-uniform[1]))
-    level = jnp.floor((value + 1) / 2 * (vocab_size - 1) + 0.5)
-    return jnp.clip(level, 0, vocab_size - 1).astype(jnp.int32)

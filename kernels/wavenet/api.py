@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..dispatch import dispatch
+from ..draw import key_words
 from . import cpu, mosaic_gpu, mosaic_gpu_cluster, pallas_tpu, reference, xla
 from .checks import check_condition, check_inputs, check_sampling, check_state, check_weights, is_number
-from ..draw import key_words
 from .shapes import WaveNetShape, Weights
 from .state import State
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ..draw import choose_token
 from .companding import amplitude, code_value, compress
 from .shapes import WaveNetShape
 
@@ -77,6 +78,35 @@ def mixture_log_prob(
     q = targets[..., None]
     component = jnp.where(q == 0, below_upper, jnp.where(q == vocab_size - 1, above_lower, between))
     return jax.nn.logsumexp(jax.nn.log_softmax(logits, -1) + component, -1)
+
+
+def choose_from_mixture(
+    logits: Float[Array, "B M"],
+    means: Float[Array, "B M"],
+    log_scales: Float[Array, "B M"],
+    uniform: tuple[Float[Array, "B"], Float[Array, "B"]],
+    vocab_size: int,
+    temperature: Float[Array, ""] | float = 1.0,
+) -> Int[Array, "B"]:
+    """Draw from a mixture of logistics: a component with one uniform number, its value with the other.
+
+    Args:
+        logits: of the components.
+        means: in code space, where the tokens span [-1, 1].
+        log_scales: natural logarithms of the logistics' scales.
+        uniform: two numbers in (0, 1) a row, from `uniforms`.
+        vocab_size: levels V.
+        temperature: divides the logits and multiplies the scales; 0 = the mean of the likeliest component.
+
+    Returns:
+        The nearest tokens, in [0, V).
+    """
+    component = choose_token(logits, uniform[0], temperature)[:, None]
+    mean = jnp.take_along_axis(means, component, axis=-1)[:, 0]
+    scale = jnp.exp(jnp.take_along_axis(log_scales, component, axis=-1)[:, 0])
+    value = mean + temperature * scale * (jnp.log(uniform[1]) - jnp.log1p(-uniform[1]))
+    level = jnp.floor((value + 1) / 2 * (vocab_size - 1) + 0.5)
+    return jnp.clip(level, 0, vocab_size - 1).astype(jnp.int32)
 
 
 def log_prob(

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from .companding import code_value, compress
 from ..draw import threefry2x32
+from .companding import code_value, compress
 from .head import LOG_SCALE_FLOOR
 from .pallas_tpu_weights import whole
 from .shapes import WaveNetShape
@@ -121,7 +121,7 @@ def choose_from_mixture(
     triangle: Float[Array, "M M"],
     temperature: Float[Array, ""],
 ) -> Int[Array, "B 1"]:
-    """Draw as `draw.choose_from_mixture` does, from padded outputs and the latest tokens, newest first."""
+    """Draw as `head.choose_from_mixture` does, from padded outputs and the latest tokens, newest first."""
     width = whole(shape.mixtures)
     logits, means, log_scales = (outputs[:, j * width : (j + 1) * width] for j in range(3))
     chosen = lanes(logits) == choose_token(logits, uniform[0], triangle, temperature)

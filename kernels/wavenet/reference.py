@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt32
 
+from ..draw import choose_token, uniforms
 from .companding import amplitude, code_value, expand
-from ..draw import choose_from_mixture, choose_token, uniforms
-from .head import mixture_parameters
+from .head import choose_from_mixture, mixture_parameters
 from .shapes import WaveNetShape, Weights
 from .state import State, input_table, ring_sizes, ring_starts
 

@@ -24,10 +24,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt32
 
+from ..draw import choose_token, uniforms
 from .companding import amplitude
-from ..draw import choose_from_mixture, choose_token, uniforms
 from .forward import head, input_convolution
-from .head import mixture_parameters
+from .head import choose_from_mixture, mixture_parameters
 from .shapes import WaveNetShape, Weights
 from .state import State, ring_sizes, ring_starts
 
