@@ -10,8 +10,7 @@ def dispatch(
     operation: str,
     implementations: Mapping[str, Callable[..., Result]],
     implementation: str | None,
-    *args: Any,
-    **kwargs: Any,
+    *arguments: Any,
 ) -> Result:
     """Call one of several implementations of an operation.
 
@@ -20,8 +19,7 @@ def dispatch(
         implementations: by name, the best first; one that cannot run these arguments here raises
             NotImplementedError with the reason.
         implementation: a name is that implementation or its error; None is the first that can run.
-        *args: for the implementation.
-        **kwargs: for the implementation.
+        *arguments: of the operation.
 
     Returns:
         What the implementation returns.
@@ -36,11 +34,11 @@ def dispatch(
             raise ValueError(
                 f"{operation} has no implementation {implementation!r}; choose from {names}, or None"
             )
-        return implementations[implementation](*args, **kwargs)
+        return implementations[implementation](*arguments)
     reasons = []
     for name, call in implementations.items():
         try:
-            return call(*args, **kwargs)
+            return call(*arguments)
         except NotImplementedError as reason:
             reasons.append(f"{name}: {reason}")
     raise NotImplementedError(f"no implementation of {operation} can run here ({'; '.join(reasons)})")

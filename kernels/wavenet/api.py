@@ -10,13 +10,12 @@ from jaxtyping import Array, Float, Int
 from ..dispatch import dispatch
 from ..draw import key_words
 from . import cpu, mosaic_gpu, mosaic_gpu_cluster, pallas_tpu, reference, xla
+from .call import Call, Generated
 from .checks import check_condition, check_inputs, check_sampling, check_state, check_weights, is_number
 from .shapes import WaveNetShape, Weights
 from .state import State
 
-Generated = tuple[Int[Array, "B T"], State, Float[Array, "B T O"] | None]
-
-IMPLEMENTATIONS: dict[str, Callable[..., Generated]] = {
+IMPLEMENTATIONS: dict[str, Callable[[Call], Generated]] = {
     "cpu": cpu.generate,
     "xla": xla.generate,
     "pallas_tpu": pallas_tpu.generate,
@@ -133,26 +132,25 @@ def wavenet_generate(
         )
     check_condition(weights, condition, batch, steps, condition_hop, condition_offset)
     check_sampling(shape, temperature, top_k, top_p)
+    call = Call(
+        weights,
+        shape,
+        state,
+        steps,
+        key=key_words(key),
+        inputs=inputs,
+        condition=condition,
+        # Without a condition they mean nothing, and must not make anything compile again.
+        condition_hop=1 if condition is None else condition_hop,
+        condition_offset=0 if condition is None else condition_offset,
+        forced=None if forced is None else forced.astype(jnp.int32),
+        temperature=temperature,
+        top_k=None if is_number(top_k) and top_k == 0 else top_k,
+        top_p=None if is_number(top_p) and top_p == 1 else top_p,
+        row_offset=row_offset,
+        return_logits=return_logits,
+    )
     # GPUs and TPUs shorten float32 products by default; streams of one seed would part between machines.
     with jax.default_matmul_precision("highest"):
-        tokens, state, outputs = dispatch(
-            "wavenet_generate",
-            IMPLEMENTATIONS,
-            implementation,
-            weights,
-            shape,
-            state,
-            steps,
-            key=key_words(key),
-            inputs=inputs,
-            condition=condition,
-            condition_hop=condition_hop,
-            condition_offset=condition_offset,
-            forced=None if forced is None else forced.astype(jnp.int32),
-            temperature=temperature,
-            top_k=None if is_number(top_k) and top_k == 0 else top_k,
-            top_p=None if is_number(top_p) and top_p == 1 else top_p,
-            row_offset=row_offset,
-            return_logits=return_logits,
-        )
+        tokens, state, outputs = dispatch("wavenet_generate", IMPLEMENTATIONS, implementation, call)
     return (tokens, state, outputs) if return_logits else (tokens, state)

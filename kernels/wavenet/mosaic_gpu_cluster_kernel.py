@@ -311,7 +311,7 @@ def scratch_types(plan: Plan) -> dict[str, Any]:
     }
 
 
-def call(plan: Plan, rings: Float[Array, "rows R B"], given: dict[str, Any]) -> tuple[Array, ...]:
+def launch(plan: Plan, rings: Float[Array, "rows R B"], given: dict[str, Any]) -> tuple[Array, ...]:
     """Run the kernel.
 
     Args:

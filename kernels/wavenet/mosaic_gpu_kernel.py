@@ -273,7 +273,7 @@ def scratch_types(plan: Plan) -> dict[str, Any]:
     }
 
 
-def call(plan: Plan, rings: Float[Array, "rows B R"], given: dict[str, Any]) -> tuple[Array, ...]:
+def launch(plan: Plan, rings: Float[Array, "rows B R"], given: dict[str, Any]) -> tuple[Array, ...]:
     """Run the kernel.
 
     Args:

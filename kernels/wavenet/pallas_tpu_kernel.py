@@ -203,7 +203,7 @@ def kernel(plan: Plan, rings_before, given, rings_after, out, scratch) -> None:
         pltpu.sync_copy(rings, rings_after.at[:, streams])
 
 
-def call(plan: Plan, rings: Float[Array, "rows B R"], given: dict[str, Any], logits: bool):
+def launch(plan: Plan, rings: Float[Array, "rows B R"], given: dict[str, Any], logits: bool):
     """Run the kernel on padded arrays.
 
     Args:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from .checks import check_condition, check_inputs, check_state, check_weights
 from .forward import condition_frames, input_convolution, network
 from .shapes import WaveNetShape, Weights
-from .state import State, ring_starts
+from .state import State, advance, ring_starts
 
 
 def wavenet_prefill(
@@ -58,8 +58,8 @@ def wavenet_prefill(
 
 @partial(jax.jit, static_argnames=("shape", "condition_hop", "form"))
 def _prefill(weights, shape, state, tokens, inputs, condition, condition_hop, condition_offset, form):
-    length = tokens.shape[1]
-    read = jnp.concatenate([state["history"], tokens.astype(jnp.int32)], axis=1)
+    length, tokens = tokens.shape[1], tokens.astype(jnp.int32)
+    read = jnp.concatenate([state["history"], tokens], axis=1)
     h = input_convolution(weights, shape, read[:, :-1], length)
     if inputs is not None:
         h = h + inputs.astype(h.dtype)
@@ -73,5 +73,4 @@ def _prefill(weights, shape, state, tokens, inputs, condition, condition_hop, co
         size = before.shape[1]
         latest = jnp.concatenate([before, x], axis=1)[:, -size:].swapaxes(0, 1)
         rings.append(jnp.roll(latest, end % size, axis=0))
-    history = read[:, -state["history"].shape[1] :]
-    return outputs, {"rings": jnp.concatenate(rings), "history": history, "position": end}
+    return outputs, advance(state, jnp.concatenate(rings), tokens)

@@ -60,3 +60,10 @@ def wavenet_init_state(weights: Weights, shape: WaveNetShape, batch: int) -> Sta
         "history": jnp.full((batch, reach(weights, shape)), -1, jnp.int32).at[:, -1].set(shape.start_token),
         "position": jnp.zeros((), jnp.int32),
     }
+
+
+def advance(state: State, rings: Float[Array, "rows B R"], tokens: Int32[Array, "B N"]) -> State:
+    """Returns the state after N more tokens, given the rings after them."""
+    read = jnp.concatenate([state["history"], tokens], axis=1)
+    history = read[:, -state["history"].shape[1] :]
+    return {"rings": rings, "history": history, "position": state["position"] + tokens.shape[1]}
