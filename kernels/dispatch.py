@@ -1,4 +1,4 @@
-"""The one chooser between implementations of an operation."""
+"""Chooses between the implementations of an operation."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -12,13 +12,13 @@ def dispatch(
     implementation: str | None,
     *arguments: Any,
 ) -> Result:
-    """Call one of several implementations of an operation.
+    """Calls one of several implementations of an operation.
 
     Args:
-        operation: its name, for messages.
-        implementations: by name, the best first; one that cannot run these arguments here raises
-            NotImplementedError with the reason.
-        implementation: a name is that implementation or its error; None is the first that can run.
+        operation: the name that messages give it.
+        implementations: by name, the best first. One that cannot run these arguments here raises
+            ``NotImplementedError`` with the reason.
+        implementation: the name of one, which then runs or raises; None takes the first that can run.
         *arguments: of the operation.
 
     Returns:
@@ -26,7 +26,7 @@ def dispatch(
 
     Raises:
         ValueError: no implementation has that name.
-        NotImplementedError: the named implementation, or every one, cannot run here; with the reasons.
+        NotImplementedError: the named implementation, or every one, cannot run here; the message gives the reasons.
     """
     if implementation is not None:
         if implementation not in implementations:

@@ -36,7 +36,7 @@ STEPS, HOP, KEY = 1000, 4, jax.random.key(3)
 
 
 def surroundings(net):
-    """What the network hears besides its own past: inputs, and a condition if it takes one."""
+    """What the network reads in addition to its own past: inputs, and a condition if it takes one."""
     rng = np.random.default_rng(1)
     around = {"inputs": jnp.asarray(rng.normal(size=(2, STEPS, net.residual)), jnp.float32)}
     if net.condition:
@@ -68,12 +68,12 @@ class Run:
 
 
 FAST = ["xla", "cpu"]
-"""What this machine can run besides the reference."""
+"""What this machine can run in addition to the reference."""
 
 
 @cache
 def native_library():
-    """Why there is none, or nothing."""
+    """The reason why there is none, or an empty text."""
     try:
         native.load()
     except NotImplementedError as reason:
@@ -131,7 +131,7 @@ def test_prompt_can_be_split_anywhere(split):
 
 @pytest.mark.parametrize("implementation", FAST)
 @pytest.mark.parametrize("name", ["kernel 3, condition", "scalar input, linear prediction"])
-def test_sampling_goes_on_after_a_prompt(name, implementation):
+def test_sampling_continues_after_a_prompt(name, implementation):
     r = run(name, implementation)
     _, state = wavenet_prefill(r.weights, r.shape, r.start, r.tokens[:, :401], **part(r.around, 0, 401))
     rest, state = wavenet_generate(

@@ -44,7 +44,7 @@ def prompted(name, batch=64):
 
 
 def call_of(name, batch=64, **changes):
-    """A call that goes on after the prompt."""
+    """A call that continues after the prompt."""
     net, weights, state = prompted(name, batch)
     given = {"weights": weights, "shape": net.shape, "state": state, "steps": STEPS, "key": KEY}
     return Call(**given | {"temperature": 0.7, "return_logits": True} | changes)

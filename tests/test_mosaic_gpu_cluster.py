@@ -43,7 +43,7 @@ def prompted():
 
 
 def call_of(**changes):
-    """A call that goes on after the prompt."""
+    """A call that continues after the prompt."""
     weights, state = prompted()
     given = {"weights": weights, "shape": NET.shape, "state": state, "steps": STEPS, "key": KEY}
     return Call(**given | {"temperature": 0.7, "return_logits": True} | changes)

@@ -51,7 +51,7 @@ def prompted(name):
 
 
 def call_of(name, steps=STEPS, **changes):
-    """A call that goes on after the prompt, with inputs, and a condition if the network takes one."""
+    """A call that continues after the prompt, with inputs, and a condition if the network takes one."""
     net, weights, state = prompted(name)
     rng = np.random.default_rng(1)
     given = {"inputs": jnp.asarray(rng.normal(size=(3, STEPS, net.residual)), jnp.float32)}

@@ -1,4 +1,4 @@
-"""One call of the sampler: what `wavenet_generate` hands to each of its implementations."""
+"""Defines what ``wavenet_generate`` passes to each of its implementations."""
 
 from dataclasses import dataclass, field
 
@@ -15,13 +15,13 @@ from .state import State
 STATIC = {"static": True}
 
 Generated = tuple[Int[Array, "B T"], State, Float[Array, "B T O"] | None]
-"""Tokens, the state after them, and the network's outputs if the call asked for them."""
+"""Tokens, the state after them, and the network's outputs if the call asks for them."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Call:
-    """The checked arguments of `wavenet_generate`, which documents them.
+    """The checked arguments of ``wavenet_generate``, which documents them.
 
     A call is a pytree. Its arrays and numbers are leaves; the shape, the steps, the hop, whether logits are returned
     and which options are None belong to its structure. A function that is jitted over a call is therefore compiled

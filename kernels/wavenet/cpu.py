@@ -1,10 +1,10 @@
-"""The CPU sampler: the whole loop over time in one call of native code, see `kernels/native/streams.h`.
+"""The CPU sampler runs the whole loop over time in one call of native code, see ``kernels/native/streams.h``.
 
 Weights may be float32, or bfloat16 for half the memory traffic; activations and sums are float32 either way, and only
-what the rings keep has the weights' dtype. One thread runs a share of the streams, so a single stream has one thread.
-An exception is the tile unit of newer x86 processors ("amx"): where a thread has 16 streams and more with bfloat16
-weights, it rounds what it multiplies to bfloat16 too, so that a stream's outputs then depend, by that rounding, on how
-many there are.
+what the rings keep has the weights' dtype. Each thread runs a share of the streams, so that one stream has one thread.
+The tile unit of newer x86 processors ("amx") is an exception: where a thread has 16 streams or more with bfloat16
+weights, it rounds what it multiplies to bfloat16 too, and then a stream's outputs depend, by that rounding, on the
+number of streams.
 """
 
 from functools import partial
@@ -20,10 +20,10 @@ from .state import State, input_table
 
 
 def generate(call: Call) -> Generated:
-    """Generates; see `api.wavenet_generate`.
+    """Generates; see ``api.wavenet_generate``.
 
     Raises:
-        NotImplementedError: no native library, not on a CPU, or weights of another dtype.
+        NotImplementedError: there is no native library, the backend is not a CPU, or the weights have another dtype.
     """
     if jax.default_backend() != "cpu":
         raise NotImplementedError(f"runs on CPU only, the default backend is {jax.default_backend()}")

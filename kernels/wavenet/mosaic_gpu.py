@@ -1,14 +1,14 @@
-"""The sampler for Hopper GPUs, for throughput: each block of threads runs the loop over time for 64 streams.
+"""The sampler for Hopper GPUs that aims at throughput: each block of threads runs the loop over time for 64 streams.
 
-One stream is no faster than 64, so this is for large batches: 132 multiprocessors carry 132 tiles at once. For few
-streams there is `mosaic_gpu_cluster`.
+One stream is no faster than 64, so this is for large batches: 132 multiprocessors run 132 tiles at once. For few
+streams there is ``mosaic_gpu_cluster``.
 
-It has met the compiler for the H100 (benchmarks/speed/compile_targets.py) and, in Pallas' interpreter, the reference.
-It has never run on a GPU. The interpreter knows neither the layout of values in registers nor what of the tensor
-cores' and the copies' work overlaps: that these are right, only a GPU can tell.
+It compiles for the H100 (benchmarks/speed/compile_targets.py) and, in Pallas' interpreter, agrees with the reference.
+It has never run on a GPU. The interpreter models neither the layout of values in registers nor which work of the tensor
+cores and the copies overlaps: only a GPU can show that these are right.
 
-Here is what surrounds the kernel: which networks it takes, what it costs in shared memory, and the way in and out
-of its layout.
+This module holds what surrounds the kernel: it decides which networks the kernel takes and how they share its memory,
+and converts to its layout and back.
 """
 
 from functools import partial
@@ -22,18 +22,18 @@ from .mosaic_gpu_weights import BLOCK, Sizes, biases_of, pad, sizes_of, tape_of
 from .state import advance, ring_starts
 
 SHARED_MEMORY = 227 * 2**10
-"""Bytes that one block of threads can have: compute capability 9.0, CUDA C++ programming guide, table of limits."""
+"""Bytes that one block of threads can have at compute capability 9.0 (CUDA C++ programming guide, table of limits)."""
 RESERVED = 2 * 2**10
-"""Bytes of it left to barriers and to the compiler's own scratch."""
+"""Bytes of it that are left to barriers and to the compiler's own scratch memory."""
 MOST_SLOTS, FEWEST_SLOTS = 8, 4
-"""Blocks of weights on their way: more than these hide no more latency; fewer than these wait."""
+"""Numbers of blocks of weights in flight: more than the first hide no more latency, fewer than the second wait."""
 
 
 def choose_slots(sizes: Sizes) -> int:
-    """Return how many blocks of weights shared memory holds beside the activations.
+    """Returns how many blocks of weights shared memory holds in addition to the activations.
 
     Raises:
-        NotImplementedError: too few.
+        NotImplementedError: it holds too few.
     """
     block = 2 * BLOCK * BLOCK
     slots = (SHARED_MEMORY - RESERVED - sizes.shared_bytes) // block
@@ -50,7 +50,7 @@ def check_network(call: Call) -> None:
     """Checks that a Hopper kernel, this one or the cluster's, can do what is asked.
 
     Raises:
-        NotImplementedError: the first thing that it cannot do.
+        NotImplementedError: it cannot; the message names the first reason.
     """
     if call.dtype != jnp.bfloat16:
         raise NotImplementedError(f"takes bfloat16 weights, not {call.dtype}")
@@ -64,7 +64,7 @@ def check_network(call: Call) -> None:
 
 
 def check_device() -> None:
-    """Check that there is a Hopper GPU.
+    """Checks that there is a Hopper GPU.
 
     Raises:
         NotImplementedError: there is none.
@@ -78,7 +78,7 @@ def check_device() -> None:
 
 
 def generate(call: Call, *, interpret: bool = False) -> Generated:
-    """Generates; see `api.wavenet_generate`.
+    """Generates; see ``api.wavenet_generate``.
 
     Args:
         call: with bfloat16 weights, whose products are summed in float32; whatever is multiplied with them is rounded
@@ -86,7 +86,7 @@ def generate(call: Call, *, interpret: bool = False) -> Generated:
         interpret: run in Pallas' interpreter, on any machine.
 
     Raises:
-        NotImplementedError: no Hopper GPU here, or a network or option that the kernel does not take.
+        NotImplementedError: there is no Hopper GPU, or the kernel does not take the network or an option.
     """
     check_network(call)
     if call.batch % BLOCK:

@@ -1,14 +1,15 @@
-"""The sampler for Hopper GPUs, for latency: a cluster of blocks of threads keeps the whole network in shared memory.
+"""The sampler for Hopper GPUs that aims at latency: a cluster of blocks of threads keeps the network in shared memory.
 
-One sample passes all layers after each other, each where its weights are, and the multiprocessors of the cluster
-wait for it in turn: so this is for few streams, up to 16 of which cost as much as one. `mosaic_gpu` is for many.
+One sample passes through all layers in sequence, each where its weights are, and the multiprocessors of the cluster
+wait for it in turn. So this is for few streams, up to 16 of which cost as much as one; ``mosaic_gpu`` is for many.
 
-It has met the compiler for the H100 (benchmarks/speed/compile_targets.py) and, in Pallas' interpreter, the reference.
-It has never run on a GPU. The interpreter knows no clusters' shared memory: there the stages are threads of one block.
-So the schedule, the messages and the arithmetic are tested; that the instructions which carry a message to another
-multiprocessor do what they should, and how fast, only a GPU can tell.
+It compiles for the H100 (benchmarks/speed/compile_targets.py) and, in Pallas' interpreter, agrees with the reference.
+It has never run on a GPU. The interpreter has no clusters' shared memory: there the stages are threads of one block. So
+the schedule, the messages and the arithmetic are tested; only a GPU can show that the instructions which carry a
+message to another multiprocessor are right, and how fast they are.
 
-Here is what surrounds the kernel: which networks it takes, and the way in and out of its layout.
+This module holds what surrounds the kernel: it decides which networks the kernel takes, and converts to its layout and
+back.
 """
 
 from functools import partial
@@ -24,11 +25,11 @@ from .mosaic_gpu_weights import pad, sizes_of
 from .state import advance, ring_starts
 
 RESERVED = 4 * 2**10
-"""Bytes of shared memory left to barriers and to the compiler's own scratch."""
+"""Bytes of shared memory that are left to barriers and to the compiler's own scratch memory."""
 
 
 def generate(call: Call, *, interpret: bool = False) -> Generated:
-    """Generates; see `api.wavenet_generate`. Arguments and errors are those of `mosaic_gpu.generate`."""
+    """Generates; see ``api.wavenet_generate``. Arguments and errors are those of ``mosaic_gpu.generate``."""
     check_network(call)
     division = divide(sizes_of(call.weights, call.shape), SHARED_MEMORY - RESERVED)
     if not interpret:

@@ -1,7 +1,8 @@
-"""The sampler for TPUs: the whole loop in one kernel that keeps weights and rings on chip.
+"""The sampler for TPUs runs the whole loop in one kernel that keeps weights and rings on chip.
 
-Estimated from the compiler's schedule, never timed: see benchmarks/speed/compile_targets.py. Here is what surrounds
-the kernel: which networks it takes, what it costs in on-chip memory, and the way in and out of its padded layout.
+Its speed is estimated from the compiler's schedule, see benchmarks/speed/compile_targets.py, and was never measured.
+This module holds what surrounds the kernel: it decides which networks the kernel takes and how many streams fit into
+on-chip memory, and converts to its padded layout and back.
 """
 
 from collections.abc import Callable
@@ -25,11 +26,11 @@ from .pallas_tpu_weights import (
 from .state import advance
 
 RESERVED = 4 * 2**20
-"""Bytes of VMEM left to the compiler, for what it spills and for its own buffers."""
+"""Bytes of VMEM that are left to the compiler, for what it spills and for its own buffers."""
 
 
 def tiled_bytes(x: jax.ShapeDtypeStruct | jax.Array) -> int:
-    """Return the bytes that an array takes in VMEM, in whole tiles of 8 x 128 words."""
+    """Returns the bytes that an array takes in VMEM, where it fills whole tiles of 8 x 128 words."""
     item = jnp.dtype(x.dtype).itemsize
     *outer, rows, width = (1, *x.shape)[-max(x.ndim, 2) :]
     tiles = whole(rows, SUBLANES) * whole(width) * item
@@ -37,7 +38,7 @@ def tiled_bytes(x: jax.ShapeDtypeStruct | jax.Array) -> int:
 
 
 def vmem_bytes(call: Call, tile: int, look_ahead: bool) -> int:
-    """Returns what the kernel keeps in VMEM for a tile of streams; blocks of samples count twice."""
+    """Returns the bytes that the kernel keeps in VMEM for a tile of streams; blocks of samples count twice."""
     weights, samples = call.weights, 128
     padded = jax.eval_shape(partial(pad_weights, shape=call.shape, look_ahead=look_ahead), weights)
     layers, taps, residual, gates = padded["dilated"].shape
@@ -56,16 +57,16 @@ def vmem_bytes(call: Call, tile: int, look_ahead: bool) -> int:
 
 
 def choose_tile(batch: int, cores: int, capacity: int, bytes_of_tile: Callable[[int], int]) -> int:
-    """Return the most streams that one kernel step can run: the fewer steps, the more each weight is used.
+    """Returns the most streams that one kernel step can run: the fewer steps, the more each weight is used.
 
     Args:
-        batch: streams.
-        cores: that share the tiles.
+        batch: number of streams.
+        cores: number of cores that share the tiles.
         capacity: bytes of VMEM of one core.
-        bytes_of_tile: what a tile takes, `vmem_bytes`.
+        bytes_of_tile: the bytes that a tile takes, see ``vmem_bytes``.
 
     Raises:
-        NotImplementedError: not even the smallest fits.
+        NotImplementedError: not even the smallest tile fits.
     """
     tile = whole(-(-batch // cores), SUBLANES)
     while bytes_of_tile(tile) + RESERVED > capacity:
@@ -79,17 +80,17 @@ def choose_tile(batch: int, cores: int, capacity: int, bytes_of_tile: Callable[[
 
 
 def generate(call: Call, *, look_ahead: bool = True, interpret: Any = False) -> Generated:
-    """Generates; see `api.wavenet_generate`.
+    """Generates; see ``api.wavenet_generate``.
 
     Args:
         call: with float32 weights (whose products are not shortened) or bfloat16 ones (whose products are summed in
             float32; the head's inputs are rounded to bfloat16 too).
-        look_ahead: multiply each residual kernel with the next layer's beforehand, see
-            `pallas_tpu_weights.pad_weights`: a shorter chain of products, the same sums in another order.
-        interpret: run in Pallas' interpreter, on any machine; True or `pltpu.InterpretParams`.
+        look_ahead: multiply each residual kernel with the next layer's beforehand, which gives the same sums in another
+            order by a shorter chain of products, see ``pallas_tpu_weights.pad_weights``.
+        interpret: run in Pallas' interpreter, on any machine; True or ``pltpu.InterpretParams``.
 
     Raises:
-        NotImplementedError: no TPU here, weights of another type, or a network too large for VMEM.
+        NotImplementedError: there is no TPU, the weights have another dtype, or the network is too large for VMEM.
     """
     if call.dtype not in (jnp.float32, jnp.bfloat16):
         raise NotImplementedError(f"takes float32 or bfloat16 weights, not {call.dtype}")

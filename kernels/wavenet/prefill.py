@@ -1,4 +1,4 @@
-"""Read a prompt at once by the parallel form, and leave the state from which sampling goes on."""
+"""Reads a prompt at once by the parallel form, and returns the state from which sampling continues."""
 
 from functools import partial
 
@@ -24,22 +24,22 @@ def wavenet_prefill(
     condition_offset: Int[Array, ""] | int = 0,
     form: str | None = None,
 ) -> tuple[Float[Array, "B T O"], State]:
-    """Read given tokens at once: what `wavenet_generate(forced=tokens)` does, in the parallel form.
+    """Reads given tokens at once: this is ``wavenet_generate(forced=tokens)`` in the parallel form.
 
     Args:
         weights: the network.
         shape: its static half.
         state: before the tokens.
         tokens: in [0, V), T >= 1.
-        inputs: as for `wavenet_generate`; position t belongs to `tokens[:, t]`.
-        condition: likewise.
-        condition_hop: likewise.
-        condition_offset: likewise.
-        form: of the dilated convolution, see `forward.dilated_convolution`.
+        inputs: as for ``wavenet_generate``; position t belongs to ``tokens[:, t]``.
+        condition: as for ``wavenet_generate``.
+        condition_hop: samples per frame.
+        condition_offset: samples of the first frame that have already been read, in [0, condition_hop).
+        form: of the dilated convolution, see ``forward.dilated_convolution``.
 
     Returns:
-        Outputs, of which position t parametrises the distribution of `tokens[:, t]` given those before it,
-        and the state after the tokens.
+        Outputs, of which position t parametrises the distribution of ``tokens[:, t]`` given those before it, and the
+        state after the tokens.
 
     Raises:
         ValueError: an argument does not fit the network.
@@ -52,7 +52,7 @@ def wavenet_prefill(
     check_inputs(weights, inputs, batch, length)
     check_condition(weights, condition, batch, length, condition_hop, condition_offset)
     given = (inputs, condition, condition_hop, condition_offset)
-    with jax.default_matmul_precision("highest"):  # as steps have it, see `wavenet_generate`
+    with jax.default_matmul_precision("highest"):  # as steps have it, see ``wavenet_generate``
         return _prefill(weights, shape, state, tokens, *given, form)
 
 

@@ -1,4 +1,4 @@
-"""The specification: sample after sample, written to be read; float64 weights give float64 arithmetic."""
+"""Specifies the sampler, sample after sample, in code written to be read; float64 weights give float64 arithmetic."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def outputs_of_step(
     inputs: Float[Array, "B R"] | None,
     condition: Float[Array, "B C"] | None,
 ) -> tuple[Float[Array, "B O"], Float[Array, "rows B R"]]:
-    """Read the newest token: return the next one's outputs and the rings with this step's layer inputs."""
+    """Reads the newest token; returns the next one's outputs, and the rings with this step's layer inputs."""
     dtype = weights["residual"].dtype
     rings, t = state["rings"], state["position"]
     taps = weights["dilated"].shape[1]
@@ -59,7 +59,7 @@ def outputs_of_step(
 
 @jax.jit
 def generate(call: Call) -> Generated:
-    """Generates; see `api.wavenet_generate`."""
+    """Generates; see ``api.wavenet_generate``."""
 
     def step(state: State, i: Int[Array, ""]) -> tuple[State, tuple[Int[Array, "B"], Float[Array, "B O"]]]:
         inputs = None if call.inputs is None else call.inputs[:, i].astype(call.dtype)

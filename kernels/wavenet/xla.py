@@ -1,12 +1,13 @@
-"""The portable sampler: one `lax.scan` over time that XLA compiles well.
+"""The portable sampler is one ``lax.scan`` over time, in a form that XLA compiles well.
 
 Reading and writing the rings layer by layer makes XLA copy them whole at every layer. So a step reads the
 taps of all layers first, a barrier keeps the reads before the writes, and all rows are written at the end:
 the rings are then updated in place. What is known before the loop is computed before it: condition rows and
 random numbers.
 
-The rest of the step has a form for each platform, as their costs differ (20 layers, 64 residual, 128 skip
-channels, batch 8; compiled for real targets, estimates by the compiler, none of them timed except on CPU):
+The rest of the step has a form for each platform, as their costs differ. These are the costs of 20 layers, 64
+residual and 128 skip channels with a batch of 8; those of the CPU were measured, the others are estimates of the
+compiler for the real target:
 
 | platform | taps and skips | layers | instead of |
 | --- | --- | --- | --- |
@@ -32,12 +33,12 @@ from .state import State, advance, ring_sizes, ring_starts
 
 @dataclass(frozen=True)
 class StepForm:
-    """How one step is laid out for a platform."""
+    """Describes how one step is laid out for a platform."""
 
     batched: bool
-    """Taps and skips of all layers in one product each, not in the layer."""
+    """Whether taps and skips of all layers are one product each, instead of one per layer."""
     unrolled: bool
-    """Layers as straight code, not as a loop."""
+    """Whether the layers are straight code instead of a loop."""
 
 
 CPU = StepForm(batched=True, unrolled=False)
@@ -52,7 +53,7 @@ def run_layers(
     bias: Float[Array, "L #B G2"],
     form: StepForm,
 ) -> tuple[Float[Array, "L B R"], Float[Array, "B S"]]:
-    """Run all layers for one sample; return every layer's input and the sum of the skips."""
+    """Runs all layers for one sample; returns every layer's input and the sum of the skips."""
     count, _, _, gates = weights["dilated"].shape
     kernel = weights["dilated"][:, :-1].reshape(count, -1, gates)
     skip = jnp.broadcast_to(weights["skip_bias"][None], (h.shape[0], weights["skip_bias"].shape[0]))
@@ -82,7 +83,7 @@ def run_layers(
 
 @partial(jax.jit, static_argnames="form")
 def generate(call: Call, form: StepForm | None = None) -> Generated:
-    """Generates; see `api.wavenet_generate`. `form` None = that of the platform which runs it."""
+    """Generates; see ``api.wavenet_generate``. Without a form it has that of the platform which runs it."""
     weights, shape = call.weights, call.shape
     taps = weights["dilated"].shape[1] - 1
     sizes = jnp.asarray(ring_sizes(weights, shape), jnp.int32)
