@@ -1,8 +1,10 @@
 """Every implementation of the WaveNet sampler against the reference."""
 
+import doctest
 import re
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from importlib import import_module
 
 import jax
 import jax.numpy as jnp
@@ -385,3 +387,10 @@ def test_bfloat16_weights_run(key):
     )
     assert outputs.dtype == again.dtype == jnp.float32
     np.testing.assert_allclose(outputs, again, atol=0.15)
+
+
+@pytest.mark.parametrize("module", ["wavenet.api", "wavenet.prefill", "wavenet.state", "nearest_code.api"])
+def test_examples_of_docstrings_hold(module):
+    failed, attempted = doctest.testmod(import_module(f"wavegen.kernels.{module}"))
+    assert attempted
+    assert not failed

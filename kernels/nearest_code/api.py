@@ -33,6 +33,13 @@ def nearest_code(
     Raises:
         ValueError: a shape or dtype does not fit.
         NotImplementedError: the implementation cannot run here.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from wavegen.kernels import nearest_code
+        >>> codebook = jnp.asarray([[0.0, 0.0], [1.0, 1.0]])
+        >>> nearest_code(jnp.asarray([[0.9, 1.2], [-3.0, 0.1]]), codebook).tolist()
+        [1, 0]
     """
     check(x, codebook)
     x, codebook = lax.stop_gradient((x, codebook))

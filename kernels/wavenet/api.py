@@ -117,6 +117,17 @@ def wavenet_generate(
     Raises:
         ValueError: an argument does not fit the network.
         NotImplementedError: the implementation cannot run this network here.
+
+    Example:
+        >>> import jax
+        >>> from wavegen.kernels import WaveNetShape, wavenet_generate, wavenet_init_state
+        >>> from wavegen.kernels.wavenet.shapes import Net
+        >>> net = Net(WaveNetShape(dilations=(1, 2, 4)), residual=8, gate=8, skip=8, hidden=8)
+        >>> weights = net.random_weights()
+        >>> state = wavenet_init_state(weights, net.shape, batch=2)
+        >>> tokens, state = wavenet_generate(weights, net.shape, state, 10, key=jax.random.key(0))
+        >>> tokens.shape, int(state["position"])
+        ((2, 10), 10)
     """
     check_weights(weights, shape)
     batch = check_state(weights, shape, state)

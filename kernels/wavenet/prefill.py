@@ -43,6 +43,17 @@ def wavenet_prefill(
 
     Raises:
         ValueError: an argument does not fit the network.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from wavegen.kernels import WaveNetShape, wavenet_init_state, wavenet_prefill
+        >>> from wavegen.kernels.wavenet.shapes import Net
+        >>> net = Net(WaveNetShape(dilations=(1, 2, 4)), residual=8, gate=8, skip=8, hidden=8)
+        >>> weights = net.random_weights()
+        >>> state = wavenet_init_state(weights, net.shape, batch=1)
+        >>> outputs, state = wavenet_prefill(weights, net.shape, state, jnp.asarray([[128, 130, 127]]))
+        >>> outputs.shape, state["history"].tolist()
+        ((1, 3, 256), [[127]])
     """
     check_weights(weights, shape)
     batch = check_state(weights, shape, state)

@@ -57,6 +57,14 @@ def wavenet_init_state(weights: Weights, shape: WaveNetShape, batch: int) -> Sta
 
     Returns:
         Rings of zeros, a history that ends with the start token, and position 0.
+
+    Example:
+        >>> from wavegen.kernels import WaveNetShape, wavenet_init_state
+        >>> from wavegen.kernels.wavenet.shapes import Net
+        >>> net = Net(WaveNetShape(dilations=(1, 2, 4)), residual=8)
+        >>> state = wavenet_init_state(net.random_weights(), net.shape, batch=2)
+        >>> state["rings"].shape, state["history"].tolist()
+        ((7, 2, 8), [[128], [128]])
     """
     rows, residual = int(ring_sizes(weights, shape).sum()), weights["residual"]
     return {
