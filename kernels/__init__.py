@@ -1,4 +1,4 @@
-"""Kernels: operations with one reference and several implementations, chosen by one dispatcher."""
+"""Holds operations that have one reference and several fast implementations, among which one dispatcher chooses."""
 
 from . import native as native
 from .nearest_code.api import nearest_code as nearest_code

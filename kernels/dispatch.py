@@ -1,4 +1,4 @@
-"""The one chooser between implementations of an operation."""
+"""Chooses between the implementations of an operation."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -10,25 +10,23 @@ def dispatch(
     operation: str,
     implementations: Mapping[str, Callable[..., Result]],
     implementation: str | None,
-    *args: Any,
-    **kwargs: Any,
+    *arguments: Any,
 ) -> Result:
-    """Call one of several implementations of an operation.
+    """Calls one of several implementations of an operation.
 
     Args:
-        operation: its name, for messages.
-        implementations: by name, the best first; one that cannot run these arguments here raises
-            NotImplementedError with the reason.
-        implementation: a name is that implementation or its error; None is the first that can run.
-        *args: for the implementation.
-        **kwargs: for the implementation.
+        operation: the name that messages give it.
+        implementations: by name, the best first. One that cannot run these arguments here raises
+            ``NotImplementedError`` with the reason.
+        implementation: the name of one, which then runs or raises; None takes the first that can run.
+        *arguments: of the operation.
 
     Returns:
         What the implementation returns.
 
     Raises:
         ValueError: no implementation has that name.
-        NotImplementedError: the named implementation, or every one, cannot run here; with the reasons.
+        NotImplementedError: the named implementation, or every one, cannot run here; the message gives the reasons.
     """
     if implementation is not None:
         if implementation not in implementations:
@@ -36,11 +34,11 @@ def dispatch(
             raise ValueError(
                 f"{operation} has no implementation {implementation!r}; choose from {names}, or None"
             )
-        return implementations[implementation](*args, **kwargs)
+        return implementations[implementation](*arguments)
     reasons = []
     for name, call in implementations.items():
         try:
-            return call(*args, **kwargs)
+            return call(*arguments)
         except NotImplementedError as reason:
             reasons.append(f"{name}: {reason}")
     raise NotImplementedError(f"no implementation of {operation} can run here ({'; '.join(reasons)})")

@@ -1,8 +1,9 @@
-"""Draw tokens with random numbers that depend on (key, position, row) only.
+"""Draws tokens from logits, with random numbers that depend on (key, position, row) only.
 
-Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), in plain
-uint32 arithmetic, so that a kernel in any language can repeat it bit for bit. The counter is (position, row):
-any chunk of any row of a batch can be generated on its own, and gets the numbers it would get in the whole.
+Models that generate tokens draw with these functions, and kernels in other languages repeat them.
+The random numbers come from Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as
+1, 2, 3") in plain uint32 arithmetic, which can be repeated bit for bit. Their counter is (position, row), so that any
+chunk of any row of a batch can be generated on its own and gets the numbers that it would get in the whole.
 """
 
 import jax
@@ -11,11 +12,11 @@ from jaxtyping import Array, Float, Int, UInt32
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
-"""The constant of the threefry key schedule."""
+"""The constant of Threefry's key schedule."""
 
 
 def key_words(key: Array) -> UInt32[Array, "2"]:
-    """Return the two words of a threefry key, typed (`jax.random.key`) or raw.
+    """Returns the two words of a threefry key, typed (``jax.random.key``) or raw.
 
     Raises:
         ValueError: the key is not one threefry key.
@@ -35,7 +36,7 @@ def threefry2x32(
     first: UInt32[Array, "*s"],
     second: UInt32[Array, "*s"],
 ) -> tuple[UInt32[Array, "*s"], UInt32[Array, "*s"]]:
-    """Encrypt the counter (first, second) under the key: two independent uniform words."""
+    """Encrypts the counter (first, second) under the key into two independent uniform words."""
     schedule = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))
     x, y = first + schedule[0], second + schedule[1]
     for group in range(5):
@@ -50,10 +51,10 @@ def threefry2x32(
 def uniforms(
     key: UInt32[Array, "2"], position: Int[Array, ""], rows: Int[Array, "B"]
 ) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
-    """Return two uniform float32 in (0, 1) for each row at a position of its stream.
+    """Returns two uniform float32 in (0, 1) for each row at a position of its stream.
 
-    They are the top 23 bits plus half a step: exact in float32, so neither 0 nor 1 can come out. (With 24
-    bits the largest would round to 1.)
+    A number is the top 23 bits of a word plus half a step, which float32 holds exactly, so that neither 0 nor 1
+    occurs. (With 24 bits the largest number would round to 1.)
     """
     counter = jnp.broadcast_to(position.astype(jnp.uint32), rows.shape)
     first, second = threefry2x32(key, counter, rows.astype(jnp.uint32))
@@ -65,10 +66,9 @@ def _to_unit(words: UInt32[Array, "B"]) -> Float[Array, "B"]:
 
 
 def choose_index(weights: Float[Array, "B V"], uniform: Float[Array, "B"]) -> Int[Array, "B"]:
-    """Invert the cumulative sum: the first v whose sum exceeds uniform times the total.
+    """Returns the first index at which the cumulative sum of the weights exceeds ``uniform`` times their total.
 
-    As `uniforms` are at most 1 - 2^-24 the product stays below the total, so an index of weight 0 is never
-    chosen.
+    As ``uniforms`` are at most 1 - 2^-24 that product stays below the total, so that no index of weight 0 is chosen.
     """
     cumulative = jnp.cumsum(weights, axis=-1)
     return jnp.sum(cumulative <= uniform[:, None] * cumulative[:, -1:], axis=-1, dtype=jnp.int32)
@@ -77,9 +77,10 @@ def choose_index(weights: Float[Array, "B V"], uniform: Float[Array, "B"]) -> In
 def keep_likely(
     logits: Float[Array, "B V"], top_k: Int[Array, ""] | int, top_p: Float[Array, ""] | float
 ) -> Float[Array, "B V"]:
-    """Set to -inf all but the top_k likeliest (0 = all) and, of those, the fewest that hold a share top_p.
+    """Sets all logits to -inf but the ``top_k`` largest and, of those, the fewest that hold a share ``top_p``.
 
-    Levels as likely as the last one kept are kept too.
+    Tokens as likely as the last one kept are kept too. A ``top_k`` of 0 keeps all tokens; the share is that of the
+    probability which the ``top_k`` hold.
     """
     ranked = jnp.sort(logits, axis=-1, descending=True)
     rank = jnp.arange(logits.shape[-1])[None]
@@ -98,14 +99,14 @@ def choose_token(
     top_k: Int[Array, ""] | int | None = None,
     top_p: Float[Array, ""] | float | None = None,
 ) -> Int[Array, "B"]:
-    """Draw from softmax(logits / temperature), cut to its likeliest levels, with one uniform number a row.
+    """Draws from softmax(logits / temperature), cut to its likeliest tokens, with one uniform number per row.
 
     Args:
         logits: unnormalised log-probabilities.
-        uniform: numbers in (0, 1) from `uniforms`.
-        temperature: 0 = the likeliest level.
-        top_k: levels kept; 0 = all.
-        top_p: share of the mass kept, in (0, 1]. Where both are None nothing is sorted, which is quicker.
+        uniform: numbers in (0, 1) from ``uniforms``.
+        temperature: at least 0; 0 takes the likeliest token.
+        top_k: number of tokens kept; 0 keeps all.
+        top_p: share of the probability kept, in (0, 1]. Where both are None nothing is sorted, which is faster.
 
     Returns:
         Tokens in [0, V).
@@ -116,32 +117,3 @@ def choose_token(
         scaled = keep_likely(scaled, 0 if top_k is None else top_k, 1.0 if top_p is None else top_p)
     drawn = choose_index(jnp.exp(scaled - scaled.max(-1, keepdims=True)), uniform)
     return jnp.where(temperature > 0, drawn, jnp.argmax(logits, -1).astype(jnp.int32))
-
-
-def choose_from_mixture(
-    logits: Float[Array, "B M"],
-    means: Float[Array, "B M"],
-    log_scales: Float[Array, "B M"],
-    uniform: tuple[Float[Array, "B"], Float[Array, "B"]],
-    vocab_size: int,
-    temperature: Float[Array, ""] | float = 1.0,
-) -> Int[Array, "B"]:
-    """Draw from a mixture of logistics: a component with one uniform number, its value with the other.
-
-    Args:
-        logits: of the components.
-        means: in code space, where the tokens span [-1, 1].
-        log_scales: natural logarithms of the logistics' scales.
-        uniform: two numbers in (0, 1) a row, from `uniforms`.
-        vocab_size: levels V.
-        temperature: divides the logits and multiplies the scales; 0 = the mean of the likeliest component.
-
-    Returns:
-        The nearest tokens, in [0, V).
-    """
-    component = choose_token(logits, uniform[0], temperature)[:, None]
-    mean = jnp.take_along_axis(means, component, axis=-1)[:, 0]
-    scale = jnp.exp(jnp.take_along_axis(log_scales, component, axis=-1)[:, 0])
-    value = mean + temperature * scale * (jnp.log(uniform[1]) - jnp.log1p(-uniform[1]))
-    level = jnp.floor((value + 1) / 2 * (vocab_size - 1) + 0.5)
-    return jnp.clip(level, 0, vocab_size - 1).astype(jnp.int32)

@@ -7,12 +7,9 @@ import pytest
 from jax.extend.random import threefry_2x32
 from scipy import stats
 
-from wavegen.kernels import (
-    WaveNetShape,
-    draw,
-)
+from wavegen.kernels import WaveNetShape, draw
 from wavegen.kernels.wavenet.companding import compress, expand
-from wavegen.kernels.wavenet.head import log_prob, mixture_parameters
+from wavegen.kernels.wavenet.head import choose_from_mixture, log_prob, mixture_parameters
 
 
 def test_threefry_equals_jax(rng):
@@ -76,7 +73,7 @@ def test_mixture_draws_follow_the_mixture(key, temperature):
     count, vocab = 200_000, 64
     u = draw.uniforms(draw.key_words(key), jnp.int32(9), jnp.arange(count))
     many = [jnp.tile(x, (count, 1)) for x in (logits, means, log_scales)]
-    seen = np.bincount(draw.choose_from_mixture(*many, u, vocab, temperature), minlength=vocab)
+    seen = np.bincount(choose_from_mixture(*many, u, vocab, temperature), minlength=vocab)
     shape = WaveNetShape((1,), vocab_size=vocab, head="mixture", mixtures=3)
     tempered = [logits / temperature, means, log_scales + np.log(temperature)]
     outputs = jnp.tile(jnp.concatenate(tempered, -1)[None], (1, vocab, 1))

@@ -1,8 +1,10 @@
 """Every implementation of the WaveNet sampler against the reference."""
 
+import doctest
 import re
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from importlib import import_module
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,8 @@ from wavegen.kernels import (
     wavenet_init_state,
     wavenet_prefill,
 )
-from wavegen.kernels.wavenet import xla
+from wavegen.kernels.wavenet import cpu, reference, xla
+from wavegen.kernels.wavenet.call import Call
 from wavegen.kernels.wavenet.forward import condition_frames, dilated_convolution
 from wavegen.kernels.wavenet.shapes import Net
 
@@ -35,7 +38,7 @@ STEPS, HOP, KEY = 1000, 4, jax.random.key(3)
 
 
 def surroundings(net):
-    """What the network hears besides its own past: inputs, and a condition if it takes one."""
+    """What the network reads in addition to its own past: inputs, and a condition if it takes one."""
     rng = np.random.default_rng(1)
     around = {"inputs": jnp.asarray(rng.normal(size=(2, STEPS, net.residual)), jnp.float32)}
     if net.condition:
@@ -67,12 +70,12 @@ class Run:
 
 
 FAST = ["xla", "cpu"]
-"""What this machine can run besides the reference."""
+"""What this machine can run in addition to the reference."""
 
 
 @cache
 def native_library():
-    """Why there is none, or nothing."""
+    """The reason why there is none, or an empty text."""
     try:
         native.load()
     except NotImplementedError as reason:
@@ -130,7 +133,7 @@ def test_prompt_can_be_split_anywhere(split):
 
 @pytest.mark.parametrize("implementation", FAST)
 @pytest.mark.parametrize("name", ["kernel 3, condition", "scalar input, linear prediction"])
-def test_sampling_goes_on_after_a_prompt(name, implementation):
+def test_sampling_continues_after_a_prompt(name, implementation):
     r = run(name, implementation)
     _, state = wavenet_prefill(r.weights, r.shape, r.start, r.tokens[:, :401], **part(r.around, 0, 401))
     rest, state = wavenet_generate(
@@ -214,17 +217,11 @@ def test_first_thousand_tokens_equal_the_reference(name, implementation):
     assert_states_agree(r.end, reference.end)
 
 
-def jitted_arguments(**changes):
-    """What `wavenet_generate` hands to an implementation besides weights, shape, state and steps."""
-    names = ("inputs", "condition", "forced", "top_k", "top_p")
-    arguments = dict.fromkeys(names) | {"key": draw.key_words(KEY), "condition_hop": 1, "condition_offset": 0}
-    return arguments | {"temperature": 1.0, "row_offset": 0, "return_logits": False} | changes
-
-
 @pytest.mark.parametrize("form", [xla.GPU, xla.TPU], ids=["gpu", "tpu"])
 def test_step_forms_of_other_platforms_give_the_same_tokens(form):
     r = run("kernel 3, condition")
-    tokens, _, _ = xla.generate(r.weights, r.shape, r.start, STEPS, form=form, **jitted_arguments(**r.around))
+    call = Call(r.weights, r.shape, r.start, STEPS, draw.key_words(KEY), **r.around)
+    tokens, _, _ = xla.generate(call, form=form)
     np.testing.assert_array_equal(tokens, r.tokens)
 
 
@@ -314,16 +311,38 @@ def test_forced_tokens_come_back_unchanged(rng, implementation):
     assert (tokens >= 0).all()
 
 
-def test_greedy_takes_the_likeliest_and_options_do_not_compile_again():
+def test_greedy_takes_the_likeliest():
     r = run("kernel 2")
-    compiled = None
     for temperature, top_k, top_p in [(0.0, 5, 0.9), (1.0, 1, 0.9), (0.7, 9, 1e-6)]:
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "return_logits": True}
         options["implementation"] = "xla"
         tokens, _, outputs = wavenet_generate(r.weights, r.shape, r.start, 50, key=KEY, **options)
         np.testing.assert_array_equal(tokens, outputs.argmax(-1))
-        compiled = compiled or xla.generate._cache_size()
-        assert xla.generate._cache_size() == compiled
+
+
+JITTED = {"xla": xla.generate, "cpu": cpu.run, "reference": reference.generate}
+
+
+@pytest.mark.parametrize("implementation", JITTED)
+def test_one_compilation_serves_all_numbers_and_each_set_of_options(implementation):
+    need(implementation)
+    net, jitted = NETS["kernel 2"], JITTED[implementation]
+    weights = net.random_weights()
+    generate = partial(wavenet_generate, weights, net.shape, implementation=implementation)
+
+    def compilations(calls):
+        before = jitted._cache_size()
+        state = wavenet_init_state(weights, net.shape, 1)
+        for options in calls:
+            _, state = generate(state, **({"steps": 2, "key": KEY} | options))
+        return jitted._cache_size() - before
+
+    numbers = [{"temperature": 0.5, "row_offset": 3}, {"key": jax.random.key(8)}, {"top_k": 0, "top_p": 1.0}]
+    unread = [{"condition_hop": 7}, {"condition_hop": 9, "condition_offset": 5}]
+    assert compilations([{}, *numbers, *unread]) == 1
+    assert compilations([{"top_k": 3}, {"top_k": 5}]) == 1
+    assert compilations([{"top_p": 0.5}, {"top_p": 0.7}, {"top_k": 3}, {}]) == 1
+    assert compilations([{"forced": jnp.full((1, 2), -1, jnp.int32)}, {"steps": 3}]) == 2
 
 
 @pytest.mark.parametrize("form", [xla.CPU, None], ids=["cpu", "chosen"])
@@ -331,9 +350,12 @@ def test_compiled_loop_does_not_copy_the_rings(form):
     net = Net(WaveNetShape(tuple(2**i for i in range(8)) * 2))
     weights = net.random_weights()
     state = wavenet_init_state(weights, net.shape, 2)
-    lowered = xla.generate.lower(weights, net.shape, state, 50, form=form, **jitted_arguments())
+    # The call is made inside: `lower` also makes one of descriptions of arrays, which the tests' type checks refuse.
+    call = partial(Call, shape=net.shape, steps=50, key=draw.key_words(KEY))
+    generate = jax.jit(lambda weights, state: xla.generate(call(weights, state=state), form=form))
+    compiled = generate.lower(weights, state).compile()
     rings = re.escape(",".join(map(str, state["rings"].shape)))
-    computations = re.split(r"^(?=\S.*\{$)", lowered.compile().as_text(), flags=re.MULTILINE)
+    computations = re.split(r"^(?=\S.*\{$)", compiled.as_text(), flags=re.MULTILINE)
     assert any(re.search(rf"f32\[{rings}\].* while\(", c) for c in computations), (
         "the rings are not in a loop"
     )
@@ -365,3 +387,10 @@ def test_bfloat16_weights_run(key):
     )
     assert outputs.dtype == again.dtype == jnp.float32
     np.testing.assert_allclose(outputs, again, atol=0.15)
+
+
+@pytest.mark.parametrize("module", ["wavenet.api", "wavenet.prefill", "wavenet.state", "nearest_code.api"])
+def test_examples_of_docstrings_hold(module):
+    failed, attempted = doctest.testmod(import_module(f"wavegen.kernels.{module}"))
+    assert attempted
+    assert not failed

@@ -10,6 +10,7 @@ import pytest
 
 from wavegen.kernels import WaveNetShape, draw, wavenet_generate, wavenet_init_state, wavenet_prefill
 from wavegen.kernels.wavenet import mosaic_gpu, reference
+from wavegen.kernels.wavenet.call import Call
 from wavegen.kernels.wavenet.mosaic_gpu_weights import sizes_of
 from wavegen.kernels.wavenet.shapes import NETS, Net
 
@@ -32,12 +33,6 @@ def widened(tree):
     return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x, tree)
 
 
-def arguments(**changes):
-    given = dict.fromkeys(("inputs", "condition", "forced", "top_k", "top_p"))
-    given |= {"key": KEY, "condition_hop": 1, "condition_offset": 0, "temperature": 0.7, "row_offset": 0}
-    return given | {"return_logits": True} | changes
-
-
 @cache
 def prompted(name, batch=64):
     """A network, its bfloat16 weights, and its state after a prompt of other tokens in every stream."""
@@ -48,12 +43,20 @@ def prompted(name, batch=64):
     return net, weights, wavenet_prefill(weights, net.shape, state, tokens)[1]
 
 
-def generate(name, state=None, steps=STEPS, **changes):
-    net, weights, start = prompted(name)
-    given = arguments(**changes)
-    return mosaic_gpu.generate(
-        weights, net.shape, start if state is None else state, steps, **given, interpret=True
-    )
+def call_of(name, batch=64, **changes):
+    """A call that continues after the prompt."""
+    net, weights, state = prompted(name, batch)
+    given = {"weights": weights, "shape": net.shape, "state": state, "steps": STEPS, "key": KEY}
+    return Call(**given | {"temperature": 0.7, "return_logits": True} | changes)
+
+
+def exact_call(call, **changes):
+    """The same call for the reference, which computes with as many bits as the weights have."""
+    return replace(call, weights=widened(call.weights), state=widened(call.state), **changes)
+
+
+def generate(name, **changes):
+    return mosaic_gpu.generate(call_of(name, **changes), interpret=True)
 
 
 whole = cache(generate)
@@ -62,9 +65,7 @@ whole = cache(generate)
 @pytest.mark.parametrize("name", SMALL)
 def test_outputs_and_state_follow_the_reference(name):
     tokens, state, outputs = whole(name)
-    net, weights, start = prompted(name)
-    given = arguments(forced=tokens)
-    _, after, exact = reference.generate(widened(weights), net.shape, widened(start), STEPS, **given)
+    _, after, exact = reference.generate(exact_call(call_of(name), forced=tokens))
     assert outputs.dtype == jnp.float32
     np.testing.assert_allclose(outputs, exact, atol=0.01 * np.abs(exact).max())
     np.testing.assert_array_equal(state["history"], after["history"])
@@ -93,18 +94,18 @@ def test_temperature_zero_is_the_likeliest_and_forced_tokens_come_back():
 def test_chunks_equal_the_whole():
     tokens, state, outputs = whole("padded, kernel 3")
     first, middle, _ = generate("padded, kernel 3", steps=STEPS // 2)
-    second, end, late = generate("padded, kernel 3", middle, STEPS // 2)
+    second, end, late = generate("padded, kernel 3", state=middle, steps=STEPS // 2)
     np.testing.assert_array_equal(jnp.concatenate([first, second], axis=1), tokens)
     np.testing.assert_array_equal(late, outputs[:, STEPS // 2 :])
     jax.tree.map(np.testing.assert_array_equal, end, state)
 
 
 def test_each_tile_of_a_batch_is_what_it_is_alone():
-    net, weights, state = prompted("whole blocks", 128)
-    given = arguments(row_offset=5, return_logits=False)
-    tokens, after, _ = mosaic_gpu.generate(weights, net.shape, state, 2, **given, interpret=True)
+    call = call_of("whole blocks", 128, steps=2, row_offset=5, return_logits=False)
+    tokens, after, _ = mosaic_gpu.generate(call, interpret=True)
+    state = call.state
     second = state | {"rings": state["rings"][:, 64:], "history": state["history"][64:]}
-    alone, end, _ = generate("whole blocks", second, 2, row_offset=69, return_logits=False)
+    alone, end, _ = mosaic_gpu.generate(replace(call, state=second, row_offset=69), interpret=True)
     np.testing.assert_array_equal(tokens[64:], alone)
     np.testing.assert_array_equal(after["rings"][:, 64:], end["rings"])
 
@@ -134,16 +135,16 @@ def test_what_the_kernel_cannot_do_is_refused(change, given, reason):
     weights = jax.tree.map(lambda w: w.astype(jnp.bfloat16), net.random_weights())
     state = wavenet_init_state(weights, net.shape, 64)
     with pytest.raises(NotImplementedError, match=reason):
-        mosaic_gpu.generate(weights, net.shape, state, 2, **arguments(**given), interpret=True)
+        mosaic_gpu.generate(Call(weights, net.shape, state, 2, KEY, **given), interpret=True)
 
 
 def test_other_types_and_batches_are_refused():
-    net, weights, state = prompted("whole blocks")
+    call = call_of("whole blocks")
     with pytest.raises(NotImplementedError, match="bfloat16 weights, not float32"):
-        mosaic_gpu.generate(widened(weights), net.shape, widened(state), 2, **arguments(), interpret=True)
-    state = wavenet_init_state(weights, net.shape, 63)
+        mosaic_gpu.generate(exact_call(call), interpret=True)
+    state = wavenet_init_state(call.weights, call.shape, 63)
     with pytest.raises(NotImplementedError, match="tiles of 64 streams, not 63"):
-        mosaic_gpu.generate(weights, net.shape, state, 2, **arguments(), interpret=True)
+        mosaic_gpu.generate(replace(call, state=state), interpret=True)
 
 
 def test_networks_that_do_not_fit_are_refused_with_the_figure():

@@ -10,6 +10,7 @@ import pytest
 
 from wavegen.kernels import WaveNetShape, draw, wavenet_generate, wavenet_init_state, wavenet_prefill
 from wavegen.kernels.wavenet import mosaic_gpu_cluster, mosaic_gpu_versions, reference
+from wavegen.kernels.wavenet.call import Call
 from wavegen.kernels.wavenet.mosaic_gpu_cluster_weights import Division, divide
 from wavegen.kernels.wavenet.mosaic_gpu_weights import sizes_of
 from wavegen.kernels.wavenet.shapes import NETS, Net
@@ -32,12 +33,6 @@ def widened(tree):
     return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x, tree)
 
 
-def arguments(**changes):
-    given = dict.fromkeys(("inputs", "condition", "forced", "top_k", "top_p"))
-    given |= {"key": KEY, "condition_hop": 1, "condition_offset": 0, "temperature": 0.7, "row_offset": 0}
-    return given | {"return_logits": True} | changes
-
-
 @cache
 def prompted():
     """The network's bfloat16 weights, and its state after a prompt of other tokens in every stream."""
@@ -47,11 +42,22 @@ def prompted():
     return weights, wavenet_prefill(weights, NET.shape, state, tokens)[1]
 
 
+def call_of(**changes):
+    """A call that continues after the prompt."""
+    weights, state = prompted()
+    given = {"weights": weights, "shape": NET.shape, "state": state, "steps": STEPS, "key": KEY}
+    return Call(**given | {"temperature": 0.7, "return_logits": True} | changes)
+
+
+def exact_call(call, **changes):
+    """The same call for the reference, which computes with as many bits as the weights have."""
+    return replace(call, weights=widened(call.weights), state=widened(call.state), **changes)
+
+
 def run(state, forced, temperature):
-    weights, _ = prompted()
-    given = {"key": KEY, "forced": forced, "temperature": temperature, "row_offset": 0, "return_logits": True}
-    given |= {"division": Division(sizes_of(weights, NET.shape), 2), "interpret": True}
-    chunk = mosaic_gpu_cluster.run(weights, NET.shape, state, forced.shape[1], **given)
+    call = call_of(state=state, steps=forced.shape[1], forced=forced, temperature=temperature)
+    division = Division(sizes_of(call.weights, NET.shape), 2)
+    chunk = mosaic_gpu_cluster.run(call, division=division, interpret=True)
     assert not mosaic_gpu_versions.races_found()
     return chunk
 
@@ -66,9 +72,7 @@ def generated():
 
 def test_outputs_and_state_of_two_chunks_follow_the_reference():
     tokens, state, outputs = generated()
-    weights, start = prompted()
-    given = arguments(forced=tokens)
-    _, after, exact = reference.generate(widened(weights), NET.shape, widened(start), STEPS, **given)
+    _, after, exact = reference.generate(exact_call(call_of(), forced=tokens))
     assert outputs.dtype == jnp.float32
     np.testing.assert_allclose(outputs, exact, atol=0.01 * np.abs(exact).max())
     np.testing.assert_array_equal(state["history"], after["history"])
@@ -94,11 +98,10 @@ def test_anywhere_but_on_a_gpu_it_steps_aside():
 
 
 def test_other_types_and_options_are_refused():
-    weights, state = prompted()
     with pytest.raises(NotImplementedError, match="bfloat16 weights, not float32"):
-        mosaic_gpu_cluster.generate(widened(weights), NET.shape, widened(state), 2, **arguments())
+        mosaic_gpu_cluster.generate(exact_call(call_of()))
     with pytest.raises(NotImplementedError, match="takes no top_k"):
-        mosaic_gpu_cluster.generate(weights, NET.shape, state, 2, **arguments(top_k=5))
+        mosaic_gpu_cluster.generate(call_of(top_k=5))
 
 
 def test_networks_that_do_not_fit_into_a_cluster_are_refused_with_the_figure():

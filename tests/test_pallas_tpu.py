@@ -13,6 +13,7 @@ import pytest
 
 from wavegen.kernels import WaveNetShape, draw, wavenet_generate, wavenet_init_state, wavenet_prefill
 from wavegen.kernels.wavenet import pallas_tpu, reference
+from wavegen.kernels.wavenet.call import Call
 from wavegen.kernels.wavenet.shapes import NETS, Net
 
 MIXTURE = WaveNetShape((1, 2), head="mixture", mixtures=3)
@@ -36,26 +37,6 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-def arguments(net, **changes):
-    """What `wavenet_generate` hands to an implementation besides weights, shape, state and steps."""
-    rng = np.random.default_rng(1)
-    names = ("condition", "forced", "top_k", "top_p")
-    given = dict.fromkeys(names) | {"temperature": 1.0, "row_offset": 0, "return_logits": True}
-    given |= {"key": draw.key_words(jax.random.key(3)), "condition_hop": HOP, "condition_offset": 0}
-    given["inputs"] = jnp.asarray(rng.normal(size=(3, STEPS, net.residual)), jnp.float32)
-    if net.condition:
-        given["condition"] = jnp.asarray(rng.normal(size=(3, STEPS // HOP, net.condition)), jnp.float32)
-    return given | changes
-
-
-def part(given, start, stop):
-    """The arguments of samples start..stop alone."""
-    cut = given | {"inputs": given["inputs"][:, start:stop], "condition_offset": start % HOP}
-    if given["condition"] is not None:
-        cut["condition"] = given["condition"][:, start // HOP : -(-stop // HOP)]
-    return cut
-
-
 @cache
 def prompted(name):
     """A network, its weights, and its state after a prompt of other tokens in every stream."""
@@ -69,15 +50,27 @@ def prompted(name):
     return net, weights, state
 
 
-def both(name, look_ahead=True, steps=STEPS, **changes):
+def call_of(name, steps=STEPS, **changes):
+    """A call that continues after the prompt, with inputs, and a condition if the network takes one."""
     net, weights, state = prompted(name)
-    given = arguments(net, **changes)
+    rng = np.random.default_rng(1)
+    given = {"inputs": jnp.asarray(rng.normal(size=(3, STEPS, net.residual)), jnp.float32)}
+    if net.condition:
+        given["condition"] = jnp.asarray(rng.normal(size=(3, STEPS // HOP, net.condition)), jnp.float32)
+    given |= {"key": draw.key_words(jax.random.key(3)), "condition_hop": HOP, "return_logits": True}
+    return Call(**{"weights": weights, "state": state, "shape": net.shape, "steps": steps} | given | changes)
+
+
+def part(call, state, start, stop):
+    """The samples start..stop of a call alone."""
+    condition = None if call.condition is None else call.condition[:, start // HOP : -(-stop // HOP)]
+    given = {"inputs": call.inputs[:, start:stop], "condition": condition, "condition_offset": start % HOP}
+    return replace(call, state=state, steps=stop - start, **given)
+
+
+def both(call, look_ahead=True):
     with jax.default_matmul_precision("highest"):
-        expected = reference.generate(weights, net.shape, state, steps, **given)
-        ours = pallas_tpu.generate(
-            weights, net.shape, state, steps, **given, look_ahead=look_ahead, interpret=True
-        )
-    return ours, expected
+        return pallas_tpu.generate(call, look_ahead=look_ahead, interpret=True), reference.generate(call)
 
 
 def assert_agree(ours, expected):
@@ -93,25 +86,25 @@ def assert_agree(ours, expected):
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "16 bit"])
 def test_tokens_equal_the_reference(name):
-    assert_agree(*both(name))
+    assert_agree(*both(call_of(name)))
 
 
 def test_tokens_without_look_ahead_equal_the_reference():
-    assert_agree(*both("kernel 3, odd widths, condition", look_ahead=False))
+    assert_agree(*both(call_of("kernel 3, odd widths, condition"), look_ahead=False))
 
 
 def test_sixteen_bit_outputs_equal_the_reference_where_tokens_are_forced(rng):
     """Free-running, a rounding error now and then ends in the next of 65536 levels, and is fed back."""
     forced = rng.integers(0, 65536, (3, STEPS))
     forced[:, -1] = -1
-    assert_agree(*both("16 bit", forced=jnp.asarray(forced, jnp.int32)))
+    assert_agree(*both(call_of("16 bit", forced=jnp.asarray(forced, jnp.int32))))
 
 
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p"), [(0.0, None, None), (0.7, 12, 1.0), (1.0, 0, 0.6), (1.3, 9, 0.8)]
 )
 def test_draws_equal_the_reference(temperature, top_k, top_p):
-    assert_agree(*both("kernel 2", temperature=temperature, top_k=top_k, top_p=top_p))
+    assert_agree(*both(call_of("kernel 2", temperature=temperature, top_k=top_k, top_p=top_p)))
 
 
 def test_equal_levels_are_kept_together():
@@ -129,13 +122,11 @@ def test_equal_levels_are_kept_together():
 
 @pytest.mark.parametrize("name", ["kernel 3, odd widths, condition", "scalar input, linear prediction"])
 def test_chunks_equal_the_whole(name):
-    net, weights, state = prompted(name)
-    whole, _ = both(name)
-    given = arguments(net)
-    generate = partial(pallas_tpu.generate, weights, net.shape, interpret=True)
-    tokens = []
+    call = call_of(name)
+    whole, _ = both(call)
+    state, tokens = call.state, []
     for start, stop in ((0, STEPS // 2), (STEPS // 2, STEPS)):  # the second starts within a frame
-        chunk, state, _ = generate(state, stop - start, **part(given, start, stop))
+        chunk, state, _ = pallas_tpu.generate(part(call, state, start, stop), interpret=True)
         tokens.append(chunk)
     np.testing.assert_array_equal(jnp.concatenate(tokens, axis=1), whole[0])
     np.testing.assert_allclose(state["rings"], whole[1]["rings"], atol=1e-5)
@@ -143,38 +134,32 @@ def test_chunks_equal_the_whole(name):
 
 def test_tiles_of_a_batch_equal_the_reference():
     net, weights, _ = prompted("kernel 2")
-    given = arguments(net, inputs=None, row_offset=5)
     state = wavenet_init_state(weights, net.shape, 11)
-    layout = {"look_ahead": True, "tile": 8, "vmem_limit": None, "interpret": True}
-    assert_agree(
-        pallas_tpu.run(weights, net.shape, state, 30, **given, **layout),
-        reference.generate(weights, net.shape, state, 30, **given),
-    )
+    call = call_of("kernel 2", 30, state=state, inputs=None, row_offset=5)
+    ours = pallas_tpu.run(call, look_ahead=True, tile=8, vmem_limit=None, interpret=True)
+    assert_agree(ours, reference.generate(call))
 
 
 def test_condition_streams_in_without_a_race():
     """In the interpreter that models TPU memory: every sample its own frame, so that copies follow closely."""
     from jax.experimental.pallas import tpu as pltpu
 
-    name = "kernel 3, odd widths, condition"
-    net, weights, state = prompted(name)
-    given = arguments(net, inputs=None, condition=arguments(net)["condition"][:, :6], condition_hop=1)
-    expected, _, _ = reference.generate(weights, net.shape, state, 6, **given)
-    interpret = pltpu.InterpretParams(detect_races=True)
-    tokens, _, _ = pallas_tpu.generate(weights, net.shape, state, 6, **given, interpret=interpret)
+    call = call_of("kernel 3, odd widths, condition", 6, inputs=None, condition_hop=1)
+    call = replace(call, condition=call.condition[:, :6])
+    expected, _, _ = reference.generate(call)
+    tokens, _, _ = pallas_tpu.generate(call, interpret=pltpu.InterpretParams(detect_races=True))
     np.testing.assert_array_equal(tokens, expected)
 
 
 def test_bfloat16_weights_follow_the_reference():
-    net, weights, _ = prompted("kernel 3, odd widths, condition")
+    name = "kernel 3, odd widths, condition"
+    net, weights, _ = prompted(name)
     weights = jax.tree.map(lambda w: w.astype(jnp.bfloat16), weights)
-    state = wavenet_init_state(weights, net.shape, 3)
-    generate = partial(pallas_tpu.generate, weights, net.shape, state, 40, interpret=True)
-    given = arguments(net, inputs=None)
-    tokens, _, outputs = generate(**given)
     wide = jax.tree.map(lambda w: w.astype(jnp.float32), weights)
-    state = wavenet_init_state(wide, net.shape, 3)
-    _, _, exact = reference.generate(wide, net.shape, state, 40, **given | {"forced": tokens})
+    states = [wavenet_init_state(w, net.shape, 3) for w in (weights, wide)]
+    call = call_of(name, 40, weights=weights, state=states[0], inputs=None)
+    tokens, _, outputs = pallas_tpu.generate(call, interpret=True)
+    _, _, exact = reference.generate(replace(call, weights=wide, state=states[1], forced=tokens))
     assert outputs.dtype == jnp.float32
     np.testing.assert_allclose(outputs, exact, atol=0.01 * np.abs(exact).max())
 
@@ -187,17 +172,17 @@ def test_anywhere_but_on_tpu_it_steps_aside_at_once():
 
 
 def test_other_types_are_refused():
-    net, weights, state = prompted("kernel 2")
-    halves, state = (jax.tree.map(lambda x: x.astype(jnp.float16), tree) for tree in (weights, state))
+    halves = jax.tree.map(lambda x: x.astype(jnp.float16), prompted("kernel 2")[1])
     with pytest.raises(NotImplementedError, match="not float16"):
-        pallas_tpu.generate(halves, net.shape, state, 5, **arguments(net), interpret=True)
+        pallas_tpu.generate(call_of("kernel 2", weights=halves), interpret=True)
 
 
 def test_networks_that_do_not_fit_are_refused_with_the_figure():
     net = NETS["30x64x256"]
-    weights = jax.eval_shape(net.random_weights)
-    plain = dict.fromkeys(("inputs", "forced", "logits", "look_ahead"), False)
-    of_tile = partial(pallas_tpu.vmem_bytes, weights, net.shape, **plain)
+    weights = net.random_weights()
+    state = wavenet_init_state(weights, net.shape, 1)
+    call = Call(weights, net.shape, state, 1, draw.key_words(jax.random.key(3)))
+    of_tile = partial(pallas_tpu.vmem_bytes, call, look_ahead=False)
     assert pallas_tpu.choose_tile(64, 1, 128 * 2**20, of_tile) == 64
     assert pallas_tpu.choose_tile(64, 2, 128 * 2**20, of_tile) == 32
     assert pallas_tpu.choose_tile(64, 1, 64 * 2**20, of_tile) == 16

@@ -32,6 +32,7 @@ from jax.sharding import SingleDeviceSharding
 
 from wavegen.kernels import wavenet_init_state
 from wavegen.kernels.wavenet import mosaic_gpu, mosaic_gpu_cluster, pallas_tpu, xla
+from wavegen.kernels.wavenet.call import Call
 from wavegen.kernels.wavenet.mosaic_gpu_cluster_weights import STREAMS, Division, divide
 from wavegen.kernels.wavenet.mosaic_gpu_weights import BLOCK, sizes_of
 from wavegen.kernels.wavenet.shapes import NETS, Net
@@ -68,11 +69,11 @@ KERNELS += [("20x64x128", jnp.bfloat16, 8, False), ("20x64x128", jnp.bfloat16, 6
 """Network, weights, batch, look-ahead."""
 
 
-def arguments(net: Net, batch: int, dtype: Any, device: Any) -> tuple[tuple, dict[str, Any]]:
-    """Return abstract arguments of an implementation, on a device that need not exist."""
+def call_of(net: Net, batch: int, dtype: Any, device: Any) -> Call:
+    """Return a call of abstract arrays, on a device that need not exist."""
     place = SingleDeviceSharding(device)
 
-    def array(*size: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    def array(*size: int, dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct(size, dtype, sharding=place)
 
     def placed(tree: Any) -> Any:
@@ -81,14 +82,18 @@ def arguments(net: Net, batch: int, dtype: Any, device: Any) -> tuple[tuple, dic
         )
 
     weights = placed(jax.eval_shape(net.random_weights))
-    state = placed(jax.eval_shape(lambda w: wavenet_init_state(w, net.shape, batch), weights))
-    given = dict.fromkeys(("inputs", "condition", "forced", "top_k", "top_p"))
-    given |= {"key": array(2, dtype=jnp.uint32), "condition_hop": HOP, "return_logits": False}
-    given |= {"condition_offset": array(dtype=jnp.int32), "row_offset": array(dtype=jnp.int32)}
-    given["temperature"] = array()
-    if net.condition:
-        given["condition"] = array(batch, -(-STEPS // HOP) + 1, net.condition)
-    return (weights, net.shape, state, STEPS), given
+    return Call(
+        weights,
+        net.shape,
+        state=placed(jax.eval_shape(lambda w: wavenet_init_state(w, net.shape, batch), weights)),
+        steps=STEPS,
+        key=array(2, dtype=jnp.uint32),
+        condition=array(batch, -(-STEPS // HOP) + 1, net.condition) if net.condition else None,
+        condition_hop=HOP,
+        condition_offset=array(dtype=jnp.int32),
+        temperature=array(),
+        row_offset=array(dtype=jnp.int32),
+    )
 
 
 @dataclass(frozen=True)
@@ -135,13 +140,13 @@ def check_no_ring_copy(body: str, rings: str) -> None:
 
 def compile_xla(net: Net, batch: int, dtype: Any, device: Any, options: dict[str, Any]) -> tuple[str, float]:
     """Compile the portable sampler; return the body of its loop over time and the processor seconds it took."""
-    args, given = arguments(net, batch, dtype, device)
+    call = call_of(net, batch, dtype, device)
     start = time.process_time()
     with jax.default_matmul_precision("highest"):  # as `wavenet_generate` has it
-        compiled = xla.generate.lower(*args, **given).compile(compiler_options=options)
+        compiled = xla.generate.lower(call).compile(compiler_options=options)
     seconds = time.process_time() - start
     kind = "f32" if dtype == jnp.float32 else "bf16"
-    rings = f"{kind}[{','.join(map(str, args[2]['rings'].shape))}]"
+    rings = f"{kind}[{','.join(map(str, call.state['rings'].shape))}]"
     body = loop_of(compiled.as_text(), rings)
     check_no_ring_copy(body, rings)
     return body, seconds
@@ -151,17 +156,12 @@ def compile_pallas_tpu(
     net: Net, batch: int, dtype: Any, device: Any, chip: Any, look_ahead: bool
 ) -> tuple[float, int, int]:
     """Compile the TPU kernel; return the processor seconds it took, the bytes of VMEM, and the streams of a tile."""
-    args, given = arguments(net, batch, dtype, device)
-    unused = dict.fromkeys(("inputs", "forced", "logits"), False)
-
-    def bytes_of_tile(tile: int) -> int:
-        return pallas_tpu.vmem_bytes(args[0], net.shape, tile, look_ahead=look_ahead, **unused)
-
+    call = call_of(net, batch, dtype, device)
+    bytes_of_tile = partial(pallas_tpu.vmem_bytes, call, look_ahead=look_ahead)
     tile = pallas_tpu.choose_tile(batch, chip.num_cores, chip.vmem_capacity_bytes, bytes_of_tile)
-    layout = {"look_ahead": look_ahead, "tile": tile, "interpret": False}
-    layout["vmem_limit"] = bytes_of_tile(tile) + pallas_tpu.RESERVED
+    limit = bytes_of_tile(tile) + pallas_tpu.RESERVED
     start = time.process_time()
-    pallas_tpu.run.lower(*args, **given, **layout).compile()
+    pallas_tpu.run.lower(call, look_ahead=look_ahead, tile=tile, vmem_limit=limit, interpret=False).compile()
     return time.process_time() - start, bytes_of_tile(tile), tile
 
 
@@ -205,31 +205,24 @@ def tpu_rows(dump: Path) -> Iterator[Row]:
             )
 
 
-TAKEN = ("key", "forced", "temperature", "row_offset", "return_logits")
-"""Arguments of the Hopper kernels."""
-
-
 def compile_mosaic_gpu(net: Net, batch: int, device: Any) -> tuple[float, int]:
     """Compile the Hopper kernel; return the processor seconds it took, and its slots for weights."""
-    args, given = arguments(net, batch, jnp.bfloat16, device)
-    mosaic_gpu.check_network(args[0], net.shape, given)
-    slots = mosaic_gpu.choose_slots(sizes_of(args[0], net.shape))
-    taken = {name: given[name] for name in TAKEN}
+    call = call_of(net, batch, jnp.bfloat16, device)
+    mosaic_gpu.check_network(call)
+    slots = mosaic_gpu.choose_slots(sizes_of(call.weights, net.shape))
     start = time.process_time()
-    lowered = mosaic_gpu.run.lower(*args, **taken, slots=slots, interpret=False)
-    lowered.compile(compiler_options=UNTUNED)
+    mosaic_gpu.run.lower(call, slots=slots, interpret=False).compile(compiler_options=UNTUNED)
     return time.process_time() - start, slots
 
 
 def compile_mosaic_gpu_cluster(net: Net, batch: int, device: Any) -> tuple[float, Division]:
     """Compile the kernel of a Hopper cluster; return the processor seconds it took, and its stages."""
-    args, given = arguments(net, batch, jnp.bfloat16, device)
-    mosaic_gpu.check_network(args[0], net.shape, given)
+    call = call_of(net, batch, jnp.bfloat16, device)
+    mosaic_gpu.check_network(call)
     room = mosaic_gpu.SHARED_MEMORY - mosaic_gpu_cluster.RESERVED
-    division = divide(sizes_of(args[0], net.shape), room)
-    taken = {name: given[name] for name in TAKEN}
+    division = divide(sizes_of(call.weights, net.shape), room)
     start = time.process_time()
-    lowered = mosaic_gpu_cluster.run.lower(*args, **taken, division=division, interpret=False)
+    lowered = mosaic_gpu_cluster.run.lower(call, division=division, interpret=False)
     lowered.compile(compiler_options=UNTUNED)
     return time.process_time() - start, division
 

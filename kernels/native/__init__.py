@@ -1,14 +1,14 @@
-"""The C++ kernels: found, loaded and registered with XLA on first use.
+"""Finds the C++ kernels, loads them and registers them with XLA on first use.
 
 They are built when wavegen is installed where there is a C++ compiler; without them XLA runs everything. Three
-environment variables steer them. Two are read at every call:
+environment variables control them. Two are read at every call:
 
-- `WAVEGEN_INSTRUCTION_SET`: one of `INSTRUCTION_SETS`, instead of the best that the machine offers.
-- `WAVEGEN_THREADS`: how many threads may share a batch, instead of one a processor.
+- ``WAVEGEN_INSTRUCTION_SET`` is one of ``INSTRUCTION_SETS``, instead of the best that the machine offers.
+- ``WAVEGEN_THREADS`` is the number of threads that may share a batch, instead of one per processor.
 
 One is read when the library is loaded:
 
-- `WAVEGEN_NATIVE_LIBRARY`: a file to load instead of the installed one, such as a build with sanitizers.
+- ``WAVEGEN_NATIVE_LIBRARY`` is a file to load instead of the installed one, such as a build with sanitizers.
 """
 
 import ctypes
@@ -23,19 +23,19 @@ import jax.numpy as jnp
 import numpy as np
 
 INSTRUCTION_SETS = ("generic", "avx2", "avx512", "amx")
-"""Numbered as in wavegen_native.cpp; each includes the ones before it. "amx" is AVX-512 and the tile unit, which takes
-products of bfloat16 weights with 16 rows and more, rounding these to bfloat16 too."""
+"""Names in the order of their numbers in wavegen_native.cpp; each set includes the ones before it. "amx" is AVX-512 and
+the tile unit, which multiplies bfloat16 weights with 16 rows or more and rounds these to bfloat16 too."""
 
 _HANDLERS = ("wavegen_instruction_set", "wavegen_peaks", "wavegen_wavenet_generate")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a native call runs.
+    """Determines how a native call runs.
 
     Attributes:
-        instruction_set: an index of `INSTRUCTION_SETS`.
-        threads: at most so many, at least one.
+        instruction_set: an index of ``INSTRUCTION_SETS``.
+        threads: the most threads that may share a batch, at least one.
     """
 
     instruction_set: int
@@ -43,18 +43,18 @@ class Settings:
 
 
 def find() -> Path:
-    """Return where the library is.
+    """Returns where the library is.
 
     Raises:
-        NotImplementedError: it was not built.
-        ValueError: `WAVEGEN_NATIVE_LIBRARY` names no file.
+        NotImplementedError: it was not built; the message says how to build it.
+        ValueError: ``WAVEGEN_NATIVE_LIBRARY`` names no file.
     """
     if named := os.environ.get("WAVEGEN_NATIVE_LIBRARY"):
         if not Path(named).is_file():
             raise ValueError(f"WAVEGEN_NATIVE_LIBRARY must name a file, got {named!r}")
         return Path(named)
-    # An editable install builds it where packages are installed, beside none of the sources; an import hook, such as
-    # that of the tests' type checks, can hide that folder from the package's path.
+    # An editable install builds it where packages are installed, away from the sources; an import hook, such as that of
+    # the tests' type checks, can hide that folder from the package's path.
     installed = Path(sysconfig.get_path("platlib"), *__name__.split("."))
     folders = dict.fromkeys([*map(Path, __path__), installed])
     found = [file for folder in folders for file in folder.glob("*wavegen_native*.so")]
@@ -68,14 +68,14 @@ def find() -> Path:
 
 @cache
 def load() -> Path:
-    """Load the library and register its handlers with XLA.
+    """Loads the library and registers its handlers with XLA.
 
     Returns:
-        Where it was found.
+        The path at which it was found.
 
     Raises:
-        NotImplementedError: it was not built, or cannot be loaded; one line that says how to mend it.
-        ValueError: `WAVEGEN_NATIVE_LIBRARY` names no file.
+        NotImplementedError: it was not built, or cannot be loaded; the message says how to mend that.
+        ValueError: ``WAVEGEN_NATIVE_LIBRARY`` names no file.
     """
     path = find()
     try:
@@ -90,7 +90,7 @@ def load() -> Path:
 
 @cache
 def best_instruction_set() -> int:
-    """Return the index in `INSTRUCTION_SETS` of the best that this machine offers, asked through XLA.
+    """Returns the index in ``INSTRUCTION_SETS`` of the best that this machine offers, as XLA reports it.
 
     Raises:
         NotImplementedError: there is no native library.
@@ -101,11 +101,11 @@ def best_instruction_set() -> int:
 
 
 def settings() -> Settings:
-    """Return what the environment and the machine say.
+    """Returns the settings that the environment and the machine determine.
 
     Raises:
         NotImplementedError: there is no native library.
-        ValueError: an environment variable says what cannot be.
+        ValueError: an environment variable has an impossible value.
     """
     best = best_instruction_set()
     name = os.environ.get("WAVEGEN_INSTRUCTION_SET", INSTRUCTION_SETS[best])
@@ -122,10 +122,10 @@ def settings() -> Settings:
 
 
 def peaks(working_set: int) -> tuple[float, float]:
-    """Measure one core with the chosen instruction set, which takes a second.
+    """Measures one core with the chosen instruction set, which takes a second.
 
     Args:
-        working_set: bytes that are read over and over.
+        working_set: bytes that are read repeatedly.
 
     Returns:
         Floating-point operations per second, and bytes per second.
@@ -141,7 +141,7 @@ def peaks(working_set: int) -> tuple[float, float]:
 
 
 def status() -> str:
-    """Return one line: what was loaded and what is chosen, or why nothing was and how to get it."""
+    """Returns one line on what was loaded and what is chosen, or on why nothing was loaded and how to mend that."""
     try:
         path, chosen = load(), settings()
     except NotImplementedError as reason:

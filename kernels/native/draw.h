@@ -1,4 +1,4 @@
-// Draws one token from a network's outputs, with the random numbers that draw.py specifies.
+// Draws one token from a network's outputs, with the random numbers that kernels/draw.py specifies.
 
 #pragma once
 
@@ -9,7 +9,7 @@
 
 namespace {
 
-// Threefry-2x32 with 20 rounds (Salmon et al. 2011) of the counter (position, row), as numbers in (0, 1).
+// Turns the counter (position, row) into two numbers in (0, 1) by Threefry-2x32 with 20 rounds (Salmon et al. 2011).
 inline void Uniforms(const std::uint32_t key[2], std::uint32_t position, std::uint32_t row, float uniform[2]) {
   constexpr int kRotations[2][4] = {{13, 15, 26, 6}, {17, 29, 16, 24}};
   const std::uint32_t schedule[3] = {key[0], key[1], key[0] ^ key[1] ^ 0x1bd11bdau};
@@ -26,7 +26,7 @@ inline void Uniforms(const std::uint32_t key[2], std::uint32_t position, std::ui
   uniform[1] = (static_cast<float>(y >> 9) + 0.5f) * 0x1p-23f;
 }
 
-// The first of the largest.
+// Returns the index of the largest, of equal ones the first.
 inline int ArgMax(const float* x, int n) {
   int best = 0;
   for (int i = 1; i < n; ++i) {
@@ -37,8 +37,8 @@ inline int ArgMax(const float* x, int n) {
 
 constexpr int kBlock = 16;
 
-// Inverts the cumulative sum of `mass` (blocks of 16, zeros behind the last level): the first level whose sum exceeds
-// uniform times the total. Sums of blocks find the block, and then the level in it.
+// Returns the first level at which the cumulative sum of `mass` (blocks of 16, zeros behind the last level) exceeds
+// uniform times the total. Sums of blocks find the block first, and then the level in it.
 inline int ChooseIndex(const float* mass, int levels, float uniform, float* block_sums) {
   const int blocks = (levels + kBlock - 1) / kBlock;
   float total = 0;
@@ -53,7 +53,7 @@ inline int ChooseIndex(const float* mass, int levels, float uniform, float* bloc
   float below = 0;
   int b = 0;
   while (b + 1 < blocks && below + block_sums[b] <= target) below += block_sums[b++];
-  // Rounding can leave the target above the last sum: then the last level of any mass is meant.
+  // Rounding can leave the target above the last sum: then the last level that has any mass is chosen.
   int chosen = b * kBlock;
   for (int i = b * kBlock; i < levels && i < (b + 1) * kBlock; ++i) {
     if (mass[i] > 0) chosen = i;
@@ -82,8 +82,8 @@ inline void Partition(float* x, int n, float pivot, int* first_equal, int* first
   *first_below = below;
 }
 
-// The smallest kept mass when the largest ones are kept until their count or their sum reaches a bound: a quickselect
-// that goes on in one part only. `x` is permuted.
+// Returns the smallest kept mass when the largest ones are kept until their count or their sum reaches a bound. This is
+// a quickselect, which continues in one part only; it permutes `x`.
 template <class Reached>
 inline float Threshold(float* x, int n, Reached reached) {
   int count = 0;
@@ -144,7 +144,7 @@ inline int DrawFromSoftmax(const float* logits, int levels, const wavegen::Draw&
   if (draw.temperature <= 0) return ArgMax(logits, levels);
   float largest = logits[0];
   for (int i = 1; i < levels; ++i) largest = logits[i] > largest ? logits[i] : largest;
-  // Whole blocks and whole vectors, whichever is longer.
+  // Levels are padded to whole blocks or whole vectors, whichever is longer.
   constexpr int kWhole = kBlock > kLanes ? kBlock : kLanes;
   const int padded = (levels + kWhole - 1) / kWhole * kWhole;
   float* const mass = scratch;
@@ -165,14 +165,14 @@ inline int DrawFromSoftmax(const float* logits, int levels, const wavegen::Draw&
   return ChooseIndex(mass, levels, uniform, rest);
 }
 
-// Takes an amplitude to code space: sign(x) ln(1 + mu |x|) / ln(1 + mu); mu = 0: as it is.
+// Converts an amplitude to code space: to sign(x) ln(1 + mu |x|) / ln(1 + mu), or for mu = 0 to itself.
 inline float Compress(float x, int mu) {
   if (mu == 0) return x;
   const float strength = static_cast<float>(mu);
   return copysignf(log1pf(strength * fabsf(x)) / log1pf(strength), x);
 }
 
-// Draws from a mixture of logistics: a component with one number, its value with the other; see head.py.
+// Draws from a mixture of logistics: a component by one number, its value by the other; see head.py.
 // `prediction` is the linear prediction of the amplitude, which shifts the means.
 inline int DrawFromMixture(const float* outputs, int levels, const wavegen::Head& head, const wavegen::Draw& draw,
                            float prediction, const float uniform[2], float* scratch) {

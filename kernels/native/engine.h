@@ -1,4 +1,4 @@
-// The WaveNet sampler for one instruction set: included by one source file each, which defines WAVEGEN_ENGINE.
+// Defines the WaveNet sampler for one instruction set; one source file per set includes it and defines WAVEGEN_ENGINE.
 
 #pragma once
 

@@ -1,10 +1,10 @@
-// Products of a few rows with a constant matrix: y += x W.
+// Multiplies a few rows by a constant matrix: y += x W.
 //
-// W is packed once into panels of some vectors' width, each panel from the first row of W to the last, so that a product
-// reads it as one stream. Every element of y is summed over the rows of W in order, one fused multiply-add each: the
-// result does not depend on how rows and columns are cut into blocks, on the thread count, or (where there is a fused
-// multiply-add) on the instruction set. An exception are 16 rows and more of bfloat16 where there is a tile unit: it
-// rounds x to bfloat16, and sums in pairs.
+// W is packed once into panels that are some vectors wide, each from the first row of W to the last, so that a product
+// reads it as one stream. Every element of y is summed over the rows of W in order, by one fused multiply-add per row:
+// the result does not depend on how rows and columns are cut into blocks, on the thread count, or (where there is a
+// fused multiply-add) on the instruction set. The exception is a product of 16 rows or more with a bfloat16 matrix
+// where there is a tile unit, which rounds x to bfloat16 and sums in pairs.
 
 #pragma once
 
@@ -15,7 +15,7 @@
 
 namespace {
 
-// A panel's element: a float, or two bfloat16 of consecutive rows in one 32-bit word, the first in the lower half.
+// A panel's element is a float, or two bfloat16 of consecutive rows in one 32-bit word, the first in the lower half.
 template <class Weight>
 struct Packing;
 
@@ -82,7 +82,7 @@ using PanelProduct = void (*)(const Weight*, int, const float*, long, float*, lo
 
 constexpr int kMaxRows = kAccumulators / 2;
 
-// The product for a count of rows and vectors, where their accumulators fit the registers.
+// Returns the product for a count of rows and vectors whose accumulators fit into the registers.
 template <class Weight, int kRows, int kVectors = kAccumulators>
 PanelProduct<Weight> ProductOfWidth(int vectors) {
   if constexpr (kVectors == 0) {
@@ -106,7 +106,7 @@ PanelProduct<Weight> Product(int rows, int vectors) {
 
 inline int DivideUp(int a, int b) { return (a + b - 1) / b; }
 
-// A packed matrix of `depth` rows and `vectors` vectors of columns, for products with up to `rows` rows at a time.
+// Holds a packed matrix of `depth` rows and `vectors` vectors of columns, for products with up to `rows` rows at once.
 template <class Weight>
 class Matrix {
  public:
@@ -128,7 +128,7 @@ class Matrix {
     }
   }
 
-  // Elements of the packed form.
+  // Returns the number of elements of the packed form.
   long size() const { return static_cast<long>(packed_depth_) * vectors_ * kLanes; }
   void set_data(Weight* data) { data_ = data; }
 
@@ -147,7 +147,7 @@ class Matrix {
     }
   }
 
-  // y[r] += x[r] W for `rows` rows. x must have `depth` values a row, up to an even count for bfloat16.
+  // y[r] += x[r] W for `rows` rows. x must have `depth` values per row, for bfloat16 rounded up to an even count.
   void MultiplyAdd(const float* x, long x_stride, int rows, float* y, long y_stride) const {
     if constexpr (kOnTiles) {
       for (; rows >= kTileRows; rows -= kTileRows, x += kTileRows * x_stride, y += kTileRows * y_stride) {
@@ -159,7 +159,7 @@ class Matrix {
     for (int p = 0; p < panels_; ++p) {
       const bool wide = p < WidePanels();
       const int vectors = wide ? widest_ : widest_ - 1;
-      // Rows inside, panels outside: a panel stays in the first cache while all rows pass by.
+      // Rows are the inner loop, so that a panel stays in the first cache while all rows are multiplied.
       for (int block = 0, r = 0; block < blocks; ++block) {
         const int count = DivideUp(rows - r, blocks - block);
         (wide ? wide_ : narrow_)[count - 1](panel, depth_, x + r * x_stride, x_stride, y + r * y_stride, y_stride);
@@ -172,7 +172,7 @@ class Matrix {
 
  private:
 #if defined(WAVEGEN_TILES)
-  // The same for kTileRows rows on the tile unit. x is rounded for some depth at a time, and the sums stored in between.
+  // Does the same for kTileRows rows on the tile unit. x is rounded in chunks of its depth; y holds the sums between.
   void MultiplyAddTiles(const float* x, long x_stride, float* y, long y_stride) const {
     constexpr int kChunk = 512;
     alignas(64) BFloat16 rounded[kTileRows * kChunk];
@@ -195,10 +195,10 @@ class Matrix {
   }
 #endif
 
-  // Panels differ by at most one vector, the wider ones first.
+  // Panels differ by at most one vector; the wider ones come first.
   int WidePanels() const { return vectors_ - panels_ * (widest_ - 1); }
 
-  // Where a vector of columns begins in its panel's first row, and the panel's width in vectors.
+  // Returns where a vector of columns begins in its panel's first row, and the panel's width in vectors.
   Weight* Panel(int vector, int* width) const {
     const int in_wide = WidePanels() * widest_;
     *width = vector < in_wide ? widest_ : widest_ - 1;

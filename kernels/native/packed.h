@@ -1,4 +1,4 @@
-// The network in the form that the loop over time reads: matrices packed for products, in the order of reading.
+// Lays the network out as the loop over time reads it: matrices are packed for products, in the order of reading.
 
 #pragma once
 
@@ -20,7 +20,7 @@ using wavegen::Call;
 using wavegen::Network;
 using wavegen::Outcome;
 
-// Aligned, zeroed memory in one piece, on huge pages where the system has them: weights are read through once a sample.
+// Holds aligned, zeroed memory in one piece, on huge pages where the system has them: each sample reads all weights.
 class Arena {
  public:
   explicit Arena(long bytes) {
@@ -50,7 +50,7 @@ class Arena {
     return taken;
   }
 
-  // What Take uses for so many.
+  // Returns the bytes that Take uses for so many.
   template <class T>
   static long Bytes(long count) {
     constexpr long kAlignment = 64;
@@ -75,7 +75,7 @@ inline std::uint32_t Bits(float x) {
 
 inline std::uint32_t Bits(BFloat16 x) { return static_cast<std::uint32_t>(x.bits) << 16; }
 
-// Whether no value is infinite or NaN: their exponent is all ones. Whole numbers, so that the loop is vectorised.
+// Returns whether no value is infinite or NaN, whose exponents are all ones. Integers let the loop be vectorised.
 template <class Weight>
 bool AllFinite(const Weight* x, long n) {
   std::uint32_t largest = 0;
@@ -86,12 +86,12 @@ bool AllFinite(const Weight* x, long n) {
   return largest < 0x7f800000u;
 }
 
-// How many steps are taken as a block: enough that a product has kMaxRows rows. That is less than a tile has: whether
-// streams are multiplied on tiles must not depend on where a chunk ends.
+// Returns how many steps are a block: enough that a product has kMaxRows rows. A tile has more, as whether streams are
+// multiplied on tiles must not depend on where a chunk ends.
 inline int BlockSteps(int streams) { return streams >= kMaxRows ? 1 : kMaxRows / streams; }
 static_assert(kMaxRows < kTileRows);
 
-// One layer's matrices. Gate columns are laid out as [tanh, sigmoid], each padded to whole vectors.
+// Holds one layer's matrices. Gate columns are laid out as [tanh, sigmoid], each padded to whole vectors.
 template <class Weight>
 struct Layer {
   Matrix<Weight> past;     // [(K-1) R, gates], the oldest tap first
@@ -104,7 +104,7 @@ struct Layer {
   bool blocked;  // the past of a whole block is known at its start
 };
 
-// The network in the form that the loop reads; shared by all threads.
+// Holds the network in the form that the loop reads; all threads share it.
 template <class Weight>
 class Packed {
  public:
@@ -123,7 +123,7 @@ class Packed {
   bool ok() const { return arena_.ok(); }
   const Layer<Weight>& layer(int l) const { return layers_[l]; }
 
-  // Whether all weights are finite.
+  // Returns whether all weights are finite.
   bool Finite() const {
     const long l = net.layers, r = net.residual, g = net.gate, s = net.skip, h = net.hidden, o = net.outputs;
     return AllFinite(Weights(net.dilated), l * net.taps * r * 2 * g) && AllFinite(Weights(net.residuals), l * g * r) &&
@@ -145,7 +145,7 @@ class Packed {
   const float *skip_bias, *hidden_bias, *output_bias;
 
  private:
-  // With an arena packs everything into it; without one returns the bytes that it takes.
+  // Packs everything into the arena, if there is one; returns the bytes that it takes.
   long Layout(int streams, Arena* arena) {
     long bytes = 0;
     const auto place = [&](Matrix<Weight>* matrix, int depth, int columns, int rows) {
@@ -165,7 +165,7 @@ class Packed {
     if (arena != nullptr) layers_ = arena->template Take<Layer<Weight>>(net.layers);
     const int r = net.residual, g = net.gate, s = net.skip, past_taps = net.taps - 1;
     long ring_start = 0;
-    // What is read in every step comes first, in the order of reading: one stream for the prefetchers.
+    // What is read in every step comes first, in the order of reading, so that it is one stream for the prefetchers.
     for (int l = 0; l < net.layers; ++l) {
       Layer<Weight>& layer = arena != nullptr ? layers_[l] : measured;
       place(&layer.newest, r, 2 * gate, streams);

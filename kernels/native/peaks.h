@@ -1,4 +1,4 @@
-// What one core can do at most, to judge an engine by: fused multiply-adds on registers, and reading memory in order.
+// Measures what one core can do at most, as a scale for engines: multiply-adds on registers, and reads in order.
 
 #pragma once
 
@@ -15,7 +15,7 @@ inline double Seconds() {
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-// The best of some rounds, in operations per second.
+// Returns the best rate of 20 rounds, in operations per second.
 template <class Work>
 double BestRate(double operations, Work work) {
   double best = 0;
@@ -28,7 +28,7 @@ double BestRate(double operations, Work work) {
   return best;
 }
 
-// Floating-point operations per second; a fused multiply-add counts as two.
+// Returns floating-point operations per second; a fused multiply-add counts as two.
 inline double ArithmeticPeak() {
   constexpr long kTurns = 200000;
   Floats sum[kAccumulators] = {};
@@ -50,7 +50,7 @@ inline double ArithmeticPeak() {
   return rate;
 }
 
-// Bytes per second of reading so many bytes over and over, each vector into a multiply-add. Zero without memory.
+// Returns the bytes per second of reading so many bytes repeatedly, each vector into a multiply-add; 0 without memory.
 inline double ReadPeak(long bytes) {
   constexpr long kPage = 1 << 21;
   const long vectors = bytes / (8 * 4 * kLanes) * 8;

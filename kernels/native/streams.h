@@ -1,9 +1,9 @@
-// Streams side by side, sample after sample.
+// Generates streams side by side, sample after sample.
 //
-// Time goes by in blocks of some steps. All taps of a layer but the newest lie at least its dilation in the past; where
-// that reaches behind the block, their share of the layer's gates is computed for the whole block by one product, so that
-// its weights are read once a block and not once a sample. What is left for a sample are two dependent products a layer:
-// the newest tap into the gates, and the gated values into the residual and the skip channels at once.
+// Time is divided into blocks of some steps. All taps of a layer but the newest lie at least its dilation in the past;
+// where that is before the block, their share of the layer's gates is computed for the whole block by one product, so
+// that its weights are read once per block and not once per sample. Each sample then needs two dependent products per
+// layer: the newest tap into the gates, and the gated values into the residual and the skip channels at once.
 
 #pragma once
 
@@ -66,7 +66,7 @@ class Streams {
     take(&hidden_, p.hidden * b);
     take(&outputs_, p.outputs * b);
     take(&row_, Padded(p.net.residual));
-    // Two arrays of levels or components in whole blocks, see DrawFromSoftmax.
+    // DrawFromSoftmax needs two arrays of levels or components in whole blocks.
     take(&scratch_, 2l * (p.outputs + kBlock));
     return bytes;
   }
@@ -85,7 +85,7 @@ class Streams {
     return static_cast<int>(frame < 0 ? 0 : frame < call_.frames ? frame : call_.frames - 1);
   }
 
-  // Every layer's bias, with its share of the condition.
+  // Computes every layer's bias, with its share of the condition.
   void ReadCondition(int frame) {
     const Packed<Weight>& p = packed_;
     for (int b = 0; b < count_ && call_.condition != nullptr; ++b) {
@@ -101,7 +101,7 @@ class Streams {
     }
   }
 
-  // The share of `steps` steps' gates that the older taps have, from step `first` of the block on.
+  // Computes the share that the older taps have of `steps` steps' gates, from step `first` of the block on.
   void ReadPast(int l, int first, int steps) {
     const Packed<Weight>& p = packed_;
     const Layer<Weight>& layer = p.layer(l);
@@ -155,7 +155,7 @@ class Streams {
     for (int b = 0; b < count_; ++b) WriteToken(t, b, outputs_ + b * p.outputs);
   }
 
-  // Row b of `channels`: the first layer's input, and the bias of the skip channels.
+  // Writes row b of `channels`: the first layer's input, and the bias of the skip channels.
   void ReadToken(int t, int b, float* channels) {
     const Packed<Weight>& p = packed_;
     const Network& net = p.net;
@@ -215,7 +215,7 @@ class Streams {
     history[call_.reach - 1] = token;
   }
 
-  // The linear prediction of the next amplitude, coefficients for the most recent token first.
+  // Returns the linear prediction of the next amplitude; the first coefficient is the most recent token's.
   float Prediction(const float* coefficients, const std::int32_t* history) const {
     float sum = 0;
     for (int i = 0; i < call_.head.linear_prediction; ++i) {

@@ -13,7 +13,7 @@ void RunThreads(int threads, void (*work)(const void* context, int thread), cons
   try {
     for (; started < threads; ++started) others.emplace_back(work, context, started);
   } catch (const std::system_error&) {
-    // The system gives no more threads: the caller's takes over their share.
+    // Where the system gives no more threads, the caller's runs their share.
     for (int i = started; i < threads; ++i) work(context, i);
   }
   work(context, 0);

@@ -1,7 +1,7 @@
-// Sixteen rows times a matrix on the tile unit of newer x86 processors (AMX): both factors in bfloat16, sums in float32.
+// Multiplies 16 rows by a matrix on the tile unit of newer x86 processors (AMX), from bfloat16 factors to float32 sums.
 //
-// A tile is 16 rows of 64 bytes: 16 x 16 sums, 16 x 32 values of x, or 16 pairs of rows of a weight panel, which lie
-// in memory as the unit reads them, two bfloat16 of consecutive rows in one word (see matrix.h).
+// A tile is 16 rows of 64 bytes: 16 x 16 sums, 16 x 32 values of x, or 16 pairs of rows of a weight panel, which lie in
+// memory as the unit reads them, with two bfloat16 of consecutive rows in one word (see matrix.h).
 //
 // WAVEGEN_EMULATE_TILES computes the same with plain loops, so that what is built around the unit can be tested on
 // machines without one.
@@ -16,7 +16,7 @@ namespace {
 
 constexpr int kTileRows = 16;
 constexpr int kTileDepth = 32;   // values of x, or rows of W
-constexpr int kTileVectors = 4;  // widest panel: so many tiles of sums
+constexpr int kTileVectors = 4;  // tiles of sums, the widest panel
 
 #if defined(WAVEGEN_TILES)
 constexpr bool kTiles = true;
@@ -26,7 +26,7 @@ constexpr bool kTiles = false;
 
 #if defined(WAVEGEN_TILES) && !defined(WAVEGEN_EMULATE_TILES)
 
-// All eight tiles at their full size. Every thread must do so before it multiplies, and release them afterwards.
+// Configures all eight tiles at their full size. Every thread must do so before it multiplies, and release them later.
 class TileUnit {
  public:
   TileUnit() {

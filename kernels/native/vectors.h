@@ -1,5 +1,5 @@
-// Vectors of floats as wide as the instruction set that this file is compiled for, by the vector extension that GCC and
-// Clang share: arithmetic on them is written with operators, and the same source serves AVX-512, AVX2, SSE and NEON.
+// Defines vectors of floats as wide as the instruction set that this file is compiled for, by the vector extension that
+// GCC and Clang share: arithmetic on them is written with operators, and one source serves AVX-512, AVX2, SSE and NEON.
 //
 // Everything here has internal linkage. Each instruction set compiles its own copy, and the linker must never offer one
 // set's copy to another.
@@ -48,8 +48,8 @@ inline void Store(Element* to, Vector v) {
 inline Floats Max(Floats a, Floats b) { return a > b ? a : b; }
 inline Floats Min(Floats a, Floats b) { return a < b ? a : b; }
 
-// e^x within 2 units in the last place; x is clipped to [-87, 88], where the result is a normal number.
-// Cephes' polynomial on [-ln 2 / 2, ln 2 / 2]; adding 1.5 * 2^23 rounds to the nearest whole number.
+// Returns e^x within 2 units in the last place; x is clipped to [-87, 88], where the result is a normal number. The
+// polynomial on [-ln 2 / 2, ln 2 / 2] is that of Cephes; adding 1.5 * 2^23 rounds to the nearest whole number.
 inline Floats Exp(Floats x) {
   const Floats kMagic = Splat(12582912.0f);
   x = Max(Min(x, Splat(88.0f)), Splat(-87.0f));
@@ -65,7 +65,7 @@ inline Floats Exp(Floats x) {
   return p * (Floats)(((Words)shifted << 23) + 0x3f800000u);
 }
 
-// tanh(a) sigmoid(g), with one division: (1 - e^-2a) / ((1 + e^-2a) (1 + e^-g)).
+// Returns tanh(a) sigmoid(g) by one division: (1 - e^-2a) / ((1 + e^-2a) (1 + e^-g)).
 inline Floats GatedActivation(Floats a, Floats g) {
   const Floats u = Exp(Max(Min(a, Splat(10.0f)), Splat(-10.0f)) * -2.0f);
   const Floats w = Exp(-Max(g, Splat(-40.0f)));
@@ -86,7 +86,7 @@ inline float ToFloat(BFloat16 x) {
   return y;
 }
 
-// Copies n values, rounding to the nearest, halves to even, where the target is narrower.
+// Copies n values, rounded to the nearest, halves to even, where the target is narrower.
 inline void Convert(const float* from, int n, float* to) { std::memcpy(to, from, n * sizeof(float)); }
 
 inline void Convert(const BFloat16* from, int n, float* to) {

@@ -1,4 +1,4 @@
-// Native kernels, called by XLA on the CPU through its foreign function interface.
+// Defines the native kernels, which XLA calls on the CPU through its foreign function interface.
 
 #include <cstdint>
 #include <cstring>
@@ -20,11 +20,11 @@ namespace ffi = xla::ffi;
 namespace wavegen {
 namespace {
 
-// Numbered as INSTRUCTION_SETS in __init__.py.
+// The numbers are the indices of INSTRUCTION_SETS in __init__.py.
 enum class InstructionSet : std::int32_t { kGeneric = 0, kAvx2 = 1, kAvx512 = 2, kAmx = 3 };
 
 #if defined(__x86_64__)
-// Whether there is a tile unit for bfloat16 that Linux lets this process use: its registers are granted on request.
+// Returns whether there is a tile unit for bfloat16 whose registers Linux grants to this process on request.
 bool HasTileUnit() {
 #if defined(WAVEGEN_EMULATE_TILES)
   return true;
@@ -40,7 +40,7 @@ bool HasTileUnit() {
 }
 #endif
 
-// The best that the processor and the operating system offer to this process.
+// Returns the best that the processor and the operating system offer to this process.
 InstructionSet BestInstructionSet() {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -93,7 +93,7 @@ auto DataOrNull(const ffi::Buffer<dtype, rank>& buffer) -> decltype(buffer.typed
   return buffer.element_count() > 0 ? buffer.typed_data() : nullptr;
 }
 
-// cpu.py has checked shapes and dtypes, and copied the state that is updated into `rings_out`, `history_out`.
+// Generates; api.py has checked shapes and dtypes, and cpu.py has converted what is not in the types below.
 ffi::Error GenerateWaveNet(
     ffi::AnyBuffer input_table, ffi::AnyBuffer dilated, ffi::AnyBuffer conditions, ffi::AnyBuffer residuals,
     ffi::AnyBuffer skips, ffi::AnyBuffer hiddens, ffi::AnyBuffer output, ffi::BufferR1<ffi::F32> input_bias,
@@ -159,7 +159,7 @@ ffi::Error GenerateWaveNet(
   call.tokens = tokens->typed_data();
   call.logits = DataOrNull(*logits);
 
-  // XLA gives a donated state's own memory for the new one.
+  // The new state has a donated state's own memory; any other state is copied.
   if (call.rings != rings.untyped_data()) std::memcpy(call.rings, rings.untyped_data(), rings.size_bytes());
   if (call.history != history.typed_data()) std::memcpy(call.history, history.typed_data(), history.size_bytes());
 
@@ -171,7 +171,9 @@ ffi::Error GenerateWaveNet(
       return ffi::Error::InvalidArgument("the WaveNet's weights hold NaN or infinity; expected finite numbers: load "
                                          "an earlier checkpoint");
     case Outcome::kNoMemory:
-      return ffi::Error(ffi::ErrorCode::kResourceExhausted, "no memory for the WaveNet's packed weights");
+      return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                        "no memory for the WaveNet's packed weights and activations; generate fewer streams at once, "
+                        "or free some memory");
     case Outcome::kDone:
       return ffi::Error::Success();
   }

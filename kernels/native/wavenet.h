@@ -1,6 +1,6 @@
-// What a call of the WaveNet sampler hands to an engine: plain pointers and sizes, checked before.
+// Defines what a call of the WaveNet sampler passes to an engine: plain pointers and sizes, which are already checked.
 //
-// Arrays are dense and row-major. Letters are those of shapes.py: L layers, K taps, R residual, G gate, S skip, H hidden
+// Arrays are dense and row-major. Letters are as in shapes.py: L layers, K taps, R residual, G gate, S skip, H hidden
 // channels, O outputs, V levels, J input taps, C condition channels, B streams, T steps, F frames.
 
 #pragma once
@@ -14,7 +14,7 @@ struct Network {
   bool scalar_input;
   const std::int64_t* dilations;  // [L]
 
-  // In the weights' dtype.
+  // These are in the weights' dtype.
   const void* input_table;  // [J, V, R], or [J, 2, R] over (code value, amplitude)
   const void* dilated;      // [L, K, R, 2 G]
   const void* conditions;   // [L, C, 2 G]
@@ -23,7 +23,7 @@ struct Network {
   const void* hiddens;      // [S, H]
   const void* output;       // [H, O]
 
-  // float32.
+  // These are float32.
   const float* input_bias;      // [R]
   const float* dilated_bias;    // [L, 2 G]
   const float* residual_bias;   // [L, R]
@@ -62,12 +62,12 @@ struct Call {
 
 enum class Outcome { kDone, kNotFinite, kNoMemory };
 
-// Of one core: floating-point operations per second, and bytes per second of reading a working set in order.
+// Rates of one core: floating-point operations per second, and bytes per second of reading a working set in order.
 struct Peaks {
   double operations, bytes;
 };
 
-// One engine an instruction set; `threads` share the streams.
+// There is one engine per instruction set; `threads` share the streams.
 #define WAVEGEN_DECLARE_ENGINE(name)                                  \
   namespace name {                                                    \
   Outcome Generate(const Call& call, bool bfloat16, int threads);     \

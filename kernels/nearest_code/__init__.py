@@ -1,1 +1,1 @@
-"""The nearest entry of a codebook, in several implementations."""
+"""Finds the nearest entry of a codebook, in several implementations."""

@@ -1,4 +1,4 @@
-"""Find the nearest entry of a codebook: the operation and its checks."""
+"""Finds the nearest entry of a codebook: the public operation, which checks its arguments."""
 
 from typing import Any
 
@@ -10,22 +10,22 @@ from ..dispatch import dispatch
 from . import reference, xla
 
 IMPLEMENTATIONS = {"xla": xla.nearest_code, "reference": reference.nearest_code}
-"""Best first."""
+"""The best comes first."""
 
 
 def nearest_code(
     x: Float[Array, "N D"], codebook: Float[Array, "K D"], *, implementation: str | None = None
 ) -> Int32[Array, "N"]:
-    """Return `argmin_k |x_n - codebook_k|^2` for every row, of equally near entries the first.
+    """Returns ``argmin_k |x_n - codebook_k|^2`` for every row; of equally near entries it is the first.
 
     Distances are computed in float32 at least; where those of different entries differ by less than their rounding,
-    either may be the answer. A row that holds NaN or an infinity gets index 0; if the codebook
-    holds one, every row does. No gradient flows through indices.
+    either may be the answer. A row that holds NaN or an infinity gets index 0; if the codebook holds one, every row
+    does. No gradient flows through indices.
 
     Args:
-        x: rows to look up; none is allowed.
-        codebook: of the same dtype, at least one entry.
-        implementation: name of one; None = the best that can run here.
+        x: the rows to look up; N may be 0.
+        codebook: at least one entry, of the dtype of ``x``.
+        implementation: the name of one; None takes the best that can run here.
 
     Returns:
         Indices in [0, K).
@@ -33,6 +33,13 @@ def nearest_code(
     Raises:
         ValueError: a shape or dtype does not fit.
         NotImplementedError: the implementation cannot run here.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from wavegen.kernels import nearest_code
+        >>> codebook = jnp.asarray([[0.0, 0.0], [1.0, 1.0]])
+        >>> nearest_code(jnp.asarray([[0.9, 1.2], [-3.0, 0.1]]), codebook).tolist()
+        [1, 0]
     """
     check(x, codebook)
     x, codebook = lax.stop_gradient((x, codebook))
@@ -40,7 +47,7 @@ def nearest_code(
 
 
 def check(x: Any, codebook: Any) -> None:
-    """Check shapes and dtypes, so that it also runs under a trace.
+    """Checks shapes and dtypes, so that it also runs under a trace.
 
     Raises:
         ValueError: the first that does not fit.

@@ -1,4 +1,4 @@
-"""The specification: all distances of one row after another; float64 inputs give float64 arithmetic."""
+"""Specifies the operation by all distances of one row after another; float64 inputs give float64 arithmetic."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int32
 
 @jax.jit
 def nearest_code(x: Float[Array, "N D"], codebook: Float[Array, "K D"]) -> Int32[Array, "N"]:
-    """Find the nearest entries; see `api.nearest_code`."""
+    """Finds the nearest entries; see ``api.nearest_code``."""
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     codebook = codebook.astype(dtype)
 

@@ -1,4 +1,4 @@
-"""Sizes to test and time implementations with."""
+"""Gives sizes to test and time implementations with."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 @dataclass(frozen=True)
 class Lookup:
-    """A problem by its sizes: rows N, codebook entries K, width D."""
+    """Describes a problem by its sizes: rows N, codebook entries K, width D."""
 
     rows: int
     codes: int
@@ -19,7 +19,7 @@ class Lookup:
     def random(
         self, seed: int = 0, dtype: jax.typing.DTypeLike = jnp.float32
     ) -> tuple[Float[Array, "N D"], Float[Array, "K D"]]:
-        """Return rows and a codebook, both standard normal."""
+        """Returns rows and a codebook, both standard normal."""
         rng = np.random.default_rng(seed)
         x, codebook = (rng.standard_normal((n, self.width), np.float32) for n in (self.rows, self.codes))
         return jnp.asarray(x, dtype), jnp.asarray(codebook, dtype)
@@ -30,7 +30,7 @@ TIMED = {
     "65536x1024x64": Lookup(65536, 1024, 64),
     "16384x8192x8": Lookup(16384, 8192, 8),
 }
-"""Rows of a training batch with usual codebooks, and a narrow one with many entries."""
+"""Sizes that are timed: rows of a training batch with usual codebooks, and a narrow one with many entries."""
 
 ODD = {
     "7x3x5": Lookup(7, 3, 5),
@@ -41,4 +41,4 @@ ODD = {
     "3x1100000x2": Lookup(3, 1_100_000, 2),
     "0x5x3": Lookup(0, 5, 3),
 }
-"""Sizes that no chunk divides; one entry, one column, one row, none; more entries than a chunk has distances."""
+"""Sizes that are tested: no chunk divides them, an axis has length 1 or 0, or a chunk has fewer distances than K."""

@@ -1,1 +1,1 @@
-"""The WaveNet: its parallel form, and its sample-by-sample generation in several implementations."""
+"""Holds the WaveNet in its parallel form, and several implementations of its generation sample by sample."""

@@ -1,4 +1,4 @@
-"""Checks of what a caller hands in, by shape and dtype only, so that they also run under a trace."""
+"""Checks what a caller passes in, by shape and dtype only, so that the checks also run under a trace."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from .state import State, input_table, reach, ring_sizes
 
 
 def check_weights(weights: Weights, shape: WaveNetShape) -> None:
-    """Check that weights have the names, shapes and dtype that the network needs.
+    """Checks that weights have the names, shapes and dtype that the network needs.
 
     Raises:
         ValueError: the first thing that does not fit.
@@ -56,7 +56,7 @@ def check_weights(weights: Weights, shape: WaveNetShape) -> None:
 
 
 def check_state(weights: Weights, shape: WaveNetShape, state: State) -> int:
-    """Check that a state is of this network and return its batch size.
+    """Checks that a state is of this network and returns its batch size.
 
     Raises:
         ValueError: it is not.
@@ -74,7 +74,7 @@ def check_state(weights: Weights, shape: WaveNetShape, state: State) -> int:
 
 
 def check_names(what: str, arrays: Mapping[str, Any], expected: set[str]) -> None:
-    """Check the names of a dict.
+    """Checks the names of a dict.
 
     Raises:
         ValueError: a name is missing or unknown.
@@ -89,7 +89,7 @@ def check_names(what: str, arrays: Mapping[str, Any], expected: set[str]) -> Non
 def check_arrays(
     what: str, arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], dtype: Any
 ) -> None:
-    """Check shapes and dtype of arrays in a dict.
+    """Checks shapes and dtype of arrays in a dict.
 
     Raises:
         ValueError: the first that differs.
@@ -102,7 +102,7 @@ def check_arrays(
 
 
 def check_inputs(weights: Weights, inputs: Float[Array, "B T R"] | None, batch: int, steps: int) -> None:
-    """Check what is added to the first layer's input.
+    """Checks what is added to the first layer's input.
 
     Raises:
         ValueError: its shape does not fit.
@@ -120,7 +120,7 @@ def check_condition(
     hop: int,
     offset: Int[Array, ""] | int,
 ) -> None:
-    """Check that a condition fits the network and covers the steps.
+    """Checks that a condition fits the network and covers the steps.
 
     Raises:
         ValueError: it does not.
@@ -143,14 +143,15 @@ def check_condition(
     frames = condition.shape[1]
     last = (offset if is_number(offset) else 0) + steps
     if frames > 1 and last > frames * hop:
-        raise ValueError(f"condition of {frames} frames of {hop} samples ends before sample {last}")
+        need = f"it needs {-(-last // hop)} frames"
+        raise ValueError(f"condition of {frames} frames of {hop} samples ends before sample {last}; {need}")
 
 
 def check_sampling(shape: WaveNetShape, temperature: Any, top_k: Any, top_p: Any) -> None:
-    """Check the numbers that shape a draw; traced ones are taken on trust.
+    """Checks the numbers that shape a draw, except traced ones, whose values are not known.
 
     Raises:
-        ValueError: a number is out of its range, or cannot be had with this head.
+        ValueError: a number is out of its range, or means nothing to this head.
     """
     if is_number(temperature) and not 0 <= temperature < np.inf:
         raise ValueError(f"temperature must be finite and at least 0, got {temperature}")
@@ -160,9 +161,9 @@ def check_sampling(shape: WaveNetShape, temperature: Any, top_k: Any, top_p: Any
         raise ValueError(f"top_p must lie in (0, 1], got {top_p}")
     cut = not (is_number(top_k) and top_k == 0 and is_number(top_p) and top_p == 1)
     if shape.head == "mixture" and cut:
-        raise ValueError("top_k and top_p need a softmax head; of a mixture lower the temperature instead")
+        raise ValueError("top_k and top_p need a softmax head, got a mixture; lower the temperature instead")
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is known now, so that it can be checked and compiled in."""
+    """Returns whether a value is known now, so that it can be checked and compiled in."""
     return isinstance(value, int | float | np.number)

@@ -1,4 +1,4 @@
-"""Code value u of a token (levels evenly spaced in [-1, 1]) and its amplitude: u, or u expanded by mu-law."""
+"""Converts between tokens, their code values u (even steps in [-1, 1]) and amplitudes: u, or u expanded by mu-law."""
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -6,9 +6,9 @@ from jaxtyping import Array, Float, Int
 
 
 def compress(amplitude: Float[Array, "*s"], mu: int) -> Float[Array, "*s"]:
-    """Return the code value sign(x) ln(1 + mu|x|) / ln(1 + mu) of amplitudes in [-1, 1]; mu = 0: x itself.
+    """Returns the code value sign(x) ln(1 + mu|x|) / ln(1 + mu) of amplitudes in [-1, 1]; mu = 0: x itself.
 
-    Written without sign and abs, whose gradients are 0 at x = 0, where silence and fresh predictors sit.
+    It is written without sign and abs, whose gradients are 0 at x = 0, where silence and untrained predictors lie.
     """
     if mu == 0:
         return amplitude
@@ -18,7 +18,7 @@ def compress(amplitude: Float[Array, "*s"], mu: int) -> Float[Array, "*s"]:
 
 
 def expand(value: Float[Array, "*s"], mu: int) -> Float[Array, "*s"]:
-    """Return the amplitude of code values in [-1, 1], the inverse of `compress`."""
+    """Returns the amplitude of code values in [-1, 1], the inverse of ``compress``."""
     if mu == 0:
         return value
     return jnp.sign(value) * jnp.expm1(jnp.abs(value) * jnp.log1p(jnp.asarray(mu, value.dtype))) / mu
@@ -27,12 +27,12 @@ def expand(value: Float[Array, "*s"], mu: int) -> Float[Array, "*s"]:
 def code_value(
     tokens: Int[Array, "*s"], vocab_size: int, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "*s"]:
-    """Return the evenly spaced values of tokens: 0 is -1, vocab_size - 1 is 1."""
+    """Returns the evenly spaced values of tokens: 0 is -1, vocab_size - 1 is 1."""
     return tokens.astype(dtype) * (2 / (vocab_size - 1)) - 1
 
 
 def amplitude(
     tokens: Int[Array, "*s"], vocab_size: int, mu: int, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "*s"]:
-    """Return the amplitudes of tokens; a missing token (negative: before the start) is silent, exactly 0."""
+    """Returns the amplitudes of tokens; a missing token (negative: before the start) is silent, exactly 0."""
     return jnp.where(tokens < 0, 0, expand(code_value(tokens, vocab_size, dtype), mu))

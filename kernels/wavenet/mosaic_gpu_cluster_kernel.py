@@ -1,15 +1,15 @@
-"""The GPU kernel of `mosaic_gpu_cluster`: a cluster's blocks of threads stand in a ring, as its stages.
+"""The GPU kernel of ``mosaic_gpu_cluster``, whose stages, the cluster's blocks of threads, form a ring.
 
-Every stage keeps its part of the weights in shared memory for the whole call. A sample goes round the ring once: the
-last stage embeds the token and sends the first layer's input, each stage runs its layers and sends on the residual
-and the sum of the skips, the last one draws the next token. Each stage has room for one message, and needs no more:
-the next one cannot be sent before the token is drawn, and the token depends on what every stage made of this one.
+Every stage keeps its part of the weights in shared memory for the whole call. A sample passes around the ring once: the
+last stage embeds the token and sends the first layer's input, each stage runs its layers and sends the residual and the
+sum of the skips to the next, and the last one draws the next token. Each stage has room for one message, and needs no
+more: the next one cannot be sent before the token is drawn, and the token depends on what every stage made of this one.
 
-Activations stand with channels down and streams across, so that the weights are the tensor cores' 64 rows. What of
-the dilated convolution depends on the past alone is multiplied while the other stages work.
+Activations have channels as rows and streams as columns, so that the weights are the tensor cores' 64 rows. The part of
+the dilated convolution that depends on the past only is multiplied while the other stages work.
 
-In the interpreter, which knows no cluster's shared memory, the stages are the threads of one block: the same kernel
-with the same messages and barriers, but each stage's memory is a slice of one array.
+In the interpreter, which has no cluster's shared memory, the stages are the threads of one block: the kernel, its
+messages and its barriers are the same, but each stage's memory is a slice of one array.
 """
 
 import math
@@ -31,7 +31,7 @@ from .mosaic_gpu_weights import BLOCK
 FLOAT, INDEX = jnp.float32, jnp.int32
 LAYOUT = plgpu.Layout.WGMMA
 ROWS, COLUMNS = LAYOUT.reduce(1), LAYOUT.reduce(0)
-"""Layouts of one number a channel, and one a stream."""
+"""Layouts of one number per channel, and of one per stream."""
 SWIZZLED = (plgpu.TilingTransform((8, STREAMS)), plgpu.SwizzleTransform(2 * STREAMS))
 """How the tensor cores read bfloat16 whose rows are as short as the streams are few."""
 SENT = (plgpu.TilingTransform((8, STREAMS)), plgpu.SwizzleTransform(4 * STREAMS))
@@ -41,13 +41,13 @@ LOG2_E = math.log2(math.e)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is fixed when the kernel is compiled.
+    """Holds what is fixed when the kernel is compiled.
 
     Attributes:
         division: of the network among the stages.
-        steps: samples to generate.
-        logits: return the network's outputs.
-        interpret: run in the interpreter.
+        steps: number of samples to generate.
+        logits: whether to return the network's outputs.
+        interpret: whether to run in the interpreter.
     """
 
     division: Division
@@ -57,7 +57,7 @@ class Plan:
 
 
 class Stage:
-    """What all stages do: hold weights and biases, multiply, send and receive."""
+    """Does what all stages do: holds weights and biases, multiplies, sends and receives."""
 
     def __init__(self, plan: Plan, ref: dict[str, Any]):
         self.plan, self.ref = plan, ref
@@ -65,11 +65,11 @@ class Stage:
         self.slice = self.number if plan.interpret else 0
 
     def own(self, name: str) -> Any:
-        """Return this stage's slice of a shared array or of the barriers."""
+        """Returns this stage's slice of a shared array or of the barriers."""
         return self.ref[name].at[self.slice]
 
     def load_weights(self) -> None:
-        """Fill shared memory, once."""
+        """Fills shared memory with this stage's weights and biases, once."""
         for name, held in (("weights", "held"), ("biases", "bias")):
 
             def load(n: Int[Array, ""], nothing: None, name: str = name, held: str = held) -> None:
@@ -81,11 +81,11 @@ class Stage:
             lax.fori_loop(0, self.ref[name].shape[1] // BLOCK, load, None)
 
     def product(self, first: int, outputs: int, x: list[Any]) -> Float[Array, "C B"]:
-        """Multiply the matrix that starts at a row with blocks of an activation."""
+        """Multiplies the matrix that starts at a row with blocks of an activation."""
         return self.product_of_all([(first, x)], outputs)
 
     def product_of_all(self, factors: list[tuple[int, list[Any]]], outputs: int) -> Float[Array, "C B"]:
-        """Sum the products of several matrices."""
+        """Sums the products of several matrices."""
 
         def multiply(sum_):
             for first, x in factors:
@@ -96,23 +96,23 @@ class Stage:
         return pl.run_scoped(multiply, plgpu.ACC((outputs, STREAMS), FLOAT))
 
     def bias(self, first: int, blocks: int) -> Float[Array, "C B"]:
-        """Return biases, the same for every stream."""
+        """Returns biases, the same for every stream."""
         source = self.own("bias").at[pl.ds(first * BLOCK, blocks * BLOCK)]
         column = versions.load(source, ROWS, self.plan.interpret)
         return lax.broadcast_in_dim(column, (blocks * BLOCK, STREAMS), (0,))
 
     def slices(self, name: str, first: int, blocks: int) -> list[Any]:
-        """Return blocks of 64 channels of an activation."""
+        """Returns blocks of 64 channels of an activation."""
         return [self.own(name).at[pl.ds((first + n) * BLOCK, BLOCK)] for n in range(blocks)]
 
     def write(self, name: str, first: int, value: Float[Array, "C B"]) -> list[Any]:
-        """Write blocks of an activation, in bfloat16, and return them."""
+        """Writes blocks of an activation, in bfloat16, and returns them."""
         self.own(name).at[pl.ds(first * BLOCK, value.shape[0])][...] = value.astype(jnp.bfloat16)
         plgpu.commit_smem()
         return self.slices(name, first, value.shape[0] // BLOCK)
 
     def send(self, name: str, value: Float[Array, "C B"]) -> None:
-        """Write a part of the message into the next stage's memory."""
+        """Writes a part of the message into the next stage's memory."""
         to = lax.rem(self.number + 1, INDEX(self.plan.division.stages))
         if self.plan.interpret:
             self.ref[name].at[to][...] = value
@@ -122,13 +122,13 @@ class Stage:
             plgpu.async_store_smem(value, self.own(name), arrived, cluster_idx=to, cluster_dim="stage")
 
     def receive(self, name: str) -> Float[Array, "C B"]:
-        """Return a part of the message once it is there."""
+        """Returns a part of the message once it is there."""
         plgpu.barrier_wait(self.own(f"{name}_arrived"))
         return self.own(name)[...]
 
 
 def run_layers(stage: Stage) -> None:
-    """Run a stage's layers for every sample."""
+    """Runs a stage's layers for every sample."""
     plan, ref, division = stage.plan, stage.ref, stage.plan.division
     sizes, layers = division.sizes, range(division.layers)
     residual, gate, skips = (BLOCK * n for n in (sizes.residual, sizes.gate, sizes.skip))
@@ -137,19 +137,19 @@ def run_layers(stage: Stage) -> None:
     streams = pl.ds(lax.axis_index("tile") * STREAMS, STREAMS)
 
     def rows_of(j: int) -> tuple[int, int, int, int]:
-        """Return where the matrices of a layer begin: past taps, current one, residual, skip."""
+        """Returns where the matrices of a layer begin: past taps, current one, residual, skip."""
         first = j * division.layer_rows
         current = first + past * 2 * gate
         to_residual = current + sizes.residual * 2 * gate
         return first, current, to_residual, to_residual + sizes.gate * residual
 
     def ring(j: int) -> tuple[Array, Array]:
-        """Return the first row and the dilation of a layer's ring."""
+        """Returns the first row and the dilation of a layer's ring."""
         layer = stage.number * division.layers + j
         return ref["rows"][layer, 0], ref["rows"][layer, 1]
 
     def of_the_past(t: Int[Array, ""]) -> list[Float[Array, "C B"]]:
-        """Multiply the past taps of the sample t, whose input need not be there."""
+        """Multiplies the past taps of the sample t, whose input need not be there."""
         for j in layers:
             start, dilation = ring(j)
             for k in range(sizes.past):
@@ -190,21 +190,21 @@ def run_layers(stage: Stage) -> None:
 
 
 def gated(a: Float[Array, "C B"], b: Float[Array, "C B"]) -> Float[Array, "C B"]:
-    """Return tanh(a) sigmoid(b) in few instructions, for the layers wait for it one by one; it cannot overflow."""
+    """Returns tanh(a) sigmoid(b) in few instructions, as every layer waits for it; it cannot overflow."""
     e, f = jnp.exp2(-2 * LOG2_E * jnp.abs(a)), jnp.exp2(-LOG2_E * b)
     root = lax.rsqrt((1 + e) * (1 + f))  # a division takes ten instructions
     return jnp.where(a < 0, e - 1, 1 - e) * root * root
 
 
 def run_head(stage: Stage) -> None:
-    """Embed the newest token, and draw the next one from what comes round, for every sample."""
+    """Embeds the newest token, and draws the next one from what the other stages return, for every sample."""
     plan, ref, sizes = stage.plan, stage.ref, stage.plan.division.sizes
     interpret, temperature = plan.interpret, ref["numbers"][0]
     residual, hidden, levels = (BLOCK * n for n in (sizes.residual, sizes.hidden, sizes.output))
     streams = pl.ds(lax.axis_index("tile") * STREAMS, STREAMS)
     to_hidden = sizes.output * residual
     to_output = to_hidden + sizes.skip * hidden
-    to_sums = to_output + sizes.hidden * levels  # running, and whole
+    to_sums = to_output + sizes.hidden * levels  # matrices of the running and the whole sums
 
     def per_stream(x: Array) -> Array:
         return lax.broadcast_in_dim(x, (levels, STREAMS), (1,))
@@ -228,7 +228,7 @@ def run_head(stage: Stage) -> None:
         return stage.product(to_output, levels, x) + stage.bias(first + sizes.hidden, sizes.output)
 
     def draw(logits: Float[Array, "V B"], uniform: Float[Array, "B"]) -> Int[Array, "B"]:
-        """Draw as `draw.choose_token` does; weights enter their running sum with 16 bits."""
+        """Draws as ``draw.choose_token`` does, with weights of 16 bits in the running sum."""
         sharpness = LOG2_E / jnp.where(temperature > 0, temperature, 1.0)
         highest = per_stream(jnp.max(logits, axis=0))
         order = FLOAT(levels) - numbers().astype(FLOAT)
@@ -251,7 +251,7 @@ def run_head(stage: Stage) -> None:
 
     def step(i: Int[Array, ""], token: Int[Array, "B"]) -> Int[Array, "B"]:
         embed(token)
-        ref["tokens"][i, streams] = token  # after the message, which waits for all that was written before
+        ref["tokens"][i, streams] = token  # after the message, which waits for all earlier writes
         uniform = versions.load(ref["uniform"].at[i, streams], COLUMNS, interpret)
         forced = versions.load(ref["forced"].at[i, streams], COLUMNS, interpret)
         logits = outputs()
@@ -264,7 +264,7 @@ def run_head(stage: Stage) -> None:
 
 
 def kernel(plan: Plan, *refs: Any) -> None:
-    """Generate all samples of one tile of streams, as one of its stages."""
+    """Generates all samples of one tile of streams, as one of its stages."""
     names = [*INPUTS, "tokens", *(["logits"] if plan.logits else []), *scratch_types(plan)]
     stage = Stage(plan, dict(zip(names, refs, strict=True)))
     stage.load_weights()
@@ -283,7 +283,7 @@ INPUTS = ("weights", "biases", "rows", "integers", "numbers", "newest", "uniform
 
 
 def scratch_types(plan: Plan) -> dict[str, Any]:
-    """Return a stage's shared memory and barriers; in the interpreter, those of all stages."""
+    """Returns a stage's shared memory and barriers; in the interpreter, those of all stages."""
     division, sizes = plan.division, plan.division.sizes
     stages = division.stages if plan.interpret else 1
     past = division.layers * sizes.past
@@ -311,18 +311,19 @@ def scratch_types(plan: Plan) -> dict[str, Any]:
     }
 
 
-def call(plan: Plan, rings: Float[Array, "rows R B"], given: dict[str, Any]) -> tuple[Array, ...]:
-    """Run the kernel.
+def launch(plan: Plan, rings: Float[Array, "rows R B"], given: dict[str, Any]) -> tuple[Array, ...]:
+    """Runs the kernel.
 
     Args:
         plan: the kernel's constants.
-        rings: of the state, channels before streams, both padded; further rows for the layers that do nothing.
-        given: the other `INPUTS`: "weights" and "biases" [C, N] of `mosaic_gpu_cluster_weights`; "rows" [L, 2]
+        rings: of the state, channels before streams, both padded; layers that do nothing have further rows.
+        given: the other ``INPUTS``: "weights" and "biases" [C, N] of ``mosaic_gpu_cluster_weights``; "rows" [L, 2]
             (ring start, dilation); "integers" (position), "numbers" (temperature); "newest" [B], the tokens
             before the first; "uniform" and "forced" [T, B].
 
     Returns:
-        The rings after, tokens [1 + T, B], the newest before the first too, and, if wanted, logits [T, V, B].
+        The rings after the last sample, tokens [1 + T, B], which begin with the newest one before the call, and, if the
+        plan has logits, these [T, V, B].
     """
     batch, stages = given["newest"].shape[0], plan.division.stages
     out = [jax.ShapeDtypeStruct((plan.steps + 1, batch), INDEX)]
@@ -339,7 +340,7 @@ def call(plan: Plan, rings: Float[Array, "rows R B"], given: dict[str, Any]) -> 
         pl.run_scoped(partial(kernel, plan, *refs), *scratch, collective_axes=shared_by)
 
     updated = jax.new_ref(rings, memory_space=plgpu.GMEM)
-    run = pl.kernel(  # not `plgpu.kernel`: it takes no mutable `jax.Ref`
+    run = pl.kernel(  # ``plgpu.kernel`` takes no mutable ``jax.Ref``
         with_scratch,
         out_type=tuple(out),
         mesh=plgpu.Mesh(grid=(batch // STREAMS,), grid_names=("tile",), **among),

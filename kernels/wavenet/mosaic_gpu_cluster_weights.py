@@ -1,6 +1,6 @@
-"""The network divided among the stages of a cluster: what each keeps in its shared memory.
+"""Divides the network among the stages of a cluster, each of which keeps its part in its shared memory.
 
-Matrices lie transposed and cut into pieces of 64 inputs, one piece of [outputs, 64] under the other, as the tensor
+Matrices are transposed and cut into pieces of 64 inputs, one piece of [outputs, 64] under the other, as the tensor
 cores read them; a stage's matrices follow each other in one array of rows.
 """
 
@@ -13,18 +13,18 @@ from .mosaic_gpu_weights import BLOCK, Sizes, biases_of, pad
 from .shapes import Weights
 
 STREAMS = 16
-"""Streams that a cluster generates at once: the narrowest swizzled row, of 32 bytes, in bfloat16."""
+"""Streams that a cluster generates at once, which fill the narrowest swizzled row, of 32 bytes, in bfloat16."""
 MOST_STAGES = 16
-"""Blocks of threads in a cluster, the largest (not portable) size: CUDA C++ programming guide, clusters."""
+"""The largest number of blocks of threads in a cluster, not portable (CUDA C++ programming guide, clusters)."""
 
 
 @dataclass(frozen=True)
 class Division:
-    """Layers divided among stages; a last stage holds the embedding and the head.
+    """Divides layers among stages; a last stage holds the embedding and the head.
 
     Attributes:
         sizes: the network in blocks of 64.
-        layers: layers of each stage; the last stage of them may be filled up with layers that do nothing.
+        layers: number of layers per stage; the last stage that has layers may have some that do nothing.
     """
 
     sizes: Sizes
@@ -32,46 +32,46 @@ class Division:
 
     @property
     def stages(self) -> int:
-        """Stages, the head's included."""
+        """The number of stages, the head's included."""
         return -(-self.sizes.layers // self.layers) + 1
 
     @property
     def layer_rows(self) -> int:
-        """Rows of one layer's matrices."""
+        """The number of rows of one layer's matrices."""
         s = self.sizes
         return BLOCK * (2 * s.gate * (s.past + 1) * s.residual + s.gate * (s.residual + s.skip))
 
     @property
     def head_rows(self) -> int:
-        """Rows of the embedding, of the head's two matrices and of the one that sums."""
+        """The number of rows of the embedding, of the head's two matrices and of the one that sums."""
         s = self.sizes
         return BLOCK * (s.output * s.residual + s.skip * s.hidden + s.hidden * s.output + 2)
 
     @property
     def rows(self) -> int:
-        """Rows of the stage with the most."""
+        """The number of rows of the stage with the most."""
         return max(self.layers * self.layer_rows, self.head_rows)
 
     @property
     def layer_biases(self) -> int:
-        """Rows of one layer's biases."""
+        """The number of rows of one layer's biases."""
         return 2 * self.sizes.gate + self.sizes.residual
 
     @property
     def biases(self) -> int:
-        """Rows of biases of the stage with the most."""
+        """The number of rows of biases of the stage with the most."""
         s = self.sizes
         return max(self.layers * self.layer_biases, s.residual + s.skip + s.hidden + s.output)
 
     @property
     def wide(self) -> int:
-        """Channels of the widest activation of the head."""
+        """The number of channels of the widest activation of the head."""
         s = self.sizes
         return BLOCK * max(s.output, s.skip, s.hidden)
 
     @property
     def shared_bytes(self) -> int:
-        """Shared memory of a stage."""
+        """The bytes of shared memory of a stage."""
         s = self.sizes
         bf16 = self.layers * BLOCK * ((s.past + 1) * s.residual + s.gate) + 2 * self.wide
         received = BLOCK * (s.residual + s.skip)
@@ -79,7 +79,7 @@ class Division:
 
 
 def divide(sizes: Sizes, shared_memory: int) -> Division:
-    """Divide a network among the fewest stages of so many bytes of shared memory.
+    """Divides a network among the fewest stages that have so many bytes of shared memory.
 
     Raises:
         NotImplementedError: its weights do not fit into a cluster.
@@ -101,7 +101,7 @@ def divide(sizes: Sizes, shared_memory: int) -> Division:
 
 
 def rows_of(matrices: Float[Array, "*s I O"]) -> Float[Array, "*s N 64"]:
-    """Transpose matrices and cut them into pieces of 64 inputs."""
+    """Transposes matrices and cuts them into pieces of 64 inputs."""
     matrices = jnp.swapaxes(pad(pad(matrices, -1), -2), -1, -2)
     *outer, outputs, inputs = matrices.shape
     pieces = matrices.reshape(*outer, outputs, inputs // BLOCK, BLOCK)
@@ -109,7 +109,7 @@ def rows_of(matrices: Float[Array, "*s I O"]) -> Float[Array, "*s N 64"]:
 
 
 def weights_of(weights: Weights, division: Division) -> Float[Array, "C N 64"]:
-    """Return every stage's matrices: of each of its layers (past taps, current, residual, skip), or of the head."""
+    """Returns every stage's matrices: those of its layers (past taps, current, residual, skip), or of the head."""
     layers, taps, _, gates = weights["dilated"].shape
     halves = weights["dilated"].reshape(layers, taps, -1, 2, gates // 2)
     halves = pad(pad(halves, -1), 2)
@@ -121,7 +121,7 @@ def weights_of(weights: Weights, division: Division) -> Float[Array, "C N 64"]:
 
 
 def biases_by_stage(weights: Weights, division: Division) -> Float[Array, "C N 64"]:
-    """Return every stage's biases: of each of its layers (gate, residual), or input, skip, hidden and output."""
+    """Returns every stage's biases: those of its layers (gate, residual), or input, skip, hidden and output."""
     cut = biases_of(weights)
     halves = jnp.swapaxes(cut["dilated_bias"], 1, 2).reshape(len(cut["dilated_bias"]), -1, BLOCK)
     layer = jnp.concatenate([halves, cut["residual_bias"]], axis=1)
@@ -132,7 +132,7 @@ def biases_by_stage(weights: Weights, division: Division) -> Float[Array, "C N 6
 def by_stage(
     layers: Float[Array, "L N 64"], head: Float[Array, "M 64"], division: Division
 ) -> Float[Array, "C most 64"]:
-    """Give each stage its layers' rows, the last one the head's, filled up with zeros."""
+    """Returns each stage's rows, padded with zeros: its layers', or for the last stage the head's."""
     missing = division.layers * (division.stages - 1) - len(layers)
     layers = jnp.pad(layers, ((0, missing), (0, 0), (0, 0))).reshape(division.stages - 1, -1, BLOCK)
     most = max(layers.shape[1], len(head))

@@ -1,11 +1,11 @@
-"""The GPU kernel of `mosaic_gpu`: one block of threads runs the loop over time for a tile of 64 streams.
+"""The GPU kernel of ``mosaic_gpu``, in which one block of threads runs the loop over time for a tile of 64 streams.
 
 Every matrix is cut into blocks of 64 x 64, and the blocks of one sample lie in memory in the order in which the
-kernel multiplies with them: a tape, read round and round. A few blocks are always on their way into a ring of
-shared memory, so that the tensor cores wait for the tape's bandwidth, not for its latency.
+kernel multiplies with them: they are a tape that is read in a loop. A few blocks are always being copied into a ring
+of shared memory, so that the tensor cores wait for the tape's bandwidth, not for its latency.
 
 Activations are stacks of 64 x 64 slices in shared memory: bfloat16 where they are multiplied, float32 where they
-are summed. Ring rows lie in GPU memory; those of a layer are fetched while the layer before is computed.
+are summed. Ring rows lie in GPU memory; those of a layer are copied while the layer before is computed.
 """
 
 from dataclasses import dataclass
@@ -25,21 +25,21 @@ from .mosaic_gpu_weights import BLOCK, Sizes
 FLOAT, INDEX = jnp.float32, jnp.int32
 LAYOUT = plgpu.Layout.WGMMA
 ROWS, COLUMNS = LAYOUT.reduce(1), LAYOUT.reduce(0)
-"""Layouts of one number a row, and one a column, of a block in registers."""
+"""Layouts of one number per row, and of one per column, of a block in registers."""
 SWIZZLED = (plgpu.TilingTransform((8, BLOCK)), plgpu.SwizzleTransform(2 * BLOCK))
 """How the tensor cores read a bfloat16 block."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is fixed when the kernel is compiled.
+    """Holds what is fixed when the kernel is compiled.
 
     Attributes:
         sizes: blocks of every width, and the tape's length.
-        steps: samples to generate.
-        slots: blocks of the tape held in shared memory.
-        logits: return the network's outputs.
-        interpret: run in the interpreter.
+        steps: number of samples to generate.
+        slots: number of blocks of the tape in shared memory.
+        logits: whether to return the network's outputs.
+        interpret: whether to run in the interpreter.
     """
 
     sizes: Sizes
@@ -50,25 +50,25 @@ class Plan:
 
 
 class Tape:
-    """The blocks of weights in shared memory; block n of the endless tape lies in slot n mod slots."""
+    """Holds blocks of weights in shared memory; block n of the endless tape lies in slot n mod slots."""
 
     def __init__(self, plan: Plan, source: Any, held: Any, arrived: Any):
         self.plan, self.source, self.held, self.arrived = plan, source, held, arrived
 
-    def send_for(self, n: Int[Array, ""]) -> None:
-        """Start copying a block into its slot, which must have been read."""
+    def start(self, n: Int[Array, ""]) -> None:
+        """Starts copying a block into its slot, which must have been read."""
         slot = lax.rem(n, self.plan.slots)
         block = self.source.at[lax.rem(n, self.plan.sizes.tape)]
         plgpu.copy_gmem_to_smem(block, self.held.at[slot], self.arrived.at[slot])
 
     def wait_for(self, n: Int[Array, ""]) -> Any:
-        """Return a block once it is in its slot."""
+        """Returns a block once it is in its slot."""
         slot = lax.rem(n, self.plan.slots)
         plgpu.barrier_wait(self.arrived.at[slot])
         return self.held.at[slot]
 
     def product(self, n: Int[Array, ""], slices: list[Any]) -> tuple[Float[Array, "B O"], Int[Array, ""]]:
-        """Multiply slices of an activation with the next blocks; return the sum and the block after them."""
+        """Multiplies slices of an activation with blocks from n on; returns the sum and the next block's number."""
 
         def multiply(sum_):
             for j, x in enumerate(slices):
@@ -77,12 +77,12 @@ class Tape:
 
         total = pl.run_scoped(multiply, plgpu.ACC((BLOCK, BLOCK), FLOAT))
         for j in range(len(slices)):
-            self.send_for(n + j + self.plan.slots)
+            self.start(n + j + self.plan.slots)
         return total, n + len(slices)
 
 
 def kernel(plan: Plan, *refs: Any) -> None:
-    """Generate all samples of one tile of streams."""
+    """Generates all samples of one tile of streams."""
     names = [*INPUTS, "tokens", *(["logits"] if plan.logits else []), *scratch_types(plan)]
     ref = dict(zip(names, refs, strict=True))
     sizes, interpret = plan.sizes, plan.interpret
@@ -103,7 +103,7 @@ def kernel(plan: Plan, *refs: Any) -> None:
             return lax.broadcasted_iota(INDEX, (BLOCK, BLOCK), 1)
         return plgpu.broadcasted_iota(INDEX, (BLOCK, BLOCK), 1, layout=LAYOUT)
 
-    def send_for_taps(layer: Int[Array, ""], t: Int[Array, ""]) -> None:
+    def start_taps(layer: Int[Array, ""], t: Int[Array, ""]) -> None:
         start, dilation = ref["rows"][layer, 0], ref["rows"][layer, 1]
         size = sizes.past * dilation
         parity = lax.rem(layer, INDEX(2))
@@ -132,11 +132,11 @@ def kernel(plan: Plan, *refs: Any) -> None:
 
         @pl.when(layer + 1 < sizes.layers)
         def _():
-            send_for_taps(layer + 1, t)
+            start_taps(layer + 1, t)
 
         start, dilation = ref["rows"][layer, 0], ref["rows"][layer, 1]
         row = start + lax.rem(t, sizes.past * dilation)
-        plgpu.wait_smem_to_gmem(0)  # the layer before has left h_bf16
+        plgpu.wait_smem_to_gmem(0)  # the layer before no longer needs h_bf16
         for r in range(sizes.residual):
             h_bf16[r] = h[r].astype(jnp.bfloat16)
         plgpu.commit_smem()
@@ -161,7 +161,7 @@ def kernel(plan: Plan, *refs: Any) -> None:
         return n
 
     def head(i: Int[Array, ""], n: Int[Array, ""]) -> Int[Array, ""]:
-        """Leave the logits in `skip`."""
+        """Leaves the logits in ``skip``."""
         for s in range(sizes.skip):
             wide[s] = jnp.maximum(skip[s], 0.0).astype(jnp.bfloat16)
         plgpu.commit_smem()
@@ -177,7 +177,7 @@ def kernel(plan: Plan, *refs: Any) -> None:
         return n
 
     def draw(i: Int[Array, ""]) -> Int[Array, "B"]:
-        """Draw as `draw.choose_token` does; weights enter their running sum with 16 bits."""
+        """Draws as ``draw.choose_token`` does, with weights of 16 bits in the running sum."""
         temperature = ref["numbers"][0]
         divisor = jnp.where(temperature > 0, temperature, 1.0)
         highest = jnp.max(skip[0], axis=1)
@@ -215,7 +215,7 @@ def kernel(plan: Plan, *refs: Any) -> None:
     def step(i: Int[Array, ""], carry):
         token, n = carry
         t = ref["integers"][0] + i
-        send_for_taps(INDEX(0), t)
+        start_taps(INDEX(0), t)
         n = embed(token, n)
         n = lax.fori_loop(0, sizes.layers, partial(run_layer, t), n)
         n = head(i, n)
@@ -227,10 +227,10 @@ def kernel(plan: Plan, *refs: Any) -> None:
     plgpu.copy_gmem_to_smem(ref["ones"], ref["triangle"], ref["triangle_arrived"])
     plgpu.barrier_wait(ref["triangle_arrived"])
     for n in range(plan.slots):
-        tape.send_for(INDEX(n))
+        tape.start(INDEX(n))
     token = versions.load(ref["newest"].at[streams], ROWS, interpret)
     _, n = lax.fori_loop(0, plan.steps, step, (token, INDEX(0)))
-    for j in range(plan.slots):  # what was sent for must arrive before its memory is given back
+    for j in range(plan.slots):  # copies must end before their memory is freed
         tape.wait_for(n + j)
 
 
@@ -250,7 +250,7 @@ INPUTS = (
 
 
 def scratch_types(plan: Plan) -> dict[str, Any]:
-    """Return the kernel's shared memory and barriers."""
+    """Returns the kernel's shared memory and barriers."""
     sizes = plan.sizes
     past, wide = sizes.past * sizes.residual, max(2, sizes.output, sizes.skip)
 
@@ -273,19 +273,19 @@ def scratch_types(plan: Plan) -> dict[str, Any]:
     }
 
 
-def call(plan: Plan, rings: Float[Array, "rows B R"], given: dict[str, Any]) -> tuple[Array, ...]:
-    """Run the kernel.
+def launch(plan: Plan, rings: Float[Array, "rows B R"], given: dict[str, Any]) -> tuple[Array, ...]:
+    """Runs the kernel.
 
     Args:
         plan: the kernel's constants.
         rings: of the state, their channels padded to whole blocks.
-        given: the other `INPUTS`: "tape" [N, 64, 64] and biases of `mosaic_gpu_weights`; "ones", the triangle
+        given: the other ``INPUTS``: "tape" [N, 64, 64] and biases of ``mosaic_gpu_weights``; "ones", the triangle
             whose product with a row is its running sum; "rows" [L, 2] (ring start, dilation); "integers"
             (position), "numbers" (temperature); "newest" [B], the tokens before the first; "uniform" and
             "forced" [T, B].
 
     Returns:
-        The rings after, tokens [T, B] and, if wanted, logits [T, V blocks, B, 64].
+        The rings after the last sample, tokens [T, B] and, if the plan has logits, these [T, V blocks, B, 64].
     """
     batch = given["newest"].shape[0]
     out = [jax.ShapeDtypeStruct((plan.steps, batch), INDEX)]
@@ -297,7 +297,7 @@ def call(plan: Plan, rings: Float[Array, "rows B R"], given: dict[str, Any]) -> 
         pl.run_scoped(partial(kernel, plan, *refs), *scratch, collective_axes=())
 
     updated = jax.new_ref(rings, memory_space=plgpu.GMEM)
-    run = pl.kernel(  # not `plgpu.kernel`: it takes no mutable `jax.Ref`
+    run = pl.kernel(  # ``plgpu.kernel`` takes no mutable ``jax.Ref``
         with_scratch,
         out_type=tuple(out),
         mesh=plgpu.Mesh(grid=(batch // BLOCK,), grid_names=("tile",)),

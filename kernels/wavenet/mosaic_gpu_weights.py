@@ -1,4 +1,4 @@
-"""The network as a tape of 64 x 64 blocks, in the order in which the GPU kernel multiplies with them."""
+"""Cuts the network into a tape of 64 x 64 blocks, in the order in which the GPU kernel multiplies with them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from jaxtyping import Array, Float
 from .shapes import WaveNetShape, Weights
 
 BLOCK = 64
-"""Side of a block: the tensor cores' 64 rows, and the 128 bytes of bfloat16 that they read without conflict."""
+"""The side of a block: the tensor cores' 64 rows, and the 128 bytes of bfloat16 that they read without conflict."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The network counted in blocks.
+    """Counts the network in blocks.
 
     Attributes:
-        layers: L.
-        past: taps before the current one.
+        layers: number L of layers.
+        past: number of taps before the current one.
         residual: blocks of R.
         gate: blocks of G.
         skip: blocks of S.
@@ -38,14 +38,14 @@ class Sizes:
 
     @property
     def tape(self) -> int:
-        """Blocks of weights that one sample is multiplied with."""
+        """The number of blocks of weights that one sample is multiplied with."""
         layer = 2 * self.gate * (self.past + 1) * self.residual + self.gate * (self.residual + self.skip)
         ends = self.output * (self.residual + self.hidden) + self.hidden * self.skip
         return self.layers * layer + ends
 
     @property
     def shared_bytes(self) -> int:
-        """Shared memory that the kernel needs besides the tape's slots."""
+        """The bytes of shared memory that the kernel needs in addition to the tape's slots."""
         taken = 2 * self.past * self.residual + self.residual + self.gate + self.hidden + 1
         taken += max(2, self.output, self.skip)
         summed = self.residual + max(self.skip, self.output)
@@ -53,7 +53,7 @@ class Sizes:
 
 
 def sizes_of(weights: Mapping[str, Any], shape: WaveNetShape) -> Sizes:
-    """Count a network in blocks."""
+    """Counts a network in blocks."""
     layers, taps, residual, gates = weights["dilated"].shape
     skip, hidden = weights["hidden"].shape
     widths = (residual, gates // 2, skip, hidden, shape.outputs)
@@ -61,14 +61,14 @@ def sizes_of(weights: Mapping[str, Any], shape: WaveNetShape) -> Sizes:
 
 
 def pad(x: Float[Array, "..."], axis: int, value: float = 0) -> Float[Array, "..."]:
-    """Pad an axis to whole blocks."""
+    """Pads an axis to whole blocks."""
     widths = [(0, 0)] * x.ndim
     widths[axis] = (0, -x.shape[axis] % BLOCK)
     return jnp.pad(x, widths, constant_values=value)
 
 
 def blocks(x: Float[Array, "*s I O"]) -> Float[Array, "*s N 64 64"]:
-    """Cut matrices into blocks, those of one column of blocks after each other."""
+    """Cuts matrices into blocks, and orders them by columns of blocks."""
     x = pad(pad(x, -1), -2)
     *outer, rows, columns = x.shape
     x = x.reshape(*outer, rows // BLOCK, BLOCK, columns // BLOCK, BLOCK)
@@ -76,7 +76,7 @@ def blocks(x: Float[Array, "*s I O"]) -> Float[Array, "*s N 64 64"]:
 
 
 def tape_of(weights: Weights) -> Float[Array, "N 64 64"]:
-    """Return the blocks that one sample is multiplied with, in order."""
+    """Returns the blocks that one sample is multiplied with, in that order."""
     layers, taps, _, gates = weights["dilated"].shape
     dilated = pad(weights["dilated"], 2)
     halves = dilated.reshape(layers, taps * dilated.shape[2], 2, gates // 2)
@@ -96,7 +96,7 @@ def tape_of(weights: Weights) -> Float[Array, "N 64 64"]:
 
 
 def biases_of(weights: Weights) -> dict[str, jax.Array]:
-    """Return the biases in float32, cut into blocks; levels that only pad are never drawn."""
+    """Returns the biases in float32, cut into blocks; levels that only pad are never drawn."""
     wide = {name: w.astype(jnp.float32) for name, w in weights.items() if name.endswith("_bias")}
     halves = pad(wide["dilated_bias"].reshape(len(wide["dilated_bias"]), 2, -1), 2)
     cut = {

@@ -1,18 +1,19 @@
-"""The sampler for TPUs: the whole loop in one kernel that keeps weights and rings on chip.
+"""The sampler for TPUs runs the whole loop in one kernel that keeps weights and rings on chip.
 
-Estimated from the compiler's schedule, never timed: see benchmarks/speed/compile_targets.py. Here is what surrounds
-the kernel: which networks it takes, what it costs in on-chip memory, and the way in and out of its padded layout.
+Its speed is estimated from the compiler's schedule, see benchmarks/speed/compile_targets.py, and was never measured.
+This module holds what surrounds the kernel: it decides which networks the kernel takes and how many streams fit into
+on-chip memory, and converts to its padded layout and back.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt32
 
+from .call import Call, Generated
 from .pallas_tpu_weights import (
     SUBLANES,
     output_groups,
@@ -22,60 +23,50 @@ from .pallas_tpu_weights import (
     take_groups,
     whole,
 )
-from .shapes import WaveNetShape, Weights
-from .state import State, reach
+from .state import advance
 
 RESERVED = 4 * 2**20
-"""Bytes of VMEM left to the compiler, for what it spills and for its own buffers."""
+"""Bytes of VMEM that are left to the compiler, for what it spills and for its own buffers."""
 
 
 def tiled_bytes(x: jax.ShapeDtypeStruct | jax.Array) -> int:
-    """Return the bytes that an array takes in VMEM, in whole tiles of 8 x 128 words."""
+    """Returns the bytes that an array takes in VMEM, where it fills whole tiles of 8 x 128 words."""
     item = jnp.dtype(x.dtype).itemsize
     *outer, rows, width = (1, *x.shape)[-max(x.ndim, 2) :]
     tiles = whole(rows, SUBLANES) * whole(width) * item
     return int(np.prod(outer, dtype=np.int64)) * tiles
 
 
-def vmem_bytes(
-    weights: Mapping[str, Any],
-    shape: WaveNetShape,
-    tile: int,
-    *,
-    inputs: bool,
-    forced: bool,
-    logits: bool,
-    look_ahead: bool,
-) -> int:
-    """Return what the kernel keeps in VMEM for a tile of streams; blocks of samples count twice."""
-    padded = jax.eval_shape(partial(pad_weights, shape=shape, look_ahead=look_ahead), weights)
-    dtype, samples = weights["residual"].dtype, 128
+def vmem_bytes(call: Call, tile: int, look_ahead: bool) -> int:
+    """Returns the bytes that the kernel keeps in VMEM for a tile of streams; blocks of samples count twice."""
+    weights, samples = call.weights, 128
+    padded = jax.eval_shape(partial(pad_weights, shape=call.shape, look_ahead=look_ahead), weights)
     layers, taps, residual, gates = padded["dilated"].shape
-    levels, outputs = whole(output_groups(shape)[0]), padded["output"].shape[1]
+    levels, outputs = whole(output_groups(call.shape)[0]), padded["output"].shape[1]
 
-    def array(*size: int, dtype: Any = dtype) -> jax.ShapeDtypeStruct:
+    def array(*size: int, dtype: Any = call.dtype) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(size, dtype)
 
     once = [*padded.values(), array(levels, levels, dtype=jnp.float32)]
-    once += [array((taps - 1) * sum(shape.dilations), tile, residual)]
-    once += [array(2, layers, tile, gates)] * ("condition" in weights)
-    twice = [array(tile, samples, dtype=jnp.int32)] * (2 + forced)  # tokens out, history, forced
-    twice += [array(samples, tile, residual)] * inputs
-    twice += [array(samples, tile, outputs, dtype=jnp.float32)] * logits
+    once += [array((taps - 1) * sum(call.shape.dilations), tile, residual)]
+    once += [array(2, layers, tile, gates)] * (call.condition is not None)
+    twice = [array(tile, samples, dtype=jnp.int32)] * (2 + (call.forced is not None))  # tokens out, history
+    twice += [array(samples, tile, residual)] * (call.inputs is not None)
+    twice += [array(samples, tile, outputs, dtype=jnp.float32)] * call.return_logits
     return sum(map(tiled_bytes, once)) + 2 * sum(map(tiled_bytes, twice))
 
 
 def choose_tile(batch: int, cores: int, capacity: int, bytes_of_tile: Callable[[int], int]) -> int:
-    """Return the most streams that one kernel step can run: the fewer steps, the more each weight is used.
+    """Returns the most streams that one kernel step can run: the fewer steps, the more each weight is used.
 
     Args:
-        batch: streams.
-        cores: that share the tiles.
+        batch: number of streams.
+        cores: number of cores that share the tiles.
         capacity: bytes of VMEM of one core.
-        bytes_of_tile: what a tile takes, `vmem_bytes`.
+        bytes_of_tile: the bytes that a tile takes, see ``vmem_bytes``.
 
     Raises:
-        NotImplementedError: not even the smallest fits.
+        NotImplementedError: not even the smallest tile fits.
     """
     tile = whole(-(-batch // cores), SUBLANES)
     while bytes_of_tile(tile) + RESERVED > capacity:
@@ -88,162 +79,69 @@ def choose_tile(batch: int, cores: int, capacity: int, bytes_of_tile: Callable[[
     return tile
 
 
-def generate(
-    weights: Weights,
-    shape: WaveNetShape,
-    state: State,
-    steps: int,
-    *,
-    key: UInt32[Array, "2"],
-    inputs: Float[Array, "B T R"] | None,
-    condition: Float[Array, "B F C"] | None,
-    condition_hop: int,
-    condition_offset: Int[Array, ""] | int,
-    forced: Int[Array, "B T"] | None,
-    temperature: Float[Array, ""] | float,
-    top_k: Int[Array, ""] | int | None,
-    top_p: Float[Array, ""] | float | None,
-    row_offset: Int[Array, ""] | int,
-    return_logits: bool,
-    look_ahead: bool = True,
-    interpret: Any = False,
-) -> tuple[Int[Array, "B T"], State, Float[Array, "B T O"] | None]:
-    """Generate; see `api.wavenet_generate`.
+def generate(call: Call, *, look_ahead: bool = True, interpret: Any = False) -> Generated:
+    """Generates; see ``api.wavenet_generate``.
 
     Args:
-        weights: float32 (products unshortened) or bfloat16 (float32 sums; the head's inputs are rounded too).
-        shape: see there.
-        state: see there.
-        steps: see there.
-        key: see there.
-        inputs: see there.
-        condition: see there.
-        condition_hop: see there.
-        condition_offset: see there.
-        forced: see there.
-        temperature: see there.
-        top_k: see there.
-        top_p: see there.
-        row_offset: see there.
-        return_logits: see there.
-        look_ahead: multiply each residual kernel with the next layer's beforehand, see
-            `pallas_tpu_weights.pad_weights`: a shorter chain of products, the same sums in another order.
-        interpret: run in Pallas' interpreter, on any machine; True or `pltpu.InterpretParams`.
+        call: with float32 weights (whose products are not shortened) or bfloat16 ones (whose products are summed in
+            float32; the head's inputs are rounded to bfloat16 too).
+        look_ahead: multiply each residual kernel with the next layer's beforehand, which gives the same sums in another
+            order by a shorter chain of products, see ``pallas_tpu_weights.pad_weights``.
+        interpret: run in Pallas' interpreter, on any machine; True or ``pltpu.InterpretParams``.
 
     Raises:
-        NotImplementedError: no TPU here, weights of another type, or a network too large for VMEM.
+        NotImplementedError: there is no TPU, the weights have another dtype, or the network is too large for VMEM.
     """
-    dtype = weights["residual"].dtype
-    if dtype not in (jnp.float32, jnp.bfloat16):
-        raise NotImplementedError(f"takes float32 or bfloat16 weights, not {dtype}")
+    if call.dtype not in (jnp.float32, jnp.bfloat16):
+        raise NotImplementedError(f"takes float32 or bfloat16 weights, not {call.dtype}")
     if not interpret and jax.default_backend() != "tpu":
         raise NotImplementedError(f"runs on TPU only, the default backend is {jax.default_backend()}")
-    batch = state["history"].shape[0]
-    used = {"inputs": inputs is not None, "forced": forced is not None, "logits": return_logits}
-
-    def bytes_of_tile(tile: int) -> int:
-        return vmem_bytes(weights, shape, tile, look_ahead=look_ahead, **used)
-
-    tile, vmem_limit = whole(batch, SUBLANES), None
+    tile, vmem_limit = whole(call.batch, SUBLANES), None
     if not interpret:
         from jax.experimental.pallas import tpu as pltpu  # 0.3 s to import
 
         chip = pltpu.get_tpu_info()
-        tile = choose_tile(batch, chip.num_cores, chip.vmem_capacity_bytes, bytes_of_tile)
+        bytes_of_tile = partial(vmem_bytes, call, look_ahead=look_ahead)
+        tile = choose_tile(call.batch, chip.num_cores, chip.vmem_capacity_bytes, bytes_of_tile)
         vmem_limit = bytes_of_tile(tile) + RESERVED
-    return run(
-        weights,
-        shape,
-        state,
-        steps,
-        key=key,
-        inputs=inputs,
-        condition=condition,
-        condition_hop=condition_hop,
-        condition_offset=condition_offset,
-        forced=forced,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        row_offset=row_offset,
-        return_logits=return_logits,
-        look_ahead=look_ahead,
-        tile=tile,
-        vmem_limit=vmem_limit,
-        interpret=interpret,
-    )
+    return run(call, look_ahead=look_ahead, tile=tile, vmem_limit=vmem_limit, interpret=interpret)
 
 
-@partial(
-    jax.jit,
-    static_argnames=(
-        "shape",
-        "steps",
-        "condition_hop",
-        "return_logits",
-        "look_ahead",
-        "tile",
-        "vmem_limit",
-        "interpret",
-    ),
-)
-def run(
-    weights,
-    shape,
-    state,
-    steps,
-    *,
-    key,
-    inputs,
-    condition,
-    condition_hop,
-    condition_offset,
-    forced,
-    temperature,
-    top_k,
-    top_p,
-    row_offset,
-    return_logits,
-    look_ahead,
-    tile,
-    vmem_limit,
-    interpret,
-):
-    """Lay everything out in tiles, run the kernel, and undo the layout. For arguments see `generate`."""
-    from .pallas_tpu_kernel import CHUNK, Plan, call
+@partial(jax.jit, static_argnames=("look_ahead", "tile", "vmem_limit", "interpret"))
+def run(call: Call, *, look_ahead: bool, tile: int, vmem_limit: int | None, interpret: Any) -> Generated:
+    """Lays everything out in tiles, runs the kernel, and undoes the layout."""
+    from .pallas_tpu_kernel import CHUNK, Plan, launch
 
-    streams, dtype = state["history"].shape[0], weights["residual"].dtype
-    batch, groups = whole(streams, tile), output_groups(shape)
-    width, levels = whole(weights["residual"].shape[-1]), whole(groups[0])
-    cut = top_k is not None or top_p is not None
-    keep = jnp.asarray(0 if top_k is None else top_k, jnp.int32)
-    integers = (state["position"], row_offset, condition_offset, jnp.where(keep == 0, shape.vocab_size, keep))
-    numbers = (temperature, 1 if top_p is None else top_p)
+    weights, shape, state, steps = call.weights, call.shape, call.state, call.steps
+    batch, groups = whole(call.batch, tile), output_groups(shape)
+    width, levels = whole(call.residual), whole(groups[0])
+    cut = call.top_k is not None or call.top_p is not None
+    top_k = jnp.asarray(0 if call.top_k is None else call.top_k, jnp.int32)
+    top_k = jnp.where(top_k == 0, shape.vocab_size, top_k)
+    integers = (state["position"], call.row_offset, call.condition_offset, top_k)
+    numbers = (call.temperature, 1 if call.top_p is None else call.top_p)
     history = state["history"][:, ::-1]
     given: dict[str, Any] = {
-        "weights": pad_weights(weights, shape, look_ahead and len(shape.dilations) > 1),
+        "weights": pad_weights(weights, shape, look_ahead and call.layers > 1),
         "triangle": jnp.triu(jnp.ones((levels, levels), jnp.float32)),
-        "history": pad_to(pad_to(history, whole(reach(weights, shape)), 1, -1), batch, 0, -1),
+        "history": pad_to(pad_to(history, whole(history.shape[1]), 1, -1), batch, 0, -1),
         "integers": jnp.stack([jnp.asarray(x, jnp.int32) for x in integers]),
         "numbers": jnp.stack([jnp.asarray(x, jnp.float32) for x in numbers]),
-        "key": key,
+        "key": call.key,
     }
-    if inputs is not None:
-        rows = pad_to(pad_to(inputs.astype(dtype).swapaxes(0, 1), batch, 1), width, 2)
-        given["inputs"] = pad_to(rows, whole(steps, CHUNK), 0)
-    if forced is not None:
-        given["forced"] = pad_to(pad_to(forced, whole(steps, CHUNK), 1, -1), batch, 0, -1)
-    if condition is not None:
-        given["frames"] = pad_frames(weights, condition, given["weights"]["dilated_bias"], batch)
-    plan = Plan(shape, steps, tile, condition_hop, cut, vmem_limit, interpret)
-    rings, out = call(plan, pad_to(pad_to(state["rings"], batch, 1), width, 2), given, return_logits)
-    tokens = out["tokens"][:streams, :steps]
-    after: State = {
-        "rings": rings[:, :streams, : weights["residual"].shape[-1]],
-        "history": jnp.concatenate([state["history"], tokens], axis=1)[:, -reach(weights, shape) :],
-        "position": state["position"] + steps,
-    }
+    if call.inputs is not None:
+        inputs = pad_to(pad_to(call.inputs.astype(call.dtype).swapaxes(0, 1), batch, 1), width, 2)
+        given["inputs"] = pad_to(inputs, whole(steps, CHUNK), 0)
+    if call.forced is not None:
+        given["forced"] = pad_to(pad_to(call.forced, whole(steps, CHUNK), 1, -1), batch, 0, -1)
+    if call.condition is not None:
+        given["frames"] = pad_frames(weights, call.condition, given["weights"]["dilated_bias"], batch)
+    plan = Plan(shape, steps, tile, call.condition_hop, cut, vmem_limit, interpret)
+    rings = pad_to(pad_to(state["rings"], batch, 1), width, 2)
+    rings, out = launch(plan, rings, given, call.return_logits)
+    tokens = out["tokens"][: call.batch, :steps]
+    after = advance(state, rings[:, : call.batch, : call.residual], tokens)
     logits = None
-    if return_logits:
-        logits = take_groups(out["outputs"][:steps, :streams], groups).swapaxes(0, 1)
+    if call.return_logits:
+        logits = take_groups(out["outputs"][:steps, : call.batch], groups).swapaxes(0, 1)
     return tokens, after, logits

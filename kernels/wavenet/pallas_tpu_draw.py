@@ -1,4 +1,4 @@
-"""`draw` in the terms that a TPU kernel has: no sorting, no gathering, columns instead of vectors.
+"""Draws as ``draw`` and ``head`` do, in a TPU kernel's terms: without sorting or gathering, in columns of a matrix.
 
 Columns are [B, 1], rows of levels [B, V] with V a multiple of 128. Levels that only pad have the logit -inf.
 """
@@ -15,12 +15,12 @@ from .shapes import WaveNetShape
 
 
 def lanes(like: Array) -> Int[Array, "B V"]:
-    """Return the number of each lane."""
+    """Returns the number of each lane."""
     return lax.broadcasted_iota(jnp.int32, like.shape, 1)
 
 
 def column(x: Array, lane: Int[Array, ""]) -> Float[Array, "B 1"]:
-    """Return the column of a lane known at run time; exact, as all other terms of its sum are 0."""
+    """Returns the column of a lane known at run time, exactly, as all other terms of its sum are 0."""
     return jnp.sum(jnp.where(lanes(x) == lane, x, 0).astype(jnp.float32), axis=1, keepdims=True)
 
 
@@ -30,11 +30,11 @@ def uniforms(
     row: Int[Array, ""],
     shape: tuple[int, int],
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
-    """Return `draw.uniforms` of the rows from `row` on, at T positions from `position` on."""
+    """Returns ``draw.uniforms`` of the rows from ``row`` on, at T positions from ``position`` on."""
     rows = row + lax.broadcasted_iota(jnp.int32, shape, 0)
     positions = position + lax.broadcasted_iota(jnp.int32, shape, 1)
     words = threefry2x32(key, positions.astype(jnp.uint32), rows.astype(jnp.uint32))
-    # By way of int32: the kernel's compiler converts no unsigned number to a float.
+    # They pass through int32, as the kernel's compiler converts no unsigned number to a float.
     first, second = (
         ((word >> jnp.uint32(9)).astype(jnp.int32).astype(jnp.float32) + 0.5) * jnp.float32(2**-23)
         for word in words
@@ -45,7 +45,7 @@ def uniforms(
 def smallest_key(
     keys: Int[Array, "B V"], weights: Float[Array, "B V"], budget: Float[Array, "..."]
 ) -> Int[Array, "B 1"]:
-    """Return the smallest number that keys of a total weight below the budget exceed, by bisection."""
+    """Returns, by bisection, the smallest number that keys of a total weight below the budget exceed."""
     lowest = jnp.full((keys.shape[0], 1), jnp.iinfo(jnp.int32).min, jnp.int32)
     highest = jnp.full((keys.shape[0], 1), jnp.iinfo(jnp.int32).max, jnp.int32)
 
@@ -60,17 +60,17 @@ def smallest_key(
 
 
 def likely(logits: Float[Array, "B V"], top_k: Int[Array, ""], top_p: Float[Array, ""]) -> Bool[Array, "B V"]:
-    """Return which levels `draw.keep_likely` keeps; top_k at least 1.
+    """Returns which levels ``draw.keep_likely`` keeps, for a ``top_k`` of at least 1.
 
-    Without sorting: a level stays if fewer than top_k are likelier, and if those that are hold less than a
-    share top_p of what the top_k hold.
+    Nothing is sorted: a level is kept if fewer than ``top_k`` are likelier, and if those that are hold less than a
+    share ``top_p`` of what the ``top_k`` hold.
     """
     bits = lax.bitcast_convert_type(logits, jnp.int32)
     keys = bits ^ ((bits >> 31) & jnp.int32(0x7FFFFFFF))  # ordered as the logits are
     last = smallest_key(keys, jnp.ones_like(logits), top_k.astype(jnp.float32))
     mass = jnp.exp(logits - jnp.max(logits, axis=1, keepdims=True))
     above, at_last = keys > last, keys == last
-    # Of the levels as likely as the last one only as many count as top_k has room for.
+    # Of the levels that are as likely as the last one only as many count as top_k has room for.
     room = top_k.astype(jnp.float32) - jnp.sum(above.astype(jnp.float32), axis=1, keepdims=True)
     last_mass = jnp.max(jnp.where(at_last, mass, 0), axis=1, keepdims=True)
     held = jnp.sum(jnp.where(above, mass, 0), axis=1, keepdims=True) + room * last_mass
@@ -85,7 +85,7 @@ def choose_token(
     top_k: Int[Array, ""] | None = None,
     top_p: Float[Array, ""] | None = None,
 ) -> Int[Array, "B 1"]:
-    """Draw as `draw.choose_token` does; with top_k comes top_p. The triangle is ones on and above the diagonal."""
+    """Draws as ``draw.choose_token`` does, with both cuts or none; the triangle is 1 on and above the diagonal."""
     scaled = logits / jnp.where(temperature > 0, temperature, 1)
     if top_k is not None and top_p is not None:
         scaled = jnp.where(likely(scaled, top_k, top_p), scaled, -jnp.inf)
@@ -105,7 +105,7 @@ def choose_token(
 
 
 def amplitude(tokens: Int[Array, "*s"], vocab_size: int, mu: int) -> Float[Array, "*s"]:
-    """Return `companding.amplitude`; e^x - 1 = tanh(x/2) (e^x + 1), as the kernel's compiler lacks expm1."""
+    """Returns ``companding.amplitude``, by e^x - 1 = tanh(x/2) (e^x + 1), as the kernel's compiler lacks expm1."""
     value = code_value(tokens, vocab_size)
     if mu:
         exponent = value * jnp.log1p(jnp.float32(mu))
@@ -121,7 +121,7 @@ def choose_from_mixture(
     triangle: Float[Array, "M M"],
     temperature: Float[Array, ""],
 ) -> Int[Array, "B 1"]:
-    """Draw as `draw.choose_from_mixture` does, from padded outputs and the latest tokens, newest first."""
+    """Draws as ``head.choose_from_mixture`` does, from padded outputs and the latest tokens, newest first."""
     width = whole(shape.mixtures)
     logits, means, log_scales = (outputs[:, j * width : (j + 1) * width] for j in range(3))
     chosen = lanes(logits) == choose_token(logits, uniform[0], triangle, temperature)
@@ -129,8 +129,8 @@ def choose_from_mixture(
     log_scale = jnp.sum(jnp.where(chosen, log_scales, 0), axis=1, keepdims=True)
     if shape.linear_prediction:
         coefficients = outputs[:, 3 * width :]
-        heard = amplitude(recent[:, : coefficients.shape[1]], shape.vocab_size, shape.mu)
-        prediction = jnp.clip(jnp.sum(coefficients * heard, axis=1, keepdims=True), -1, 1)
+        past = amplitude(recent[:, : coefficients.shape[1]], shape.vocab_size, shape.mu)
+        prediction = jnp.clip(jnp.sum(coefficients * past, axis=1, keepdims=True), -1, 1)
         mean = mean + compress(prediction, shape.mu)
     scale = jnp.exp(jnp.maximum(log_scale, LOG_SCALE_FLOOR))
     value = mean + temperature * scale * (jnp.log(uniform[1]) - jnp.log1p(-uniform[1]))

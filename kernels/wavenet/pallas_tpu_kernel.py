@@ -1,9 +1,9 @@
-"""The TPU kernel of `pallas_tpu`: the loop over time in one call, weights and rings in VMEM throughout.
+"""The TPU kernel of ``pallas_tpu`` runs the loop over time in one call, with weights and rings in VMEM throughout.
 
 The grid is (tiles of the batch, chunks of 128 samples). Within a chunk tokens and random numbers are columns of
 one vector; a chunk starts from what scratch memory kept of the one before. Everything known before a sample
 (taps, condition, bias) is computed before what waits for the token, so that the compiler can fill the gaps of
-the chain with it. The condition comes from HBM frame by frame, one frame ahead of its use.
+the chain with it. The condition is copied from HBM frame by frame, one frame ahead of its use.
 """
 
 from dataclasses import dataclass
@@ -22,21 +22,21 @@ from .pallas_tpu_weights import LANES, precision
 from .shapes import WaveNetShape
 
 CHUNK = LANES
-"""Samples a grid step: a vector's lanes."""
+"""Samples per grid step: as many as a vector has lanes."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is fixed when the kernel is compiled.
+    """Holds what is fixed when the kernel is compiled.
 
     Attributes:
         shape: the network's static half.
-        steps: samples to generate.
-        tile: streams a kernel step runs, a multiple of 8.
-        hop: samples a frame of the condition spans.
+        steps: number of samples to generate.
+        tile: streams per kernel step, a multiple of 8.
+        hop: samples per frame of the condition.
         cut: whether top_k and top_p are in use.
         vmem_limit: bytes of VMEM that the compiler may use.
-        interpret: run in the interpreter.
+        interpret: whether to run in the interpreter.
     """
 
     shape: WaveNetShape
@@ -49,7 +49,7 @@ class Plan:
 
 
 def dot(x: Float[Array, "B I"], weights: Any) -> Float[Array, "B O"]:
-    """Multiply by weights [I, O] (an array or a reference) in their dtype, sum in float32."""
+    """Multiplies by weights [I, O] (an array or a reference) in their dtype, and sums in float32."""
     return lax.dot_general(
         x.astype(weights.dtype),
         weights[...],
@@ -62,7 +62,7 @@ def dot(x: Float[Array, "B I"], weights: Any) -> Float[Array, "B O"]:
 def first_input(
     plan: Plan, weights: dict[str, Any], token: Int[Array, "B 1"], recent: Int[Array, "B N"]
 ) -> Float[Array, "B R"]:
-    """Return the input convolution at the newest token; missing tokens (negative) add nothing."""
+    """Returns the input convolution at the newest token; missing tokens (negative) add nothing."""
     h = weights["input_bias"][...]
     table = weights["embedding"] if "embedding" in weights else weights["scalar"]
     taps = table.shape[0]
@@ -87,7 +87,7 @@ def run_layers(
     t: Int[Array, ""],
     h: Float[Array, "B R"],
 ) -> Float[Array, "B S"]:
-    """Run all layers for one sample and write its ring rows; return the sum of the skips."""
+    """Runs all layers for one sample and writes its ring rows; returns the sum of the skips."""
     dilated = weights["dilated"]
     taps, gate = dilated.shape[1], dilated.shape[3] // 2
     sizes = [(taps - 1) * dilation for dilation in plan.shape.dilations]
@@ -117,7 +117,7 @@ def run_layers(
         else:
             a = known[layer] + dot(h, current)
         rings[row(layer, 0)] = h.astype(rings.dtype)
-        # The sigmoid by a tanh: one step of the unit for transcendental functions instead of two.
+        # A sigmoid by a tanh takes one step of the unit for transcendental functions instead of two.
         z = jnp.tanh(a[:, :gate]) * (0.5 + 0.5 * jnp.tanh(0.5 * a[:, gate:]))
         skip = skip + dot(z, weights["skip"][layer])
         before, h = h, h + dot(z, weights["residual"][layer]) + weights["residual_bias"][layer]
@@ -125,7 +125,7 @@ def run_layers(
 
 
 def kernel(plan: Plan, rings_before, given, rings_after, out, scratch) -> None:
-    """Generate one chunk of one tile."""
+    """Generates one chunk of one tile."""
     weights, rings, recent_tokens = given["weights"], scratch["rings"], scratch["recent"]
     tile, chunk = pl.program_id(0), pl.program_id(1)
     position, row_offset, offset, top_k = (given["integers"][j] for j in range(4))
@@ -148,7 +148,7 @@ def kernel(plan: Plan, rings_before, given, rings_after, out, scratch) -> None:
         return pltpu.make_async_copy(source, scratch["frames"].at[slot], scratch["frame_copied"].at[slot])
 
     def frame_bias(i: Int[Array, ""]):
-        """Wait for the frame of sample i if it is new, and send for the next one."""
+        """Waits for the frame of sample i if it is new, and starts to copy the next one."""
         frame = frame_of(i)
 
         @pl.when(i == 0)
@@ -203,19 +203,20 @@ def kernel(plan: Plan, rings_before, given, rings_after, out, scratch) -> None:
         pltpu.sync_copy(rings, rings_after.at[:, streams])
 
 
-def call(plan: Plan, rings: Float[Array, "rows B R"], given: dict[str, Any], logits: bool):
-    """Run the kernel on padded arrays.
+def launch(plan: Plan, rings: Float[Array, "rows B R"], given: dict[str, Any], logits: bool):
+    """Runs the kernel on padded arrays.
 
     Args:
-        plan: what is fixed.
-        rings: before.
+        plan: the kernel's constants.
+        rings: before the first sample.
         given: "weights", "triangle"; "history" [B, N], newest first; scalars "integers" (position, row offset,
             condition offset, top_k), "numbers" (temperature, top_p), "key"; and, where they are used,
             "inputs" [T, B, R], "forced" [B, T], "frames" [F, L, B, 2G].
         logits: whether to return the network's outputs.
 
     Returns:
-        The rings after, and "tokens" [B, T] with "outputs" [T, B, O] if wanted, T padded to whole chunks.
+        The rings after the last sample, and "tokens" [B, T] with "outputs" [T, B, O] if ``logits``; T is padded to
+        whole chunks.
     """
     rows, batch, residual = rings.shape
     chunks = pl.cdiv(plan.steps, CHUNK)

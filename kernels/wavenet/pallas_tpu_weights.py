@@ -1,8 +1,8 @@
-"""The network in the TPU's tiles: every width padded with zeros to whole vectors of 128 lanes.
+"""Lays the network out in the TPU's tiles: every width is padded with zeros to whole vectors of 128 lanes.
 
 Zeros stay zeros through every layer: tanh(0) sigmoid(0) = 0, and what a padded channel would feed has zero
-weights. The two halves of a gate, and the parts of a mixture head, are padded each for itself, so that the
-kernel takes them apart between vectors: a cut inside a vector costs a rotation across lanes in every layer.
+weights. The two halves of a gate, and the parts of a mixture head, are padded one by one, so that the kernel
+splits them between vectors: a cut inside a vector costs a rotation across lanes in every layer.
 """
 
 from collections.abc import Sequence
@@ -21,52 +21,52 @@ SUBLANES = 8
 
 
 def whole(width: int, unit: int = LANES) -> int:
-    """Return the smallest multiple of a unit that is at least width."""
+    """Returns the smallest multiple of a unit that is at least width."""
     return -(-width // unit) * unit
 
 
 def precision(dtype: jnp.dtype) -> lax.Precision:
-    """Return the precision of products: float32 weights unshortened, bfloat16 ones as the matrix unit has them."""
+    """Returns the precision of products: full for float32 weights, the matrix unit's own for bfloat16 ones."""
     return lax.Precision.HIGHEST if dtype == jnp.float32 else lax.Precision.DEFAULT
 
 
 def pad_groups(x: Float[Array, "..."], groups: Sequence[int], axis: int = -1) -> Float[Array, "..."]:
-    """Pad each group of an axis, given by its width, to whole vectors."""
+    """Pads each group of an axis, given by its width, to whole vectors."""
     parts = jnp.split(x, np.cumsum(groups)[:-1], axis)
     return jnp.concatenate([pad_to(part, whole(part.shape[axis]), axis) for part in parts], axis)
 
 
 def take_groups(x: Float[Array, "..."], groups: Sequence[int]) -> Float[Array, "..."]:
-    """Undo `pad_groups` on the last axis."""
+    """Undoes ``pad_groups`` on the last axis."""
     starts = np.cumsum([0, *(whole(width) for width in groups)])
     parts = [x[..., start : start + width] for start, width in zip(starts, groups, strict=False)]
     return jnp.concatenate(parts, axis=-1)
 
 
 def pad_to(x: Array, size: int, axis: int, value: float = 0) -> Array:
-    """Pad one axis at its end to a size."""
+    """Pads one axis at its end to a size."""
     widths = [(0, 0)] * x.ndim
     widths[axis] = (0, size - x.shape[axis])
     return jnp.pad(x, widths, constant_values=value)
 
 
 def output_groups(shape: WaveNetShape) -> tuple[int, ...]:
-    """Return the widths of the parts of the network's outputs."""
+    """Returns the widths of the parts of the network's outputs."""
     if shape.head == "softmax":
         return (shape.vocab_size,)
     return (shape.mixtures,) * 3 + ((shape.linear_prediction,) if shape.linear_prediction else ())
 
 
 def pad_weights(weights: Weights, shape: WaveNetShape, look_ahead: bool) -> dict[str, jax.Array]:
-    """Return the weights padded, biases in float32 with a row axis; the condition's are left out.
+    """Returns the padded weights, with biases in float32 that have a row axis; the condition's are left out.
 
-    With `look_ahead` comes "ahead" [L-1, G, 2G] = residual[l] dilated[l+1, current tap], for
+    ``look_ahead`` adds "ahead" [L-1, G, 2G] = residual[l] dilated[l+1, current tap], for
 
         a_(l+1) = (h_l + z_l residual[l] + residual_bias[l]) dilated[l+1] + ...
                 = h_l dilated[l+1] + z_l ahead[l] + ...
 
-    where h_l dilated[l+1] does not wait for z_l: one product a layer is left on the way from sample to sample
-    instead of two. The bias's share goes into the next layer's bias.
+    where h_l dilated[l+1] does not wait for z_l: the way from sample to sample then has one product per layer
+    instead of two. The bias's share is added to the next layer's bias.
     """
     dtype = weights["residual"].dtype
     gate, residual = weights["residual"].shape[1:]
@@ -109,7 +109,7 @@ def pad_weights(weights: Weights, shape: WaveNetShape, look_ahead: bool) -> dict
 def pad_frames(
     weights: Weights, condition: Float[Array, "B F C"], bias: Float[Array, "L 1 G2"], batch: int
 ) -> Float[Array, "F L padded G2"]:
-    """Project a condition for every layer, add the gates' padded biases, and pad it to a batch."""
+    """Projects a condition for every layer, adds the gates' padded biases, and pads it to a batch."""
     dtype, gate = weights["condition"].dtype, weights["condition"].shape[-1] // 2
     rows = jnp.einsum(
         "bfc,lcg->flbg",

@@ -1,4 +1,4 @@
-"""Read a prompt at once by the parallel form, and leave the state from which sampling goes on."""
+"""Reads a prompt at once by the parallel form, and returns the state from which sampling continues."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from .checks import check_condition, check_inputs, check_state, check_weights
 from .forward import condition_frames, input_convolution, network
 from .shapes import WaveNetShape, Weights
-from .state import State, ring_starts
+from .state import State, advance, ring_starts
 
 
 def wavenet_prefill(
@@ -24,25 +24,36 @@ def wavenet_prefill(
     condition_offset: Int[Array, ""] | int = 0,
     form: str | None = None,
 ) -> tuple[Float[Array, "B T O"], State]:
-    """Read given tokens at once: what `wavenet_generate(forced=tokens)` does, in the parallel form.
+    """Reads given tokens at once: this is ``wavenet_generate(forced=tokens)`` in the parallel form.
 
     Args:
         weights: the network.
         shape: its static half.
         state: before the tokens.
         tokens: in [0, V), T >= 1.
-        inputs: as for `wavenet_generate`; position t belongs to `tokens[:, t]`.
-        condition: likewise.
-        condition_hop: likewise.
-        condition_offset: likewise.
-        form: of the dilated convolution, see `forward.dilated_convolution`.
+        inputs: as for ``wavenet_generate``; position t belongs to ``tokens[:, t]``.
+        condition: as for ``wavenet_generate``.
+        condition_hop: samples per frame.
+        condition_offset: samples of the first frame that have already been read, in [0, condition_hop).
+        form: of the dilated convolution, see ``forward.dilated_convolution``.
 
     Returns:
-        Outputs, of which position t parametrises the distribution of `tokens[:, t]` given those before it,
-        and the state after the tokens.
+        Outputs, of which position t parametrises the distribution of ``tokens[:, t]`` given those before it, and the
+        state after the tokens.
 
     Raises:
         ValueError: an argument does not fit the network.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from wavegen.kernels import WaveNetShape, wavenet_init_state, wavenet_prefill
+        >>> from wavegen.kernels.wavenet.shapes import Net
+        >>> net = Net(WaveNetShape(dilations=(1, 2, 4)), residual=8, gate=8, skip=8, hidden=8)
+        >>> weights = net.random_weights()
+        >>> state = wavenet_init_state(weights, net.shape, batch=1)
+        >>> outputs, state = wavenet_prefill(weights, net.shape, state, jnp.asarray([[128, 130, 127]]))
+        >>> outputs.shape, state["history"].tolist()
+        ((1, 3, 256), [[127]])
     """
     check_weights(weights, shape)
     batch = check_state(weights, shape, state)
@@ -52,14 +63,14 @@ def wavenet_prefill(
     check_inputs(weights, inputs, batch, length)
     check_condition(weights, condition, batch, length, condition_hop, condition_offset)
     given = (inputs, condition, condition_hop, condition_offset)
-    with jax.default_matmul_precision("highest"):  # as steps have it, see `wavenet_generate`
+    with jax.default_matmul_precision("highest"):  # as steps have it, see ``wavenet_generate``
         return _prefill(weights, shape, state, tokens, *given, form)
 
 
 @partial(jax.jit, static_argnames=("shape", "condition_hop", "form"))
 def _prefill(weights, shape, state, tokens, inputs, condition, condition_hop, condition_offset, form):
-    length = tokens.shape[1]
-    read = jnp.concatenate([state["history"], tokens.astype(jnp.int32)], axis=1)
+    length, tokens = tokens.shape[1], tokens.astype(jnp.int32)
+    read = jnp.concatenate([state["history"], tokens], axis=1)
     h = input_convolution(weights, shape, read[:, :-1], length)
     if inputs is not None:
         h = h + inputs.astype(h.dtype)
@@ -73,5 +84,4 @@ def _prefill(weights, shape, state, tokens, inputs, condition, condition_hop, co
         size = before.shape[1]
         latest = jnp.concatenate([before, x], axis=1)[:, -size:].swapaxes(0, 1)
         rings.append(jnp.roll(latest, end % size, axis=0))
-    history = read[:, -state["history"].shape[1] :]
-    return outputs, {"rings": jnp.concatenate(rings), "history": history, "position": end}
+    return outputs, advance(state, jnp.concatenate(rings), tokens)

@@ -1,17 +1,15 @@
-"""The specification: sample after sample, written to be read; float64 weights give float64 arithmetic."""
-
-from functools import partial
+"""Specifies the sampler, sample after sample, in code written to be read; float64 weights give float64 arithmetic."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int
 
-from ..draw import choose_from_mixture, choose_token, uniforms
-from .companding import amplitude, code_value, expand
-from .head import mixture_parameters
+from ..draw import uniforms
+from .call import Call, Generated
+from .companding import code_value, expand
 from .shapes import WaveNetShape, Weights
-from .state import State, input_table, ring_sizes, ring_starts
+from .state import State, advance, input_table, ring_sizes, ring_starts
 
 
 def outputs_of_step(
@@ -21,7 +19,7 @@ def outputs_of_step(
     inputs: Float[Array, "B R"] | None,
     condition: Float[Array, "B C"] | None,
 ) -> tuple[Float[Array, "B O"], Float[Array, "rows B R"]]:
-    """Read the newest token: return the next one's outputs and the rings with this step's layer inputs."""
+    """Reads the newest token; returns the next one's outputs, and the rings with this step's layer inputs."""
     dtype = weights["residual"].dtype
     rings, t = state["rings"], state["position"]
     taps = weights["dilated"].shape[1]
@@ -59,48 +57,18 @@ def outputs_of_step(
     return hidden @ weights["output"] + weights["output_bias"][None], rings
 
 
-@partial(jax.jit, static_argnames=("shape", "steps", "condition_hop", "return_logits"))
-def generate(
-    weights: Weights,
-    shape: WaveNetShape,
-    state: State,
-    steps: int,
-    *,
-    key: UInt32[Array, "2"],
-    inputs: Float[Array, "B T R"] | None,
-    condition: Float[Array, "B F C"] | None,
-    condition_hop: int,
-    condition_offset: Int[Array, ""] | int,
-    forced: Int[Array, "B T"] | None,
-    temperature: Float[Array, ""] | float,
-    top_k: Int[Array, ""] | int | None,
-    top_p: Float[Array, ""] | float | None,
-    row_offset: Int[Array, ""] | int,
-    return_logits: bool,
-) -> tuple[Int[Array, "B T"], State, Float[Array, "B T O"] | None]:
-    """Generate; see `api.wavenet_generate`."""
-    rows = jnp.arange(state["history"].shape[0]) + row_offset
-    dtype = weights["residual"].dtype
+@jax.jit
+def generate(call: Call) -> Generated:
+    """Generates; see ``api.wavenet_generate``."""
 
     def step(state: State, i: Int[Array, ""]) -> tuple[State, tuple[Int[Array, "B"], Float[Array, "B O"]]]:
-        now = None if inputs is None else inputs[:, i].astype(dtype)
-        frame = None
-        if condition is not None:
-            frame = jnp.minimum((condition_offset + i) // condition_hop, condition.shape[1] - 1)
-            frame = condition[:, frame].astype(dtype)
-        outputs, rings = outputs_of_step(weights, shape, state, now, frame)
-        uniform = uniforms(key, state["position"], rows)
-        if shape.head == "softmax":
-            token = choose_token(outputs, uniform[0], temperature, top_k, top_p)
-        else:
-            past = state["history"][:, ::-1][:, : shape.linear_prediction]
-            amplitudes = amplitude(past, shape.vocab_size, shape.mu, dtype)
-            parameters = mixture_parameters(outputs, shape, amplitudes)
-            token = choose_from_mixture(*parameters, uniform, shape.vocab_size, temperature)
-        if forced is not None:
-            token = jnp.where(forced[:, i] < 0, token, forced[:, i])
-        history = jnp.concatenate([state["history"][:, 1:], token[:, None]], axis=1)
-        return {"rings": rings, "history": history, "position": state["position"] + 1}, (token, outputs)
+        inputs = None if call.inputs is None else call.inputs[:, i].astype(call.dtype)
+        condition = None if call.condition is None else call.condition[:, call.frame_of(i)].astype(call.dtype)
+        outputs, rings = outputs_of_step(call.weights, call.shape, state, inputs, condition)
+        uniform = uniforms(call.key, state["position"], call.rows)
+        forced = None if call.forced is None else call.forced[:, i]
+        token = call.choose(outputs, state["history"], uniform, forced)
+        return advance(state, rings, token[:, None]), (token, outputs)
 
-    state, (tokens, outputs) = lax.scan(step, state, jnp.arange(steps))
-    return tokens.T, state, outputs.swapaxes(0, 1) if return_logits else None
+    state, (tokens, outputs) = lax.scan(step, call.state, jnp.arange(call.steps))
+    return tokens.T, state, outputs.swapaxes(0, 1) if call.return_logits else None

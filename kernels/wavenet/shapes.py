@@ -1,4 +1,4 @@
-"""What a WaveNet's weights do not say by themselves: dilations, vocabulary and the kind of output head."""
+"""Describes what a WaveNet's weights leave open: its dilations, its vocabulary and the kind of its output head."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Weights = Mapping[str, jax.Array]
 | residual, residual_bias | [L, G, R], [L, R] | |
 | skip, skip_bias | [L, G, S], [S] | |
 | hidden, hidden_bias | [S, H], [H] | |
-| output, output_bias | [H, O], [O] | O as `WaveNetShape.outputs` |
+| output, output_bias | [H, O], [O] | O as ``WaveNetShape.outputs`` |
 """
 
 HEADS = ("softmax", "mixture")
@@ -27,14 +27,14 @@ HEADS = ("softmax", "mixture")
 
 @dataclass(frozen=True)
 class WaveNetShape:
-    """The static half of a WaveNet; hashable, so it can be a static argument of `jax.jit`.
+    """The static half of a WaveNet, which is hashable so that it can be a static argument of ``jax.jit``.
 
     Attributes:
-        dilations: samples between taps, one a layer.
+        dilations: samples between taps, one number per layer.
         vocab_size: levels one token can take (256 for mu-law, 65536 for 16 bit).
         head: "softmax" over the levels, or "mixture" of discretised logistics.
         mixtures: components of the mixture head.
-        linear_prediction: past amplitudes whose linear prediction shifts the mixture's means; 0 = off.
+        linear_prediction: number of past amplitudes whose linear prediction shifts the mixture's means; 0 for none.
         mu: companding of the tokens' values, 255 for mu-law codes, 0 for linear ones.
         start: the token before the first sample; None is the middle of the vocabulary, which is silence in mu-law
             and linear codes.
@@ -49,7 +49,7 @@ class WaveNetShape:
     start: int | None = None
 
     def __post_init__(self) -> None:
-        """Check every field.
+        """Checks every field.
 
         Raises:
             ValueError: a field is out of its range.
@@ -68,7 +68,9 @@ class WaveNetShape:
         if not 0 <= self.start_token < self.vocab_size:
             raise ValueError(f"start must lie in [0, {self.vocab_size}); got {self.start}")
         if self.linear_prediction and self.head != "mixture":
-            raise ValueError('linear_prediction shifts mixture means: it needs head="mixture"')
+            raise ValueError(
+                f'linear_prediction shifts the means of a mixture: it needs head="mixture", got {self.head!r}'
+            )
 
     @property
     def start_token(self) -> int:
@@ -83,13 +85,13 @@ class WaveNetShape:
         return 3 * self.mixtures + self.linear_prediction
 
     def receptive_field(self, kernel_size: int, input_kernel_size: int = 1) -> int:
-        """Return how many tokens, the current one included, one output depends on."""
+        """Returns how many tokens, the current one included, one output depends on."""
         return (kernel_size - 1) * sum(self.dilations) + input_kernel_size
 
 
 @dataclass(frozen=True)
 class Net:
-    """A network by its sizes, to test and time implementations with random weights.
+    """Describes a network by its sizes, to test and time implementations with random weights.
 
     Attributes:
         shape: the static half.
@@ -99,7 +101,7 @@ class Net:
         hidden: channels H of the head.
         kernel_size: taps K of the dilated convolutions.
         input_kernel_size: taps J of the input convolution.
-        condition: width C of the condition; 0 = none.
+        condition: width C of the condition; 0 for none.
         scalar_input: the input is (code value, amplitude), not an embedding.
     """
 
@@ -114,7 +116,7 @@ class Net:
     scalar_input: bool = False
 
     def random_weights(self, seed: int = 0) -> dict[str, jax.Array]:
-        """Return float32 weights, normal with the scale that keeps the signal's size from layer to layer."""
+        """Returns normal float32 weights, with the scale that keeps the signal's size from layer to layer."""
         layers, k, r, g = len(self.shape.dilations), self.kernel_size, self.residual, self.gate
         inputs = 2 if self.scalar_input else self.shape.vocab_size
         sizes: dict[str, tuple[int, ...]] = {
@@ -155,4 +157,4 @@ NETS = {
         scalar_input=True,
     ),
 }
-"""Networks to time, by layers x residual x skip channels: two of nv-wavenet, one of wavenet_vocoder."""
+"""Networks that are timed: two of nv-wavenet and one of wavenet_vocoder, named layers x residual x skip channels."""

@@ -1,12 +1,13 @@
-"""The portable sampler: one `lax.scan` over time that XLA compiles well.
+"""The portable sampler is one ``lax.scan`` over time, in a form that XLA compiles well.
 
 Reading and writing the rings layer by layer makes XLA copy them whole at every layer. So a step reads the
 taps of all layers first, a barrier keeps the reads before the writes, and all rows are written at the end:
 the rings are then updated in place. What is known before the loop is computed before it: condition rows and
 random numbers.
 
-The rest of the step has a form for each platform, as their costs differ (20 layers, 64 residual, 128 skip
-channels, batch 8; compiled for real targets, estimates by the compiler, none of them timed except on CPU):
+The rest of the step has a form for each platform, as their costs differ. These are the costs of 20 layers, 64
+residual and 128 skip channels with a batch of 8; those of the CPU were measured, the others are estimates of the
+compiler for the real target:
 
 | platform | taps and skips | layers | instead of |
 | --- | --- | --- | --- |
@@ -22,24 +23,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float
 
-from ..draw import choose_from_mixture, choose_token, uniforms
-from .companding import amplitude
+from .call import Call, Generated
 from .forward import head, input_convolution
-from .head import mixture_parameters
-from .shapes import WaveNetShape, Weights
-from .state import State, ring_sizes, ring_starts
+from .shapes import Weights
+from .state import State, advance, ring_sizes, ring_starts
 
 
 @dataclass(frozen=True)
 class StepForm:
-    """How one step is laid out for a platform."""
+    """Describes how one step is laid out for a platform."""
 
     batched: bool
-    """Taps and skips of all layers in one product each, not in the layer."""
+    """Whether taps and skips of all layers are one product each, instead of one per layer."""
     unrolled: bool
-    """Layers as straight code, not as a loop."""
+    """Whether the layers are straight code instead of a loop."""
 
 
 CPU = StepForm(batched=True, unrolled=False)
@@ -54,7 +53,7 @@ def run_layers(
     bias: Float[Array, "L #B G2"],
     form: StepForm,
 ) -> tuple[Float[Array, "L B R"], Float[Array, "B S"]]:
-    """Run all layers for one sample; return every layer's input and the sum of the skips."""
+    """Runs all layers for one sample; returns every layer's input and the sum of the skips."""
     count, _, _, gates = weights["dilated"].shape
     kernel = weights["dilated"][:, :-1].reshape(count, -1, gates)
     skip = jnp.broadcast_to(weights["skip_bias"][None], (h.shape[0], weights["skip_bias"].shape[0]))
@@ -82,79 +81,45 @@ def run_layers(
     return layer_inputs, skip
 
 
-@partial(jax.jit, static_argnames=("shape", "steps", "condition_hop", "return_logits", "form"))
-def generate(
-    weights: Weights,
-    shape: WaveNetShape,
-    state: State,
-    steps: int,
-    *,
-    key: UInt32[Array, "2"],
-    inputs: Float[Array, "B T R"] | None,
-    condition: Float[Array, "B F C"] | None,
-    condition_hop: int,
-    condition_offset: Int[Array, ""] | int,
-    forced: Int[Array, "B T"] | None,
-    temperature: Float[Array, ""] | float,
-    top_k: Int[Array, ""] | int | None,
-    top_p: Float[Array, ""] | float | None,
-    row_offset: Int[Array, ""] | int,
-    return_logits: bool,
-    form: StepForm | None = None,
-) -> tuple[Int[Array, "B T"], State, Float[Array, "B T O"] | None]:
-    """Generate; see `api.wavenet_generate`. `form` None = that of the platform which runs it."""
-    batch = state["history"].shape[0]
+@partial(jax.jit, static_argnames="form")
+def generate(call: Call, form: StepForm | None = None) -> Generated:
+    """Generates; see ``api.wavenet_generate``. Without a form it has that of the platform which runs it."""
+    weights, shape = call.weights, call.shape
     taps = weights["dilated"].shape[1] - 1
-    dtype = weights["residual"].dtype
     sizes = jnp.asarray(ring_sizes(weights, shape), jnp.int32)
     starts = jnp.asarray(ring_starts(weights, shape), jnp.int32)
     lags = jnp.asarray(np.outer(shape.dilations, np.arange(taps, 0, -1)), jnp.int32)
-
-    rows = jnp.arange(batch) + row_offset
-    positions = state["position"] + jnp.arange(steps)
     bias = weights["dilated_bias"][None, :, None]
-    frames = jnp.zeros(steps, jnp.int32)
-    if condition is not None:
-        bias = bias + jnp.einsum("bfc,lcg->flbg", condition.astype(dtype), weights["condition"])
-        frames = jnp.minimum((condition_offset + jnp.arange(steps)) // condition_hop, condition.shape[1] - 1)
+    if call.condition is not None:
+        bias = bias + jnp.einsum("bfc,lcg->flbg", call.condition.astype(call.dtype), weights["condition"])
     each = {
-        "frame": frames,
-        "uniform": jax.vmap(uniforms, (None, 0, None))(key, positions, rows),
-        "inputs": None if inputs is None else inputs.astype(dtype).swapaxes(0, 1),
-        "forced": None if forced is None else forced.swapaxes(0, 1),
+        "frame": call.frame_of(jnp.arange(call.steps)),
+        "uniform": call.uniforms(),
+        "inputs": None if call.inputs is None else call.inputs.astype(call.dtype).swapaxes(0, 1),
+        "forced": None if call.forced is None else call.forced.swapaxes(0, 1),
     }
 
     def step(form: StepForm, state: State, now):
         t = state["position"]
         tap_rows = starts[:, None] + (t - lags) % sizes[:, None]
         past, rings = lax.optimization_barrier((state["rings"][tap_rows], state["rings"]))
-        past = past.swapaxes(1, 2).reshape(len(shape.dilations), batch, -1)
+        past = past.swapaxes(1, 2).reshape(call.layers, call.batch, -1)
 
         h = input_convolution(weights, shape, state["history"], 1)[:, 0]
-        if inputs is not None:
+        if now["inputs"] is not None:
             h = h + now["inputs"]
         layer_inputs, skip = run_layers(weights, h, past, bias[now["frame"]], form)
         rings = rings.at[starts + t % sizes].set(layer_inputs, unique_indices=True, indices_are_sorted=True)
         outputs = head(weights, skip[:, None])[:, 0]
-
-        if shape.head == "softmax":
-            token = choose_token(outputs, now["uniform"][0], temperature, top_k, top_p)
-        else:
-            heard = state["history"][:, ::-1][:, : shape.linear_prediction]
-            parameters = mixture_parameters(outputs, shape, amplitude(heard, shape.vocab_size, shape.mu))
-            token = choose_from_mixture(*parameters, now["uniform"], shape.vocab_size, temperature)
-        if forced is not None:
-            token = jnp.where(now["forced"] < 0, token, now["forced"])
-        history = jnp.concatenate([state["history"][:, 1:], token[:, None]], axis=1)
-        state = {"rings": rings, "history": history, "position": t + 1}
-        return state, (token, outputs if return_logits else None)
+        token = call.choose(outputs, state["history"], now["uniform"], now["forced"])
+        return advance(state, rings, token[:, None]), (token, outputs if call.return_logits else None)
 
     def loop(form: StepForm, state: State):
         return lax.scan(partial(step, form), state, each)
 
     if form is None:
         forms = {name: partial(loop, form) for name, form in (("cpu", CPU), ("tpu", TPU), ("default", GPU))}
-        state, (tokens, outputs) = lax.platform_dependent(state, **forms)
+        state, (tokens, outputs) = lax.platform_dependent(call.state, **forms)
     else:
-        state, (tokens, outputs) = loop(form, state)
-    return tokens.T, state, outputs.swapaxes(0, 1) if return_logits else None
+        state, (tokens, outputs) = loop(form, call.state)
+    return tokens.T, state, outputs.swapaxes(0, 1) if call.return_logits else None

@@ -149,7 +149,7 @@ def arguments(case: Case, state: Any, first: int = 0, last: int | None = None) -
 
 
 def scattered(x: np.ndarray) -> np.ndarray:
-    """The same values, none beside the other in memory."""
+    """The same values, with gaps between them in memory."""
     spread = np.zeros([2 * n for n in x.shape], x.dtype)[tuple(slice(None, None, 2) for _ in x.shape)]
     spread[...] = x
     return spread
