@@ -1,4 +1,4 @@
-"""Published codecs, by what their `config.json` says they are."""
+"""Published codecs, by the model type in their ``config.json``."""
 
 from pathlib import Path
 
@@ -13,10 +13,11 @@ def load_pretrained(path: str | Path) -> LearnedCodec:
     """Opens a published codec.
 
     Args:
-        path: a folder with `config.json` and `model.safetensors`, or the safetensors file with the other beside it.
+        path: a folder with ``config.json`` and ``model.safetensors``, or the safetensors file with ``config.json`` in
+            its folder.
 
     Raises:
-        WavegenError: there is no such folder, it is damaged, or of a model that is not known here.
+        WavegenError: if there is no such folder, a file is damaged, or the model type is not supported.
     """
     kind = read_config(path).get("model_type")
     if kind == "encodec":
