@@ -151,7 +151,7 @@ def test_names_that_are_no_utf8_are_read_as_latin1() -> None:
         (b"MThd\0\0\0\6\0", "cut short: a chunk of 6 bytes, 1 of them here"),
         (b"MThd\0\0\0\2\0\1", "expected a MIDI header of 6 bytes, got 2"),
         (header(kind=2), "expected MIDI format 0 or 1, got 2"),
-        (header(division=0xE728), "expected ticks of a quarter note, got division 0xe728"),
+        (header(division=0xE728), "expected ticks per quarter note, got division 0xe728"),
         (header(division=0), "got division 0x0000"),
         (header(tracks=2) + chunk(b""), "the header promises 2 tracks, the file holds 1"),
         (header() + chunk(b"\x00\x90\x3c\x40")[:-1], "cut short: a chunk of 4 bytes, 3 of them here"),
