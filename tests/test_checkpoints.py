@@ -292,7 +292,7 @@ def test_saved_on_eight_devices_restores_on_one_and_back(tmp_path):
 SAVER = """
 import sys
 import jax, jax.numpy as jnp
-from wavegen.training.checkpoints import Checkpoints
+from wavegen.runs.checkpoints import Checkpoints
 
 step_once = jax.jit(lambda s: {"x": s["x"] * 1.0001 + 0.5, "step": s["step"] + 1}, donate_argnums=0)
 state = {"x": jnp.arange(50_000.0), "step": jnp.zeros((), jnp.int32)}

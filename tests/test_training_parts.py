@@ -261,7 +261,7 @@ def test_one_process_alone_has_nothing_to_join(monkeypatch):
 TWO_PROCESSES = """
 import os, signal, sys
 import jax, jax.numpy as jnp, numpy as np
-from wavegen.training.checkpoints import Checkpoints
+from wavegen.runs.checkpoints import Checkpoints
 from wavegen.training.mesh import initialize_distributed, make_mesh, shard_batch, shard_state
 from wavegen.training.signals import StopRequest
 from wavegen.training.state import abstract_state
