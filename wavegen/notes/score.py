@@ -77,7 +77,7 @@ class Notes:
             raise WavegenError(
                 f"expected five arrays of one length, got {[len(column) for column in columns]}"
             )
-        _in_range("ticks of a quarter note", np.array([self.ticks_per_quarter]), 1, 32767)
+        _in_range("ticks per quarter note", np.array([self.ticks_per_quarter]), 1, 32767)
         highest = (127, END_OF_TIME - 1, END_OF_TIME - 1, 127, len(self.tracks) - 1)
         for name, column, low, high in zip(COLUMNS, columns, (0, 0, 1, 1, 0), highest, strict=True):
             _in_range(f"{name} of a note", column, low, high)
@@ -89,7 +89,7 @@ class Notes:
             object.__setattr__(self, name, _frozen(column[order]))
         tempos, metres = _last_of_each_tick(self.tempos), _last_of_each_tick(self.metres)
         _in_range("tick of a tempo", tempos[:, 0], 0, END_OF_TIME - 1)
-        _in_range("microseconds of a quarter note", tempos[:, 1], 1, (1 << 24) - 1)
+        _in_range("microseconds per quarter note", tempos[:, 1], 1, (1 << 24) - 1)
         _in_range("tick of a metre", metres[:, 0], 0, END_OF_TIME - 1)
         _in_range("numerator of a metre", metres[:, 1], 1, 255)
         if not np.isin(metres[:, 2], 1 << np.arange(8)).all():
