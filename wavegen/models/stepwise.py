@@ -107,8 +107,8 @@ class SteppedModel(CausalModel):
         """
         if implementation is not None:
             raise WavegenError(
-                f"expected no implementation for this model, which has only one, got {implementation!r}; "
-                "leave it out"
+                "expected no choice of implementation for this model, which has only one, "
+                f"got implementation={implementation!r}; leave it out"
             )
         recent, position = state["recent"], state["position"]
         codebooks = recent.shape[2]
