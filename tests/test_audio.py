@@ -156,10 +156,13 @@ def bad_file(folder, kind):
         ("missing", "expected a recording, got nothing at this path"),
         ("folder", "expected a recording, got a folder at this path"),
         ("empty", r"the file is empty \(0 bytes\); copy it again"),
-        ("text", r"damaged or no recording that libsndfile decodes \(Format not recognised\); convert it"),
-        ("text mp3", r"damaged or no recording that libsndfile decodes \(no audio found in it\); convert it"),
-        ("corrupt header", r"damaged or no recording that libsndfile decodes \(.*\); convert it"),
-        ("no samples", "it holds 0 samples"),
+        ("text", r"damaged or not a recording that libsndfile decodes \(Format not recognised\); convert it"),
+        (
+            "text mp3",
+            r"damaged or not a recording that libsndfile decodes \(no audio found in it\); convert it",
+        ),
+        ("corrupt header", r"damaged or not a recording that libsndfile decodes \(.*\); convert it"),
+        ("no samples", "it has 0 samples"),
         ("nan", r"expected finite samples, got \[nan\] at sample 7; repair the recording"),
         (
             "truncated wav",
@@ -169,7 +172,7 @@ def bad_file(folder, kind):
             "truncated mp3",
             r"cut short \(the header promises 32000 samples, the file holds \d+\); copy it again",
         ),
-        ("truncated flac", "damaged or no recording that libsndfile decodes"),
+        ("truncated flac", "damaged or not a recording that libsndfile decodes"),
     ],
 )
 def test_unreadable_files_are_named_with_the_reason(tmp_path, kind, message):

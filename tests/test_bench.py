@@ -75,14 +75,14 @@ def test_bench_times_coding_and_generation_and_keeps_the_figures(tmp_path, capsy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--codec nowhere", "there is no network and no run 'nowhere'; choose from wave_vq-8k, "),
-        ("--model bert-base", "bert-base reads the tokens of a codec; say whose"),
+        ("--codec nowhere", "expected one of wave_vq-8k, "),
+        ("--model bert-base", "bert-base reads the tokens of a codec; name one"),
         ("--codec tiny --net 20x64x128", "with --codec or --model there is no --net; leave it out"),
         ("--codec tiny --precision bfloat16", "with --codec or --model there is no --precision"),
         ("--seconds 3", "with a WaveNet there is no --seconds; leave it out"),
         ("--codec tiny --seconds 0", "seconds must be at least one sample, got 0.0"),
-        ("--codec tiny --model tiny-bert --seconds 9", "the model sees 0.2 s at once, 9 s were asked for"),
-        ("--codec tiny --model tiny-bert --passes 1", "expected passes of each of 2 codebooks, got 1 in all"),
+        ("--codec tiny --model tiny-bert --seconds 9", "at most 0.2 s, the window of the model, got 9 s"),
+        ("--codec tiny --model tiny-bert --passes 1", "expected a pass for each of 2 codebooks, got 1"),
     ],
 )
 def test_what_cannot_be_timed_is_one_line(arguments, message, capsys):

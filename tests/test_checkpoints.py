@@ -117,7 +117,7 @@ def test_a_flipped_byte_in_the_newest_checkpoint_warns_and_the_one_before_is_use
     data = max((tmp_path / "2/state").rglob("d/*"), key=lambda path: path.stat().st_size)
     flip_a_byte(data)
     message = (
-        f"checkpoint 2 is left out for the one before it: {data} does not have the sha256 it was written with"
+        f"checkpoint 2 is damaged and is left out: {data} does not have the sha256 with which it was written"
     )
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.warns(UserWarning, match=re.escape(message)):
@@ -134,7 +134,7 @@ def test_a_broken_file_is_named_and_the_step_before_is_used(tmp_path, how):
     else:
         path.write_bytes(path.read_bytes()[: 7 if how == "truncated" else 0])
     with Checkpoints(tmp_path) as checkpoints:
-        with pytest.warns(UserWarning, match=f"checkpoint 2 is left out for the one before it: {path} "):
+        with pytest.warns(UserWarning, match=f"checkpoint 2 is damaged and is left out: {path} "):
             state, step, _ = checkpoints.restore(abstract_state(make_state()))
         assert (step, state_hash(state)) == (1, hashes[1])
         assert checkpoints.config()["step"] == 1  # the same choice, and no second warning
@@ -182,9 +182,7 @@ def test_nothing_usable_is_one_line(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        WavegenError, match=r"expected a folder that can hold checkpoints, got .* \(Not a dir"
-    ):
+    with pytest.raises(WavegenError, match=r"expected a writable folder for checkpoints, got .* \(Not a dir"):
         Checkpoints(tmp_path / "file/checkpoints")
 
 

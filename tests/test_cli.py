@@ -238,7 +238,7 @@ def test_ctrl_c_while_sampling_keeps_a_valid_recording(tmp_path):
             "weights are written as NAME.safetensors, got m.wav",
         ),
         (["report", "HERE/m.safetensors"], "notes"),
-        (["bench", "--net", "x"], "there is no network 'x'; choose from 20x64x128, "),
+        (["bench", "--net", "x"], "expected one of the networks 20x64x128, "),
         (["bench", "--steps", "0"], "steps must be at least 1, got 0"),
         (["bench", "--implementation", "mosaic_gpu", "--steps", "1"], "none of the implementations can run"),
     ],

@@ -177,8 +177,8 @@ def test_sashimi_codes_a_constant_window_as_token_zero() -> None:
     [
         (lambda: MuLaw(levels=1), "mu-law needs 2 to 65536 levels, got 1"),
         (lambda: MuLaw(levels=65537), "got 65537; 256 is the usual choice"),
-        (lambda: Linear(levels=255), "even count of 2 to 65536 levels, got 255"),
-        (lambda: Sashimi("a-law"), 'quantization is "linear" or "mulaw", got "a-law"'),
+        (lambda: Linear(levels=255), "even number of 2 to 65536 levels, got 255"),
+        (lambda: Sashimi("a-law"), 'quantization "linear" or "mulaw", got "a-law"'),
     ],
 )
 def test_bad_arguments_are_named(make, message) -> None:

@@ -41,7 +41,7 @@ def test_chorales_are_read_into_grids(tmp_path) -> None:
         ('{"train": [], "valid": []}', 'expected lists "train", "valid" and "test"'),
         (
             '{"train": [], "valid": [[[60, 61], [60]]], "test": []}',
-            "valid, piece 0: .*steps of unlike length",
+            "valid, piece 0: .*steps of different lengths",
         ),
         ('{"train": [[[60.5]]], "valid": [], "test": []}', "train, piece 0: expected steps of whole numbers"),
         (

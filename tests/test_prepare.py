@@ -127,19 +127,19 @@ def test_unusable_recordings_are_skipped_with_their_reasons(tmp_path):
     assert {name: reason for name, reason in reasons.items() if name != "1_cut.mp3"} == {
         "nolabel.wav": "its name does not match '{digit}_{word}'",
         "1_empty.wav": "the file is empty (0 bytes); copy it again",
-        "1_text.wav": "it is damaged or no recording that libsndfile decodes (Format not recognised); "
+        "1_text.wav": "it is damaged or not a recording that libsndfile decodes (Format not recognised); "
         "convert it to WAV or FLAC, or remove it",
-        "1_zero.wav": "it holds 0 samples, cut short or never recorded; copy it again or remove it",
-        "1_silent.wav": "nothing but silence; a trimmed recording needs sound",
+        "1_zero.wav": "it has 0 samples, because it was cut short or never recorded; copy it again or remove it",
+        "1_silent.wav": "expected sound, got nothing but silence; prepare without trim_silence_db",
         "1_nan.wav": "expected finite samples, got [nan] at sample 0; repair the recording",
         "1_loud.wav": "expected samples in [-1, 1], got a peak of 20000; scale it to [-1, 1]",
-        "1_phone.m4a": "it is damaged or no recording that libsndfile decodes (Format not recognised); "
+        "1_phone.m4a": "it is damaged or not a recording that libsndfile decodes (Format not recognised); "
         "convert it to WAV or FLAC, or remove it",
     }
     assert reasons["1_cut.mp3"].startswith("it is cut short (the header promises 32000 samples")
     assert report.files == {"train": 1}
     assert "skipped 9:" in str(report)
-    assert "1_silent.wav: nothing but silence" in str(report)
+    assert "1_silent.wav: expected sound, got nothing but silence" in str(report)
     assert tuple(Dataset.open(tmp_path / "out").manifest.skipped) == report.skipped
 
 
@@ -274,7 +274,7 @@ def test_unknown_backend_is_named(tmp_path):
 
 def test_missing_and_empty_folders_are_named(tmp_path):
     with pytest.raises(
-        WavegenError, match=r"expected a folder of recordings, got .*nowhere, which is no folder"
+        WavegenError, match=r"expected a folder of recordings, got .*nowhere, which is not a folder"
     ):
         prepare(tmp_path / "nowhere", tmp_path / "out", sample_rate=RATE)
     (tmp_path / "empty").mkdir()

@@ -76,7 +76,7 @@ def test_the_loudest_moment_is_as_loud_as_asked_and_nothing_clips() -> None:
 def test_drums_are_left_out_with_a_warning() -> None:
     tracks = (Track("piano", 0), Track("flute", 73), Track("kit", 0, True))
     notes = notes_of((60, 0, 480, 90, 0), (67, 0, 480, 90, 1), (36, 0, 480, 90, 2), tracks=tracks)
-    with pytest.warns(UserWarning, match="the piano leaves out 1 notes of drums; a soundfont plays them"):
+    with pytest.warns(UserWarning, match="the piano leaves out 1 drum notes; a soundfont plays them"):
         audio = render(notes)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -159,7 +159,7 @@ def test_performances_keep_their_seconds() -> None:
     np.testing.assert_allclose(again.onset, played.onset, atol=0.002)
     np.testing.assert_allclose(again.duration, played.duration, atol=0.003)
     np.testing.assert_allclose(again.velocity, played.velocity, atol=1 / 254)
-    with pytest.raises(WavegenError, match="expected more than 0 quarter notes a minute, got 0"):
+    with pytest.raises(WavegenError, match="expected more than 0 quarter notes per minute, got 0"):
         from_performance(played, 0)
     with pytest.raises(WavegenError, match="expected onset of a note in"):
         from_performance(played.stretch(1e6))
@@ -183,7 +183,7 @@ def test_a_roll_shows_what_sounds() -> None:
     np.testing.assert_array_equal(roll, expected)
     np.testing.assert_array_equal(piano_roll(played, 100, 50)[:40], roll)
     np.testing.assert_array_equal(piano_roll(played, 100, 15), roll[:15])
-    with pytest.raises(WavegenError, match="expected more than 0 frames a second, got 0"):
+    with pytest.raises(WavegenError, match="expected more than 0 frames per second, got 0"):
         piano_roll(played, 0)
     with pytest.raises(WavegenError, match="expected at most 4194304 frames, got 400000000"):
         piano_roll(played, 1e9)

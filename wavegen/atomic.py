@@ -1,4 +1,4 @@
-"""Whole files or none: write beside the target, then rename."""
+"""Whole files or none: a file is written under a temporary name in the same folder and then renamed."""
 
 import os
 import secrets
@@ -12,19 +12,19 @@ from wavegen.errors import WavegenError
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it is renamed to `path` when the block ends without an error.
+    """Yields a temporary path, which is renamed to ``path`` when the block ends without an error.
 
-    Missing parent folders are made. The data reach the disk before the rename, so that a crash leaves the old
-    file or the new one, never a part.
+    Missing parent folders are created. The data reach the disk before the rename, so that a crash leaves the old file
+    or the new one, never a partial one.
 
     Args:
-        path: the file to make or replace.
+        path: the file to create or replace.
 
     Yields:
-        The path to write; the block must close the file.
+        The path to write to, in the same folder; the block must close the file.
 
     Raises:
-        WavegenError: the disk is full, or the folder cannot be written.
+        WavegenError: if the disk is full or the folder is not writable.
     """
     path = Path(path)
     # The random part keeps two writers of the same file apart, on whatever machines they run.
@@ -45,12 +45,23 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
-    """An open binary file that becomes `path` when the block ends without an error; see `atomic_path`."""
+    """Opens a binary file that becomes ``path`` when the block ends without an error; see ``atomic_path``.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from wavegen.atomic import atomic_write
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_write(f"{folder}/notes.txt") as file:
+        ...         _ = file.write(b"C4 1")
+        ...     [path.name for path in Path(folder).iterdir()]
+        ['notes.txt']
+    """
     with atomic_path(path) as part, open(part, "wb") as file:
         yield file
 
 
 def cannot_write(path: str | Path, error: OSError) -> WavegenError:
-    """The one-line form of a failed write."""
+    """Returns the one-line error of a failed write."""
     reason = error.strerror or str(error)
     return WavegenError(f"cannot write {path}: {reason}; free some space or choose a folder you can write to")

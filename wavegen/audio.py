@@ -1,4 +1,4 @@
-"""Recordings in and out: samples never travel without their rate."""
+"""Recordings in and out: samples never travel without their sample rate."""
 
 import base64
 import io
@@ -18,26 +18,31 @@ from wavegen.errors import WavegenError
 
 Encoding = Literal["pcm16", "pcm24", "float"]
 
-# Decoders drop or add up to two MPEG frames at the end of a healthy MP3 that has no length header.
+# Decoders drop or add up to two MPEG frames at the end of an intact MP3 that has no length header.
 _MP3_SLACK = 2 * 1152
-# Recorders that write to a pipe leave "until the end of the file" as the size of the data.
+# Recorders that write to a pipe cannot know the size of the data: they store a huge one, "until the end of the file".
 _UNKNOWN_SIZE = 0x7FFF0000
 
 
 @dataclass(frozen=True, eq=False)
 class Audio:
-    """A recording.
+    """A recording: samples and their sample rate.
 
     Args:
-        samples: time first, one column a channel, nominally in [-1, 1]; kept as float32 [T, C], and samples
-            of shape [T] as one channel.
-        sample_rate: in Hz.
+        samples: time first, one column per channel, nominally in [-1, 1]. They are kept as float32 [T, C]; samples of
+            shape [T] become one channel.
+        sample_rate: sample rate in Hz.
 
     Raises:
-        WavegenError: the shape is not [T] or [T, C], a sample is NaN or infinite, or the rate is not above 0.
+        WavegenError: if the shape is neither [T] nor [T, C], a sample is NaN or infinite, or the rate is not a whole
+            number above 0.
 
     Example:
+        >>> import numpy as np
+        >>> from wavegen import Audio
         >>> tone = Audio(0.5 * np.sin(2 * np.pi * 440 / 16000 * np.arange(8000)), 16000)
+        >>> tone
+        Audio(0.500 s, 1 channel(s), 16000 Hz)
         >>> tone.duration, tone.channels, tone.resample(8000).samples.shape
         (0.5, 1, (4000, 1))
     """
@@ -65,10 +70,19 @@ class Audio:
 
     @classmethod
     def read(cls, path: str | Path) -> "Audio":
-        """Read a whole recording: WAV of any bit depth, FLAC, OGG, MP3, AIFF, whatever libsndfile decodes.
+        """Reads a whole recording in any format that libsndfile decodes: WAV, FLAC, OGG, MP3, AIFF and others.
 
         Raises:
-            WavegenError: the file is missing, empty, no recording, damaged, cut short, or holds NaN.
+            WavegenError: if the file is missing, empty, not a recording, damaged or cut short, or contains NaN.
+
+        Example:
+            >>> import tempfile
+            >>> import numpy as np
+            >>> from wavegen import Audio
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     Audio(np.zeros(800), 8000).write(f"{folder}/silence.flac")
+            ...     Audio.read(f"{folder}/silence.flac")
+            Audio(0.100 s, 1 channel(s), 8000 Hz)
         """
         import soundfile
 
@@ -87,17 +101,17 @@ class Audio:
                 rate = file.samplerate
         except soundfile.SoundFileRuntimeError as error:
             reason = getattr(error, "error_string", str(error)).rstrip(".")
-            if "does not exist" in reason:  # what libsndfile says of an MP3 without one MPEG frame
+            if "does not exist" in reason:  # libsndfile's misleading words for an MP3 without any MPEG frame
                 reason = "no audio found in it"
             raise WavegenError(
-                f"cannot read {path}: it is damaged or no recording that libsndfile decodes ({reason}); "
+                f"cannot read {path}: it is damaged or not a recording that libsndfile decodes ({reason}); "
                 "convert it to WAV or FLAC, or remove it"
             ) from error
         if len(samples) + slack < promised:
             raise _cut_short(path, f"{promised} samples", f"{len(samples)}")
         if len(samples) == 0:
             raise WavegenError(
-                f"cannot read {path}: it holds 0 samples, cut short or never recorded; copy it again "
+                f"cannot read {path}: it has 0 samples, because it was cut short or never recorded; copy it again "
                 "or remove it"
             )
         try:
@@ -107,11 +121,11 @@ class Audio:
 
     @classmethod
     def from_pcm16(cls, pcm: Int16[np.ndarray, "T *C"], sample_rate: int) -> "Audio":
-        """16-bit integers, [T] or [T, C], to float32 in [-1, 1): divided by 32768, exact."""
+        """Converts 16-bit integers, [T] or [T, C], to float32 in [-1, 1): an exact division by 32768."""
         return cls(np.asarray(pcm, np.float32) / 32768, sample_rate)
 
     def to_pcm16(self) -> Int16[np.ndarray, "T C"]:
-        """Round to 16-bit integers; samples outside [-1, 1) are clipped. Inverse of `from_pcm16`."""
+        """Rounds to 16-bit integers, the inverse of ``from_pcm16``; samples outside [-1, 1) are clipped."""
         return np.clip(np.rint(self.samples * 32768), -32768, 32767).astype(np.int16)
 
     @property
@@ -125,22 +139,29 @@ class Audio:
         return self.samples.shape[1]
 
     def mono(self) -> "Audio":
-        """The mean of the channels, as one channel."""
+        """Returns the mean of the channels as one channel."""
         if self.channels == 1:
             return self
         return Audio(self.samples.mean(axis=1, keepdims=True), self.sample_rate)
 
     def with_channels(self, channels: int) -> "Audio":
-        """The recording with so many channels: as it is if it has them, else each the mean of those that it has."""
+        """Returns the recording with this number of channels.
+
+        A recording that already has it is returned unchanged; otherwise every channel is the mean of the existing
+        ones.
+        """
         if self.channels == channels:
             return self
         return Audio(np.repeat(self.mono().samples, channels, axis=1), self.sample_rate)
 
     def resample(self, sample_rate: int) -> "Audio":
-        """Convert to another rate by a polyphase filter; T samples become ceil(T * new / old).
+        """Converts to another sample rate with a polyphase filter; T samples become ceil(T * new / old).
 
         Args:
             sample_rate: the new rate in Hz.
+
+        Raises:
+            WavegenError: if the rate is not above 0.
         """
         from scipy.signal import resample_poly
 
@@ -153,13 +174,16 @@ class Audio:
         return Audio(resample_poly(self.samples, up, down, axis=0), sample_rate)
 
     def trim_silence(self, db: float = 40.0) -> "Audio":
-        """Cut the quiet ends: what lies `db` decibels or more below the loudest 10 ms.
+        """Cuts the quiet ends: everything at least ``db`` decibels below the loudest 10 ms.
 
         Args:
             db: above 0; 40 keeps soft attacks and releases. Digital silence leaves 0 samples.
+
+        Raises:
+            WavegenError: if ``db`` is not above 0.
         """
         if db <= 0:
-            raise WavegenError(f"expected decibels below the loudest moment, above 0, got {db}")
+            raise WavegenError(f"expected db above 0, decibels below the loudest moment, got {db}")
         frame = max(1, self.sample_rate // 100)
         count = -(-len(self.samples) // frame)
         padded = np.zeros((count * frame, self.channels), np.float32)
@@ -170,14 +194,15 @@ class Audio:
         return Audio(self.samples[first * frame : last * frame], self.sample_rate)
 
     def write(self, path: str | Path, encoding: Encoding = "pcm16") -> None:
-        """Write a WAV or FLAC file, whole or not at all; missing folders are made.
+        """Writes a WAV or FLAC file, whole or not at all; missing folders are created.
 
         Args:
-            path: ends in .wav or .flac.
+            path: path of the file, ending in .wav or .flac.
             encoding: "pcm16", "pcm24" or, for WAV, "float" (32 bits). Integers clip outside [-1, 1).
 
         Raises:
-            WavegenError: another ending, float in FLAC, a full disk, or a folder that cannot be written.
+            WavegenError: if the name has another ending, the encoding is unknown or is "float" for FLAC, the disk is
+                full, or the folder is not writable.
         """
         path = Path(path)
         data = self._encoded(path.suffix.lower(), encoding, str(path))
@@ -185,7 +210,7 @@ class Audio:
             file.write(data)
 
     def _encoded(self, suffix: str, encoding: Encoding, name: str) -> bytes:
-        """The bytes of the file; made in memory, because libsndfile does not report every failed write."""
+        """Encodes the file in memory, because libsndfile does not report every failed write."""
         import soundfile
 
         endings = {".wav": "WAV", ".flac": "FLAC"}
@@ -211,7 +236,7 @@ class Audio:
         return buffer.getvalue()
 
     def _repr_html_(self) -> str:
-        """A player, where a notebook shows the recording."""
+        """Returns an audio player, with which a notebook shows the recording."""
         data = base64.b64encode(self._encoded(".wav", "pcm16", "notebook")).decode()
         return f'<audio controls src="data:audio/wav;base64,{data}"></audio>'
 
@@ -222,21 +247,26 @@ class Audio:
 class AudioWriter:
     """A 16-bit WAV file that grows block by block and is valid after every block.
 
-    Whatever stops the program, the file plays up to the last block. Use it as a context manager.
+    Whatever stops the program, the file plays up to the last block. It is a context manager.
 
     Args:
-        path: ends in .wav; replaced if it exists, missing folders are made.
-        sample_rate: in Hz.
-        channels: C.
+        path: path of the file, ending in .wav; an existing file is replaced, and missing folders are created.
+        sample_rate: sample rate in Hz.
+        channels: number of channels, C.
 
     Raises:
-        WavegenError: another ending, a full disk, a folder that cannot be written, or a file above 4 GB.
+        WavegenError: if the name has another ending, the disk is full, the folder is not writable, or the file would
+            exceed 4 GB.
 
     Example:
-        >>> with AudioWriter("/tmp/wavegen-doctest.wav", 16000) as writer:
-        ...     for _ in range(3):
-        ...         writer.write(np.zeros(1600, np.float32))
-        >>> Audio.read("/tmp/wavegen-doctest.wav").duration
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from wavegen.audio import Audio, AudioWriter
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with AudioWriter(f"{folder}/silence.wav", 16000) as writer:
+        ...         for _ in range(3):
+        ...             writer.write(np.zeros(1600, np.float32))
+        ...     Audio.read(f"{folder}/silence.wav").duration
         0.3
     """
 
@@ -265,7 +295,12 @@ class AudioWriter:
         return self._wave.tell() / self.sample_rate
 
     def write(self, samples: Float[np.ndarray, "T *C"]) -> None:
-        """Append a block, [T] or [T, C], in [-1, 1); outside it is clipped."""
+        """Appends a block, [T] or [T, C], in [-1, 1); samples outside are clipped.
+
+        Raises:
+            WavegenError: if the block has another number of channels, the disk is full, or the file would exceed 4
+                GB.
+        """
         pcm = Audio(samples, self.sample_rate).to_pcm16()
         if pcm.shape[1] != self.channels:
             raise WavegenError(f"expected blocks of {self.channels} channel(s), got {pcm.shape[1]}")
@@ -278,7 +313,7 @@ class AudioWriter:
             raise cannot_write(self.path, error) from error
 
     def close(self) -> None:
-        """Close the file; it is complete already."""
+        """Closes the file, which is already complete."""
         try:
             with self._file:
                 self._wave.close()
@@ -293,7 +328,7 @@ class AudioWriter:
 
 
 def _refuse_cut_header(path: Path, log: str) -> None:
-    """Raise if libsndfile noted that a WAV or AIFF header promises more bytes than there are."""
+    """Raises if libsndfile noted that a WAV or AIFF header promises more bytes than the file has."""
     for promised, present in re.findall(r"(?:data|SSND) *: *(\d+) \(should be (\d+)\)", log):
         if int(present) < int(promised) < _UNKNOWN_SIZE:
             raise _cut_short(path, f"{promised} bytes of audio", present)

@@ -1,4 +1,4 @@
-"""The one exception for bad input: one line that names what was expected, what came, and how to mend it."""
+"""The one exception for bad input: its one line names what was expected, what came, and how to mend it."""
 
 import math
 

@@ -1,1 +1,1 @@
-"""Sampling speed: implementations side by side, against the machine's peaks and a plain PyTorch loop."""
+"""Speed of sampling, coding and training, compared with the machine's peaks and with plain PyTorch."""

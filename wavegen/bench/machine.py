@@ -1,4 +1,4 @@
-"""What a figure depends on: the machine, and taking turns on it."""
+"""The machine on which something is timed, and timing in alternation."""
 
 import os
 import platform
@@ -18,12 +18,15 @@ def time_in_turns(
     rounds: int,
     report: Callable[[str], None] = lambda text: None,
 ) -> dict[Name, list[float]]:
-    """Seconds of every call in every round: one of each in turn, so that a busy moment of the machine hits all.
+    """Times all calls in alternation, so that a busy moment of the machine affects all of them.
 
     Args:
-        calls: compiled, and done when they return.
-        rounds: of which the median counts.
-        report: told what is going on.
+        calls: functions by name; they are compiled already, and their work is done when they return.
+        rounds: number of rounds; in each, every function is called once.
+        report: called with a line of progress before each round.
+
+    Returns:
+        The seconds of every call in every round.
     """
     seconds: dict[Name, list[float]] = {name: [] for name in calls}
     for turn in range(rounds):
@@ -36,12 +39,12 @@ def time_in_turns(
 
 
 def processors() -> int:
-    """Processors that this process may use, which are the threads of XLA."""
+    """Returns how many processors this process may use, which is also the number of XLA's threads."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_native_library() -> bool:
-    """Return whether the CPU sampler, and the measurement of its peaks, can run."""
+    """Returns whether the CPU sampler, and the measurement of its peaks, can run."""
     try:
         native.load()
     except NotImplementedError:
@@ -50,12 +53,12 @@ def has_native_library() -> bool:
 
 
 def has_peaks() -> bool:
-    """Return whether the peaks of the device can be measured: those of CPUs with the native library."""
+    """Returns whether the peaks of the device can be measured: those of CPUs with the native library."""
     return jax.default_backend() == "cpu" and has_native_library()
 
 
 def machine() -> dict[str, Any]:
-    """Return what a figure depends on."""
+    """Returns a description of the machine, without which a time means nothing."""
     model = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as file:

@@ -1,4 +1,4 @@
-"""Codecs and masked models to time: shapes by name with random weights, and trained runs."""
+"""Codecs and masked models to time: named shapes with random weights, and trained runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +41,7 @@ CODECS: dict[str, dict[str, Any]] = {
         },
     },
 }
-"""Experiments by the shape of their codec: that of configs/fsdd-codec.yaml, the default one, and DAC's at 44.1 kHz."""
+"""Experiments by the shape of their codec: a small one at 8 kHz, the default one, and that of DAC at 44.1 kHz."""
 
 MODELS: dict[str, dict[str, Any]] = {
     "bert-small": {"model": {"kind": "bert"}, "data": {"batch_size": 4}},
@@ -50,15 +50,15 @@ MODELS: dict[str, dict[str, Any]] = {
         "data": {"batch_size": 1},
     },
 }
-"""Masked models by their shape: the default one, and that of BERT-base. They see ten seconds at once."""
+"""Masked models by their shape: the default one, and that of BERT-base. Their window is ten seconds."""
 _WINDOW = 10
 
 
 def open_codec(name: str) -> Reconstructor:
-    """A codec of `CODECS`, untrained, or a run's.
+    """Returns an untrained codec of ``CODECS``, or the codec of a run.
 
     Raises:
-        WavegenError: there is neither; or the run is of something else.
+        WavegenError: if there is neither, or the run is not that of a codec.
     """
     if name in CODECS:
         config = resolve(CODECS[name])
@@ -66,34 +66,33 @@ def open_codec(name: str) -> Reconstructor:
         return Reconstructor.open(Trained(config, {}, jax.tree.map(np.asarray, fresh), Codecs(None)))
     model = _open_run(name, CODECS)
     if not isinstance(model, Reconstructor):
-        raise WavegenError(
-            f"expected the run of a codec, {name} is one of {_kind(model)}; try --model {name}"
-        )
+        raise WavegenError(f"expected the run of a codec, got {name} with {_kind(model)}; try --model {name}")
     return model
 
 
 def open_model(name: str, codec: Reconstructor | None) -> MaskedGenerator:
-    """A masked model of `MODELS`, untrained, or a run's.
+    """Returns an untrained masked model of ``MODELS``, or the model of a run.
 
     Args:
-        name: of it.
-        codec: whose tokens a model of `MODELS` reads; a run has its own.
+        name: name of the shape, or path of the run.
+        codec: the codec whose tokens a model of ``MODELS`` reads; a run has its own.
 
     Raises:
-        WavegenError: there is neither; the run is of something else; a codec is missing, or one too many.
+        WavegenError: if there is neither, the run is not that of a masked model, or a codec is missing or
+            superfluous.
     """
     if name not in MODELS:
         model = _open_run(name, MODELS)
         if not isinstance(model, MaskedGenerator):
-            raise WavegenError(f"expected the run of a masked model, {name} is one of {_kind(model)}")
+            raise WavegenError(f"expected the run of a masked model, got {name} with {_kind(model)}")
         if codec is not None:
             raise WavegenError("a run has a codec of its own; leave --codec out")
         return model
     if codec is None:
-        raise WavegenError(f"{name} reads the tokens of a codec; say whose, for example --codec wave_vq-16k")
+        raise WavegenError(f"{name} reads the tokens of a codec; name one, for example --codec wave_vq-16k")
     data = {"sample_rate": codec.sample_rate, "crop": _WINDOW * codec.sample_rate}
     sections = MODELS[name]
-    # The codec is here already: its path is not opened.
+    # The codec is passed as an object; its path is never opened.
     config = resolve({**sections, "data": sections["data"] | data, "codec": {"run": "codec"}})
     graph, params = parameters(make_model(config, Codecs(codec.codec), {}))
     return MaskedGenerator(config, {}, graph, params, codec.codec)
@@ -102,7 +101,7 @@ def open_model(name: str, codec: Reconstructor | None) -> MaskedGenerator:
 def _open_run(name: str, known: Mapping[str, Any]) -> Any:
     if not Path(name).exists():
         raise WavegenError(
-            f"there is no network and no run '{name}'; choose from {', '.join(known)}, or a run"
+            f"expected one of {', '.join(known)}, or the folder of a run, got '{name}', which does not exist"
         )
     return load(name)
 

@@ -1,4 +1,4 @@
-"""Times implementations of `wavenet_generate` in turn, so that a busy moment of the machine hits all of them."""
+"""Times implementations of ``wavenet_generate`` in alternation, so that a busy moment of the machine affects all."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -18,34 +18,34 @@ from wavegen.kernels.wavenet.shapes import NETS, Net, Weights
 from wavegen.kernels.wavenet.state import input_table
 
 DEFAULTS = {"cpu": ("cpu", "xla"), "tpu": ("pallas_tpu", "xla"), "gpu": ("mosaic_gpu", "xla")}
-"""Implementations worth timing, by JAX's name for the platform."""
+"""The implementations to time by default, by JAX's name for the platform."""
 KEY = jax.random.key(0)
 STREAM_RATE = 16000
 """Samples per second that count as real time."""
 _PRODUCTS = ("dilated", "residual", "skip", "hidden", "output")
-"""Weights that every sample is multiplied with."""
+"""The weights with which every sample is multiplied."""
 _CHECKED = 64
-"""Samples whose outputs are compared with the reference's."""
+"""Number of samples whose outputs are compared with those of the reference."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one implementation.
+    """The measurement of one implementation.
 
     Attributes:
-        name: of the implementation.
+        name: name of the implementation.
         precision: dtype of the weights.
-        batch: streams side by side.
-        threads: that could be used.
+        batch: streams that are sampled together.
+        threads: threads that could be used.
         per_stream: samples per second and stream, median.
-        slowest: the same of the slowest round.
+        slowest: samples per second and stream of the slowest round.
         real_time: seconds of audio per second and stream, at 16 kHz.
-        gflops: floating-point operations per second in all, in 10^9.
-        share_of_arithmetic: of the measured peak of the threads in use; None where it was not measured.
-        share_of_bandwidth: bytes of weights that the samples would read if every step read each once, of what a
-            core was measured to read of a working set of that size; None where it was not measured.
-        error: largest difference of outputs from the float64 reference fed with the same tokens, relative to the
-            largest output; None where it was not measured.
+        gflops: floating-point operations per second of all streams, in 10^9.
+        share_of_arithmetic: share of the measured peak of the threads in use; None where it was not measured.
+        share_of_bandwidth: bytes of weights read per second, if every step reads each weight once, over the measured
+            rate at which a core reads a working set of that size; None where it was not measured.
+        error: largest difference of the outputs from those of the float64 reference on the same tokens, relative to
+            the largest output; None where it was not measured.
     """
 
     name: str
@@ -62,16 +62,20 @@ class Row:
 
 
 def find_net(name: str) -> Net:
-    """Return a network of `shapes.NETS`, or the one of the instrument that ships with the package."""
+    """Returns a network of ``shapes.NETS``, or that of the instrument that ships with the package.
+
+    Raises:
+        WavegenError: if there is no network of this name.
+    """
     if name == "shipped":
         return shipped_net()
     if name not in NETS:
-        raise WavegenError(f"there is no network '{name}'; choose from {', '.join(NETS)}, shipped")
+        raise WavegenError(f"expected one of the networks {', '.join(NETS)}, shipped, got '{name}'")
     return NETS[name]
 
 
 def shipped_net() -> Net:
-    """Return the sizes of the network that `wavegen.load()` gives; its excitation is left out."""
+    """Returns the sizes of the network of ``wavegen.load()``, without its excitation."""
     from wavegen.generation.load import load_generator
     from wavegen.models.wavenet import WaveNet
     from wavegen.networks.base import with_parameters
@@ -99,7 +103,7 @@ def shipped_net() -> Net:
 def jax_call(
     net: Net, weights: Weights, batch: int, steps: int, implementation: str, **options: Any
 ) -> tuple[Any, ...]:
-    """Generate from silence, as the public call does it."""
+    """Generates from silence with the public call."""
     state = wavenet_init_state(weights, net.shape, batch)
     if net.condition:
         frames = -(-steps // 64)
@@ -115,7 +119,7 @@ def _tokens(net: Net, weights: Weights, batch: int, steps: int, implementation: 
 
 
 def largest_error(net: Net, weights: Weights, batch: int, implementation: str) -> float:
-    """Return the largest relative difference of teacher-forced outputs from the float64 reference."""
+    """Returns the largest relative difference of teacher-forced outputs from the float64 reference."""
     tokens, _, outputs = jax_call(net, weights, batch, _CHECKED, implementation, return_logits=True)
     with jax.enable_x64(True):
         exact = {name: jnp.asarray(np.asarray(w, np.float64)) for name, w in weights.items()}
@@ -136,19 +140,22 @@ def measure(
     report: Callable[[str], None] = lambda text: None,
     refused: Callable[[str], None] = print,
 ) -> list[Row]:
-    """Time every implementation with every precision, one round of each in turn.
+    """Times every implementation with every precision, in alternation.
 
     Args:
         net: sizes of the network; its weights are random.
-        batch: streams side by side.
-        implementations: names known to `wavenet_generate`.
+        batch: streams that are sampled together.
+        implementations: names known to ``wavenet_generate``.
         precisions: dtypes of the weights.
-        steps: samples of each stream in a round.
-        rounds: of which the median counts.
-        against_torch: also time a plain PyTorch loop, in float32.
-        check: also compare the outputs with the reference's, which takes some seconds.
-        report: told what is going on.
-        refused: told of an implementation that cannot run the network here, with its reason.
+        steps: samples per stream in a round.
+        rounds: number of rounds; their median is reported.
+        against_torch: whether to time a plain PyTorch loop in float32 as well.
+        check: whether to compare the outputs with those of the reference, which takes some seconds.
+        report: called with lines of progress.
+        refused: called with the name and reason of an implementation that cannot run the network here.
+
+    Returns:
+        One row per implementation and precision.
     """
     samplers: dict[tuple[str, str], Callable[[], np.ndarray]] = {}
     threads = native.settings().threads if has_native_library() else os.cpu_count() or 1
@@ -198,7 +205,7 @@ def measure(
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return rows as text; the last column compares with the last row of the same batch."""
+    """Returns rows as text; the last column compares with the last row of the same batch."""
     heads = (
         "",
         "weights",

@@ -1,4 +1,4 @@
-"""Learned codecs and masked models: coding, one pass, a whole generation."""
+"""Benchmarks of learned codecs and masked models: coding, one pass, a whole generation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ class Work:
     """Something to time.
 
     Attributes:
-        name: what is done.
+        name: a name for the work.
         by: "wavegen" or "torch".
-        call: does it, and is done when it returns.
-        batch: clips side by side.
-        seconds: of audio in each.
-        flops: floating-point operations of the products in all.
+        call: does the work, which is finished when it returns.
+        batch: clips that are processed together.
+        seconds: length of each clip.
+        flops: floating-point operations of all matrix products.
     """
 
     name: str
@@ -46,20 +46,20 @@ class Work:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured.
+    """The measurement of one work.
 
     Attributes:
-        name: what was done: "encode"; "decode"; "pass", of a masked model over all frames for one codebook; "generate",
-            all passes and the decoding; "train", a training step.
+        name: "encode"; "decode"; "pass", one pass of a masked model over all frames for one codebook; "generate P",
+            all P passes and the decoding; "train codec" or "train model", one training step.
         by: "wavegen" or "torch".
-        batch: clips side by side.
-        seconds: of audio in each.
-        milliseconds: median.
+        batch: clips that are processed together.
+        seconds: length of each clip.
+        milliseconds: median time of a call.
         slowest: milliseconds of the slowest round.
         real_time: seconds of audio per second, all clips together.
         gflops: floating-point operations of the products per second, in 10^9; a training step counts as three forward
             passes.
-        share_of_arithmetic: of the measured peak of all processors; None where it was not measured.
+        share_of_arithmetic: share of the measured peak of all processors; None where it was not measured.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Row:
 
 
 def codec_work(codec: Reconstructor, batch: int, seconds: float) -> list[Work]:
-    """Coding random audio, and back."""
+    """Returns the encoding of random audio, and the decoding of its tokens."""
     network = _network(codec.codec)
     audio = jnp.asarray(noise(batch, to_samples(seconds, codec.sample_rate)), jnp.float32) / 32768
     tokens = _encode(codec.codec, audio)
@@ -95,26 +95,28 @@ def codec_work(codec: Reconstructor, batch: int, seconds: float) -> list[Work]:
 def model_work(
     generator: MaskedGenerator, batch: int, seconds: float | None = None, passes: int = 24
 ) -> list[Work]:
-    """One pass of a masked model, and a generation from nothing to audio.
+    """Returns one pass of a masked model, and a generation from nothing to audio.
 
     Args:
         generator: the model and its codec.
-        batch: clips side by side.
-        seconds: of audio in each, at most what the model sees at once; None is that.
-        passes: of the generation, over all codebooks: one of each, and the rest of the first.
+        batch: clips that are generated together.
+        seconds: length of each clip, at most the window of the model; None is that window.
+        passes: number of passes of the generation over all codebooks: one for each, and the rest for the first.
 
     Raises:
-        WavegenError: the clips are too long, or there are fewer passes than codebooks.
+        WavegenError: if the clips are longer than the window, or there are fewer passes than codebooks.
     """
     codec, model = generator.codec, masked_model(generator)
     longest = generator.sampler.window * codec.hop_length / generator.sample_rate
     seconds = longest if seconds is None else seconds
     if seconds > longest:
         raise WavegenError(
-            f"the model sees {longest:g} s at once, {seconds:g} s were asked for; ask for less"
+            f"expected at most {longest:g} s, the window of the model, got {seconds:g} s; ask for less"
         )
     if passes < codec.codebooks:
-        raise WavegenError(f"expected passes of each of {codec.codebooks} codebooks, got {passes} in all")
+        raise WavegenError(
+            f"expected a pass for each of {codec.codebooks} codebooks, got {passes} in all; ask for more"
+        )
     frames = -(-to_samples(seconds, generator.sample_rate) // codec.hop_length)
     masked = jnp.full((batch, frames, codec.codebooks), codec.vocab_size)
     level = jnp.zeros(batch, jnp.int32)
@@ -143,18 +145,18 @@ def model_work(
 
 
 def level_flops(model: Bert, frames: int) -> int:
-    """Floating-point operations of a forward pass for one codebook, for one frame of a clip of so many."""
+    """Returns the operations of a forward pass for one codebook, per frame of a clip of this many frames."""
     return model.flops_per_frame(frames) - 2 * (model.codebooks - 1) * model.width * model.vocab_size
 
 
 def masked_model(generator: MaskedGenerator) -> Bert:
-    """The network of a masked model."""
+    """Returns the network of a masked model."""
     model: Bert = with_parameters(generator.graph, generator.params)
     return model
 
 
 def noise(batch: int, samples: int) -> np.ndarray:
-    """Random int16 [B, T] that fades in and out, so that no two windows are alike."""
+    """Returns random int16 [B, T] that fades in and out, so that no two windows are alike."""
     random = np.random.default_rng(0).standard_normal((batch, samples))
     return (3000 * random * np.sin(np.linspace(0, 3 * np.pi, samples))).astype(np.int16)
 
@@ -162,12 +164,15 @@ def noise(batch: int, samples: int) -> np.ndarray:
 def measure(
     works: list[Work], *, rounds: int = 9, report: Callable[[str], None] = lambda text: None
 ) -> list[Row]:
-    """Times everything, one round of each in turn.
+    """Times everything in alternation.
 
     Args:
-        works: what to time.
-        rounds: of which the median counts.
-        report: told what is going on.
+        works: the works to time.
+        rounds: number of rounds; their median is reported.
+        report: called with lines of progress.
+
+    Returns:
+        One row per work.
     """
     for work in works:
         report(f"compiling {work.name} {work.by}")
@@ -195,7 +200,7 @@ def measure(
 
 
 def table(rows: list[Row]) -> str:
-    """Return rows as text; the last column compares training steps with PyTorch's."""
+    """Returns rows as text; the last column compares with PyTorch where it did the same work."""
     heads = ("", "by", "batch", "seconds", "ms", "slowest", "x real time", "GFLOP/s", "of peak", "x torch")
     lines = ["{:<14}{:<9}{:>6}{:>9}{:>10}{:>10}{:>13}{:>9}{:>9}{:>9}".format(*heads)]
     theirs = {row.name: row.milliseconds for row in rows if row.by == "torch"}

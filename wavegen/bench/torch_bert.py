@@ -1,4 +1,4 @@
-"""The masked model in plain PyTorch, with its own attention."""
+"""The masked model in plain PyTorch, with PyTorch's own attention."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from wavegen.models.layers.transformer import Block, RMSNorm
 
 
 class TorchBlock(nn.Module):
-    """See `Block`."""
+    """See ``Block``."""
 
     def __init__(self, block: Block, dropout: float) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class TorchBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        """[B, N, width] to the same, of frames that are all valid."""
+        """Maps [B, N, width] to the same shape; all frames are valid."""
         projected = self.project(self.attention_norm(x)).unflatten(2, (3, self.heads, -1))
         queries, keys, values = projected.permute(2, 0, 3, 1, 4)
         queries = _rotate(self.query_norm(queries), cosine, sine)
@@ -42,18 +42,18 @@ class TorchBert(nn.Module):
     """A copy of a masked model with its weights, and its loss.
 
     Args:
-        model: without labels.
-        label_smoothing: see `masked_token`.
+        model: a model without labels.
+        label_smoothing: see ``masked_token``.
 
     Raises:
-        WavegenError: the model has labels.
+        WavegenError: if the model has labels.
     """
 
     def __init__(self, model: Bert, label_smoothing: float) -> None:
         super().__init__()
         if model.labels is not None:
             raise WavegenError(
-                "the PyTorch model takes no labels; choose one without, or leave --against out"
+                "expected a model without labels for PyTorch, got one with labels; leave --against out"
             )
         self.embedding, self.edges = parameter(model.embedding[...]), parameter(model.edges[...])
         self.blocks = nn.ModuleList(TorchBlock(block, model.dropout) for block in model.blocks)
@@ -61,11 +61,11 @@ class TorchBert(nn.Module):
         self.label_smoothing, self.pairs = label_smoothing, model.blocks[0].attention.project.shape[3] // 2
 
     def forward(self, inputs: Tensor, targets: Tensor, scored: Tensor, level: Tensor) -> Tensor:
-        """The loss of scored tokens, averaged over them.
+        """Returns the loss of the scored tokens, averaged over them.
 
         Args:
             inputs: [B, N, K], some of them masked.
-            targets: [B, N], of the level of each row.
+            targets: [B, N], the tokens of each row's level.
             scored: [B, N], which of them are to be predicted.
             level: [B].
         """

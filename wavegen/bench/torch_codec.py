@@ -1,4 +1,4 @@
-"""The waveform codec and its loss in plain PyTorch, with its own layers and spectrograms."""
+"""The waveform codec and its loss in plain PyTorch, with PyTorch's own layers and spectrograms."""
 
 from typing import Any
 
@@ -24,32 +24,32 @@ from wavegen.spectral import mel_filterbank
 
 
 class TorchSnake(nn.Module):
-    """See `Snake`."""
+    """See ``Snake``."""
 
     def __init__(self, alpha: Any) -> None:
         super().__init__()
         self.alpha = parameter(alpha)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, D, T] to the same."""
+        """Maps [B, D, T] to the same shape."""
         alpha = self.alpha[:, None]
         return x + (alpha + 1e-9).reciprocal() * torch.sin(alpha * x).pow(2)
 
 
 class TorchResidual(nn.Module):
-    """See `Residual`."""
+    """See ``Residual``."""
 
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, D, T] to the same."""
+        """Maps [B, D, T] to the same shape."""
         return x + self.layers(x)
 
 
 class TorchResidualVQ(nn.Module):
-    """See `ResidualVQ`."""
+    """See ``ResidualVQ``."""
 
     def __init__(self, ours: ResidualVQ) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class TorchResidualVQ(nn.Module):
         )
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, N, D] to the same, quantized, and the commitment and codebook losses."""
+        """Maps [B, N, D] to the quantized latents of the same shape, and the commitment and codebook losses."""
         residual, total = latents, torch.zeros_like(latents)
         commitment, learned = latents.new_zeros(()), latents.new_zeros(())
         for i, codebook in enumerate(self.codebook):
@@ -88,20 +88,20 @@ class TorchCodec(nn.Module):
     Every clip is coded with all codebooks.
 
     Args:
-        codec: mono, not causal, with `ResidualVQ`.
-        sample_rate: Hz.
-        weights: of the parts of the loss.
+        codec: mono, not causal, with a ``ResidualVQ``.
+        sample_rate: sample rate in Hz.
+        weights: weights of the parts of the loss.
 
     Raises:
-        WavegenError: the codec is another.
+        WavegenError: if the codec is another.
     """
 
     def __init__(self, codec: WaveVQ, sample_rate: int, weights: CodecLossConfig) -> None:
         super().__init__()
         if codec.causal or codec.audio_channels != 1 or not isinstance(codec.quantizer, ResidualVQ):
             raise WavegenError(
-                "the PyTorch codec is mono, not causal, with a residual quantizer learned by gradient; choose such "
-                "a one, or leave --against out"
+                "expected a mono codec for PyTorch, not causal, with a quantizer learned by gradient, got another; "
+                "leave --against out"
             )
         self.encoder, self.decoder = _convert(codec.encoder), _convert(codec.decoder)
         self.quantizer = TorchResidualVQ(codec.quantizer)
@@ -113,7 +113,7 @@ class TorchCodec(nn.Module):
         self.resolutions = stft_resolutions(sample_rate)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """The loss of clips [B, T], averaged over them."""
+        """Returns the loss of clips [B, T], averaged over them."""
         padded = F.pad(audio, (0, -audio.shape[1] % self.hop_length))
         latents = self.encoder(padded[:, None]).mT
         quantized, commitment, learned = self.quantizer(latents)
@@ -147,14 +147,14 @@ class TorchCodec(nn.Module):
 
 
 def _magnitude(audio: Tensor, n_fft: int, hop_length: int, window_length: int, floor: float) -> Tensor:
-    """[B, T] to [B, bins, frames], at least `floor`."""
+    """Maps [B, T] to [B, bins, frames], at least ``floor``."""
     window = torch.hann_window(window_length)
     spectrum = torch.stft(audio, n_fft, hop_length, window_length, window, return_complex=True)
     return (spectrum.real**2 + spectrum.imag**2).clamp(min=floor**2).sqrt()
 
 
 def _convert(layer: Layer) -> nn.Module:
-    """PyTorch's own layer with the same weights, [B, D, T] to [B, D, T]."""
+    """Returns PyTorch's own layer with the same weights, from [B, D, T] to [B, D, T]."""
     if isinstance(layer, Residual):
         return TorchResidual([_convert(inner) for inner in layer.layers])
     if isinstance(layer, Stack):
@@ -163,7 +163,7 @@ def _convert(layer: Layer) -> nn.Module:
         return TorchSnake(layer.alpha[...])
     if isinstance(layer, Convolution):
         taps, inputs, outputs = layer.kernel.shape
-        # One zero too many on the right, where the two sides differ, is not reached.
+        # Where the two sides differ, this pads one zero too many on the right, which no output reaches.
         down = nn.Conv1d(inputs, outputs, taps, layer.stride, layer.padding[0], layer.dilation)
         down.weight, down.bias = parameter(layer.kernel[...].transpose(2, 1, 0)), parameter(layer.bias[...])
         return down
@@ -176,9 +176,11 @@ def _convert(layer: Layer) -> nn.Module:
         )
         up.weight, up.bias = parameter(kernel), parameter(layer.bias[...])
         return up
-    raise WavegenError(f"the PyTorch codec has no {type(layer).__name__}; leave --against out")
+    raise WavegenError(
+        f"expected layers that PyTorch supports, got {type(layer).__name__}; leave --against out"
+    )
 
 
 def parameter(weights: Any) -> nn.Parameter:
-    """Numbers of ours."""
+    """Copies weights into a PyTorch parameter."""
     return nn.Parameter(torch.from_numpy(np.array(weights, np.float32)))

@@ -1,4 +1,4 @@
-"""WaveNet sampling as a plain PyTorch loop with ring buffers: what one would write without a kernel."""
+"""WaveNet sampling as a plain PyTorch loop with ring buffers, as one would write it without a kernel."""
 
 from collections.abc import Callable
 
@@ -14,10 +14,10 @@ from wavegen.kernels.wavenet.shapes import Net, Weights
 def torch_sampler(
     net: Net, weights: Weights, batch: int, steps: int, key: jax.Array, threads: int
 ) -> Callable[[], np.ndarray]:
-    """Return a function that samples [batch, steps] tokens, with the random numbers of `wavenet_generate`.
+    """Returns a function that samples [batch, steps] tokens, with the random numbers of ``wavenet_generate``.
 
     Raises:
-        WavegenError: there is no torch, or the loop does not know this kind of network.
+        WavegenError: if PyTorch is not installed, or the loop does not support this kind of network.
     """
     try:
         import torch
@@ -25,8 +25,8 @@ def torch_sampler(
         raise WavegenError("--against torch needs PyTorch; pip install torch") from None
     if net.shape.head != "softmax" or net.scalar_input or net.condition or net.input_kernel_size > 1:
         raise WavegenError(
-            "the PyTorch loop knows networks with a softmax head, one embedding and no condition; choose one "
-            "of those, or leave --against out"
+            "expected a network with a softmax head, one embedding and no condition for PyTorch, got another; "
+            "choose such a network, or leave --against out"
         )
     torch.set_num_threads(threads)
     w = {name: torch.from_numpy(np.array(value, np.float32)) for name, value in weights.items()}

@@ -1,4 +1,4 @@
-"""A training step in plain PyTorch: the optimizer of `wavegen.training.optimizer`, and an average of the weights."""
+"""A training step in plain PyTorch: the optimizer of ``wavegen.training.optimizer``, and an average of the weights."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,12 +11,12 @@ from wavegen.config.training import OptimizerConfig
 def torch_step(
     network: nn.Module, batch: Sequence[Tensor], config: OptimizerConfig, rates: Sequence[float]
 ) -> Callable[[], float]:
-    """Return a function that does the next training step, and returns the loss before it.
+    """Returns a function that does the next training step, and returns the loss from before it.
 
     Args:
-        network: a batch to a loss.
+        network: maps a batch to a loss.
         batch: the same in every step.
-        config: of the optimizer.
+        config: settings of the optimizer.
         rates: learning rates of the steps; the last one stays.
     """
     params: list[Tensor] = list(network.parameters())

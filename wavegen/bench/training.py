@@ -1,9 +1,10 @@
-"""Training steps of codecs and masked models, beside the same networks in plain PyTorch.
+"""Training steps of codecs and masked models, next to the same networks in plain PyTorch.
 
-Both sides do the whole of a step: forward pass, loss, gradients, clipping by the global norm, AdamW, and the average of
-the weights. The batch is the same and stays on the device. A codec codes every clip with all codebooks; a masked model
-reads tokens that are there already, and its masks are those of the sampler, drawn in every step by wavegen and once for
-PyTorch, which is spared the figures of merit that wavegen computes beside the loss too.
+Both sides do the whole of a step: forward pass, loss, gradients, clipping by the global norm, AdamW, and the average
+of the weights. The batch is the same in every step and stays on the device. A codec codes every clip with all
+codebooks. A masked model reads existing tokens, and its masks are those of the sampler: wavegen draws them in every
+step, PyTorch gets them once. PyTorch is also spared the figures of merit that wavegen computes in addition to the
+loss.
 """
 
 from collections.abc import Callable
@@ -35,10 +36,10 @@ from wavegen.types import Tokens
 
 
 def codec_training(codec: Reconstructor, against_torch: bool) -> list[Work]:
-    """The training step of a codec, with the batch of its experiment.
+    """Returns the training step of a codec, with the batch of its experiment.
 
     Raises:
-        WavegenError: there is no PyTorch, or no such codec in it.
+        WavegenError: if PyTorch is asked for and not installed, or its codec has no such layers.
     """
     config = _plain(codec.config)
     rows, samples = config.data.batch_size, config.data.crop
@@ -61,10 +62,10 @@ def codec_training(codec: Reconstructor, against_torch: bool) -> list[Work]:
 
 
 def model_training(generator: MaskedGenerator, against_torch: bool) -> list[Work]:
-    """The training step of a masked model, with the batch of its experiment.
+    """Returns the training step of a masked model, with the batch of its experiment.
 
     Raises:
-        WavegenError: there is no PyTorch, or no such model in it.
+        WavegenError: if PyTorch is asked for and not installed, or its model does not cover this one.
     """
     config, codec, model = _plain(generator.config), generator.codec, masked_model(generator)
     rows, samples = config.data.batch_size, config.data.crop
@@ -95,7 +96,7 @@ def _masked(seed: int, model: Bert, tokens: Tokens) -> tuple[Array, ...]:
     masking = model.masking
     if masking.scheme != "levels":
         raise WavegenError(
-            "the PyTorch model learns level by level; choose such a one, or leave --against out"
+            "expected a model that is trained level by level for PyTorch, got another; leave --against out"
         )
     step_key = jax.random.fold_in(jax.random.key(seed), 0)
     mask_key = jax.random.split(jax.random.split(step_key)[1], 3)[0]
@@ -108,7 +109,7 @@ def _masked(seed: int, model: Bert, tokens: Tokens) -> tuple[Array, ...]:
 
 
 def _plain(config: Config) -> Config:
-    """Without what cuts a step in pieces or rounds it."""
+    """Removes settings that split a step or round its numbers."""
     optimizer = config.optimizer.model_copy(update={"accumulate": 1})
     training = config.training.model_copy(update={"precision": "float32"})
     return config.model_copy(update={"optimizer": optimizer, "training": training})
@@ -127,9 +128,9 @@ def _batch(pcm: np.ndarray, fields: int = 0) -> dict[str, Array]:
 def _step(
     config: Config, model: tuple[nnx.GraphDef, PyTree], batch: dict[str, Array], codecs: Codecs
 ) -> Callable[[], float]:
-    """A function that does the next training step, and returns the figure that the run is judged by before it."""
+    """Returns a function that does the next training step, and returns the run's metric from before it."""
     graph, params = model
-    # Under jit, which copies the parameters: the step consumes them.
+    # jit copies the parameters, which the step then consumes.
     start = jax.jit(partial(init_state, optimizer=optimizer_of(config), ema=config.optimizer.ema_decay > 0))
     state = start(params)
     compiled = jax.jit(make_train_step(config, graph), donate_argnums=0)
@@ -162,6 +163,6 @@ def _import_torch() -> Any:
     except ImportError:
         raise WavegenError("--against torch needs PyTorch; pip install torch") from None
     if jax.default_backend() != "cpu":
-        raise WavegenError("--against torch compares processors alone; run it with JAX_PLATFORMS=cpu")
+        raise WavegenError("--against torch compares CPUs only; run it with JAX_PLATFORMS=cpu")
     torch.set_num_threads(processors())
     return torch

@@ -1,13 +1,13 @@
 """Codecs whose frame is one sample: mu-law, linear, and the scaled windows of the SaShiMi paper.
 
-Mu-law companding (ITU-T G.711, in the continuous form of van den Oord et al. 2016, "WaveNet: A Generative
-Model for Raw Audio", section 2.2):
+Mu-law companding (ITU-T G.711, in the continuous form of van den Oord et al. 2016, "WaveNet: A Generative Model for
+Raw Audio", section 2.2) is
 
     f(x) = sign(x) ln(1 + mu |x|) / ln(1 + mu)
 
-This module is the one place that says how the companded range [-1, 1] is rounded to integers. Decoding reads
-a table made on the host in float64: XLA's exponential differs in its last bit between a vector loop and its
-tail, and then a clip would not decode alike alone and in a batch.
+This module alone decides how the companded range [-1, 1] is rounded to integers. Companded codes are decoded with a
+table that the host computes in float64: XLA's exponential differs in its last bit between a vector loop and its tail,
+so that a clip would not decode alike alone and in a batch.
 """
 
 from dataclasses import dataclass
@@ -25,31 +25,41 @@ from wavegen.types import Tokens, Waveform
 
 
 def compress(x: Float[Array, "*axes"], mu: float) -> Float[Array, "*axes"]:
-    """The mu-law curve `f`: amplitudes in [-1, 1] to [-1, 1], odd and increasing."""
-    # On a CPU XLA's log1p takes three times as long as log; what it adds lies far below a step.
+    """Returns the mu-law curve ``f``: amplitudes in [-1, 1] to [-1, 1], odd and increasing."""
+    # On a CPU XLA's log1p takes three times as long as log; the difference lies far below a step.
     return jnp.sign(x) * jnp.log(1 + mu * jnp.abs(x)) / log1p(mu)
 
 
 def expand(u: Float[np.ndarray, "V"], mu: float) -> Float[np.ndarray, "V"]:
-    """The inverse of `compress`, on the host: `sign(u) ((1 + mu)^|u| - 1) / mu`, float32."""
+    """Returns the inverse of ``compress``, computed on the host: ``sign(u) ((1 + mu)^|u| - 1) / mu``, float32."""
     return (np.sign(u) * np.expm1(np.abs(u) * log1p(mu)) / mu).astype(np.float32)
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class MuLaw(AudioCodec):
-    """Mu-law companding with `mu = levels - 1`.
+    """Mu-law companding with ``mu = levels - 1``.
 
-    Encoding rounds to the nearest of `levels` points that include both ends, halves upwards:
-    `q = floor((f(x) + 1) / 2 * mu + 1/2)`. Decoding takes the point itself: `x = f^-1(2 q / mu - 1)`.
-    So `encode(decode(q)) == q` and the error of `f(x)` is at most half a step, `1 / mu`. An even count has no
-    point at 0: silence is the one just above, `levels // 2`, which is 128 of 256, amplitude 8.6e-5.
+    Encoding rounds to the nearest of ``levels`` points that include both ends, halves upwards: ``q = floor((f(x) + 1)
+    / 2 * mu + 1/2)``. Decoding takes the point itself: ``x = f^-1(2 q / mu - 1)``. Therefore ``encode(decode(q)) ==
+    q``, and the error of ``f(x)`` is at most half a step, ``1 / mu``. An even number of levels has no point at 0:
+    silence is the point just above, ``levels // 2``, which is 128 of 256, amplitude 8.6e-5.
 
     Args:
-        levels: Size of the vocabulary, from 2 to 65536.
+        levels: size of the vocabulary, from 2 to 65536.
 
     Raises:
-        WavegenError: `levels` is out of range.
+        WavegenError: if ``levels`` is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from wavegen.codecs import MuLaw
+        >>> codec = MuLaw()
+        >>> tokens = codec.encode(jnp.array([[-1.0, 0.0, 0.1, 1.0]]))
+        >>> tokens[0, :, 0].tolist()
+        [0, 128, 203, 255]
+        >>> [round(sample, 2) for sample in codec.decode(tokens)[0].tolist()]
+        [-1.0, 0.0, 0.1, 1.0]
     """
 
     levels: int = 256
@@ -62,7 +72,7 @@ class MuLaw(AudioCodec):
 
     @property
     def vocab_size(self) -> int:
-        """Count of levels."""
+        """Number of levels."""
         return self.levels
 
     @property
@@ -76,12 +86,12 @@ class MuLaw(AudioCodec):
         return self.levels - 1
 
     def encode(self, audio: Waveform) -> Tokens:
-        """See `AudioCodec.encode`; amplitudes outside [-1, 1] are clipped."""
+        """See ``AudioCodec.encode``; amplitudes outside [-1, 1] are clipped."""
         u = compress(jnp.clip(audio.astype(jnp.float32), -1, 1), self.mu)
         return jnp.floor((u + 1) / 2 * self.mu + 0.5).astype(jnp.int32)[..., None]
 
     def decode(self, tokens: Tokens) -> Waveform:
-        """See `AudioCodec.decode`."""
+        """See ``AudioCodec.decode``."""
         points = expand(2 * np.arange(self.levels) / self.mu - 1, self.mu)
         return jnp.asarray(points)[tokens[..., 0]]
 
@@ -89,16 +99,24 @@ class MuLaw(AudioCodec):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Linear(AudioCodec):
-    """Uniform steps: `q = round(x levels / 2) + levels / 2`, `x = (q - levels / 2) / (levels / 2)`.
+    """Uniform steps: ``q = round(x levels / 2) + levels / 2``, ``x = (q - levels / 2) / (levels / 2)``.
 
-    Rounds to the nearest, halves to even. As in two's complement there is a token for -1 and for 0 but none
-    for +1, which is clipped to the last. 65536 levels keep 16-bit audio exactly.
+    Encoding rounds to the nearest level, halves to even. As in two's complement there are tokens for -1 and for 0 but
+    none for +1, which is clipped to the last token. 65536 levels keep 16-bit audio exactly.
 
     Args:
-        levels: Size of the vocabulary, even, from 2 to 65536.
+        levels: size of the vocabulary, even, from 2 to 65536.
 
     Raises:
-        WavegenError: `levels` is odd or out of range.
+        WavegenError: if ``levels`` is odd or out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from wavegen.codecs.samples import Linear
+        >>> codec = Linear(256)
+        >>> tokens = codec.encode(jnp.array([[-1.0, 0.0, 0.5, 1.0]]))
+        >>> tokens[0, :, 0].tolist(), codec.decode(tokens).tolist()
+        ([0, 128, 192, 255], [[-1.0, 0.0, 0.5, 0.9921875]])
     """
 
     levels: int = 65536
@@ -109,13 +127,13 @@ class Linear(AudioCodec):
     def __post_init__(self) -> None:
         if not 2 <= self.levels <= 65536 or self.levels % 2:
             raise WavegenError(
-                f"linear quantization needs an even count of 2 to 65536 levels, got {self.levels}; "
+                f"linear quantization needs an even number of 2 to 65536 levels, got {self.levels}; "
                 "256 is 8 bits, 65536 is 16 bits"
             )
 
     @property
     def vocab_size(self) -> int:
-        """Count of levels."""
+        """Number of levels."""
         return self.levels
 
     @property
@@ -124,13 +142,13 @@ class Linear(AudioCodec):
         return self.levels // 2
 
     def encode(self, audio: Waveform) -> Tokens:
-        """See `AudioCodec.encode`; amplitudes outside [-1, 1] are clipped."""
+        """See ``AudioCodec.encode``; amplitudes outside [-1, 1] are clipped."""
         half = self.levels // 2
         q = jnp.round(audio.astype(jnp.float32) * half) + half
         return jnp.clip(q, 0, self.levels - 1).astype(jnp.int32)[..., None]
 
     def decode(self, tokens: Tokens) -> Waveform:
-        """See `AudioCodec.decode`."""
+        """See ``AudioCodec.decode``."""
         half = self.levels // 2
         return (tokens[..., 0].astype(jnp.float32) - half) / half
 
@@ -140,24 +158,32 @@ class Linear(AudioCodec):
 class Sashimi(AudioCodec):
     """The 8-bit coding of Goel et al. 2022, "It's Raw! Audio Generation with State-Space Models".
 
-    Every window is first stretched to the full range, which makes the coding depend on the whole window and
-    lose its level; use it to compare likelihoods with that paper and those that follow it, nothing else.
+    Every window is first stretched to the full range, so that the coding depends on the whole window and loses its
+    level. It serves to compare likelihoods with that paper and those that follow it, and nothing else.
 
         linear: u = (x - min) / (max - min + 1e-6)
         mulaw:  y = -1 + 2 (x - min) / (max - min + 1e-6)
                 u = (sign(y) ln(1 + 255 |y + 1e-8|) / ln 256 + 1) / 2
         q = floor(u (256 - 0.01) + 0.005)
 
-    Decoding takes `q / 128 - 1` (the lower edge of a bin, not its centre), then expands it for mu-law. It
-    gives the stretched window, not the original level, and a constant window becomes token 0, not the start
-    token 128. The paper's windows: 128000 samples (Beethoven, linear), 131072 (YouTubeMix, mu-law),
-    16000 (SC09, mu-law), all at 16 kHz.
+    Decoding takes ``q / 128 - 1`` (the lower edge of a bin, not its centre), then expands it for mu-law. It returns
+    the stretched window, not the original level, and a constant window becomes token 0, not the start token 128. The
+    paper's windows have 128000 samples (Beethoven, linear), 131072 (YouTubeMix, mu-law) and 16000 (SC09, mu-law), all
+    at 16 kHz.
 
     Args:
         quantization: "linear" or "mulaw".
 
     Raises:
-        WavegenError: `quantization` is neither.
+        WavegenError: if ``quantization`` is neither.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from wavegen.codecs.samples import Sashimi
+        >>> codec = Sashimi("linear")
+        >>> tokens = codec.encode(jnp.array([[0.0, 0.1, 0.4]]))
+        >>> tokens[0, :, 0].tolist(), codec.decode(tokens).tolist()
+        ([0, 64, 255], [[-1.0, -0.5, 0.9921875]])
     """
 
     quantization: str = "linear"
@@ -168,7 +194,7 @@ class Sashimi(AudioCodec):
 
     def __post_init__(self) -> None:
         if self.quantization not in ("linear", "mulaw"):
-            raise WavegenError(f'sashimi quantization is "linear" or "mulaw", got "{self.quantization}"')
+            raise WavegenError(f'expected the quantization "linear" or "mulaw", got "{self.quantization}"')
 
     @property
     def mu(self) -> int:
@@ -176,11 +202,11 @@ class Sashimi(AudioCodec):
         return 255 if self.quantization == "mulaw" else 0
 
     def encode(self, audio: Waveform) -> Tokens:
-        """See `AudioCodec.encode`; each row is one window."""
+        """See ``AudioCodec.encode``; each row is one window."""
         x = audio.astype(jnp.float32)
         low, high = x.min(axis=1, keepdims=True), x.max(axis=1, keepdims=True)
         if self.mu:
-            # 1e-8 vanishes in float32 beside |y| > 0.25, but the published codes have it.
+            # In float32 1e-8 vanishes next to |y| > 0.25, but the published codes depend on it.
             y = 2 * (x - low) / (high - low + 1e-6) - 1
             u = (jnp.sign(y) * (jnp.log1p(self.mu * jnp.abs(y + 1e-8)) / log1p(self.mu)) + 1) / 2
         else:
@@ -188,7 +214,7 @@ class Sashimi(AudioCodec):
         return jnp.floor(u * (256 - 0.01) + 0.005).astype(jnp.int32)[..., None]
 
     def decode(self, tokens: Tokens) -> Waveform:
-        """See `AudioCodec.decode`."""
+        """See ``AudioCodec.decode``."""
         u = np.arange(256) / 128 - 1
         points = expand(u, self.mu) if self.mu else u.astype(np.float32)
         return jnp.asarray(points)[tokens[..., 0]]

@@ -22,6 +22,7 @@ class LabelPattern:
         WavegenError: no field, a field twice, or two fields with nothing between them.
 
     Example:
+        >>> from wavegen.config.splits import LabelPattern
         >>> LabelPattern("{digit}_{speaker}_{take}").labels("birds/0_george_12.wav")
         {'digit': '0', 'speaker': 'george', 'take': '12'}
     """
@@ -69,6 +70,7 @@ class SplitRule:
         WavegenError: fractions outside [0, 1] or above 1 together, or a rule of no known form.
 
     Example:
+        >>> from wavegen.config.splits import SplitRule
         >>> rule = SplitRule({"test": "take=0-4", "valid": 0.0})
         >>> rule.split("0_george_3.wav", {"take": "3"}), rule.split("0_george_9.wav", {"take": "9"})
         ('test', 'train')

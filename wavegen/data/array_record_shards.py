@@ -1,8 +1,8 @@
 """ArrayRecord shards: every record is a 2-second chunk of one recording, and chunks overlap by one second.
 
-Any crop of up to a second then lies in one record. Records are neither grouped nor compressed: a reader
-decodes a whole group to reach one record, which made crops a hundred times slower with groups of 16.
-Source: https://github.com/google/array_record
+Any crop of up to a second therefore lies in one record. Records are neither grouped nor compressed: a reader decodes
+a whole group to reach one record, which made crops a hundred times slower with groups of 16. Source:
+https://github.com/google/array_record
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ class ArrayRecordWriter:
 
     Args:
         path: the file to write.
-        sample_rate: in Hz; the hop between chunks, in samples.
+        sample_rate: sample rate in Hz, which is also the hop between chunks in samples.
     """
 
     def __init__(self, path: Path, sample_rate: int):
@@ -32,7 +32,7 @@ class ArrayRecordWriter:
         self._records = 0
 
     def append(self, pcm: Int16[np.ndarray, "T C"]) -> int:
-        """Store a recording; returns the number of its first record."""
+        """Stores a recording and returns the number of its first record."""
         first = self._records
         for chunk in range(_chunks(len(pcm), self._hop)):
             part = pcm[chunk * self._hop : (chunk + 2) * self._hop]
@@ -42,7 +42,7 @@ class ArrayRecordWriter:
         return first
 
     def close(self) -> None:
-        """Write the index of records."""
+        """Writes the index of records and closes the file."""
         with _failed_writes():
             self._writer.close()
 
@@ -52,18 +52,18 @@ class ArrayRecordReader:
 
     Args:
         path: the shard.
-        channels: C.
-        sample_rate: in Hz; must be the writer's.
+        channels: number of channels, C.
+        sample_rate: sample rate in Hz, the same as the writer's.
     """
 
     def __init__(self, path: Path, channels: int, sample_rate: int):
-        # By default the reader hides the latency of far disks with a read-ahead, wasted on random access.
+        # By default the reader reads ahead to hide the latency of remote disks, which is wasted on random access.
         self._reader = _module().ArrayRecordReader(str(path), "readahead_buffer_size:0")
         self._channels = channels
         self._hop = sample_rate
 
     def read(self, offset: int, length: int, start: int, stop: int) -> Int16[np.ndarray, "T C"]:
-        """Samples [start, stop) of the recording whose first record is `offset`, of `length` samples."""
+        """Reads samples [start, stop) of the recording whose first record is ``offset``, of ``length`` samples."""
         last = _chunks(length, self._hop) - 1
         parts = [np.zeros((0, self._channels), np.int16)]
         while start < stop:
@@ -77,13 +77,13 @@ class ArrayRecordReader:
 
 
 def _chunks(length: int, hop: int) -> int:
-    """How many 2-hop chunks cover `length` samples."""
+    """Returns how many chunks of two hops cover ``length`` samples."""
     return max(1, -(-length // hop) - 1)
 
 
 @contextmanager
 def _failed_writes() -> Iterator[None]:
-    """A full disk as the OSError that it is; the package raises RuntimeError, and only when it flushes."""
+    """Raises OSError for a full disk; the package raises RuntimeError, and only when it flushes."""
     try:
         yield
     except RuntimeError as error:

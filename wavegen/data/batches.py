@@ -1,7 +1,8 @@
-"""Batches for training and windows for evaluation, both on the host as int16.
+"""Batches for training and windows for evaluation, read on the host.
 
-A training batch is a pure function of (seed, step) through a counter-based generator, so the step counter is
-the whole position in the data, and every host of a run draws the same global batch and reads only its rows.
+Audio stays int16 and tokens are int32. A training batch is a pure function of (seed, step) through a counter-based
+generator. The step counter is therefore the whole position in the data, and every host of a run draws the same global
+batch and reads only its own rows.
 """
 
 import math
@@ -47,7 +48,7 @@ class _Source:
         self._rows = slice(process_index * share, (process_index + 1) * share)
 
     def _check_frames(self, **samples: int) -> None:
-        """Lengths must be whole numbers of feature frames, so that samples and features stay aligned."""
+        """Checks that lengths are whole numbers of feature frames, so that samples and features stay aligned."""
         for name, count in samples.items():
             if count < 0 or count % self._unit:
                 notes = self.dataset.holds_notes
@@ -60,7 +61,7 @@ class _Source:
     def _read(
         self, file: np.ndarray, start: np.ndarray, length: np.ndarray, context: np.ndarray, span: int
     ) -> Batch:
-        """Read this host's rows of `span` samples, zeros after `length`; file -1 is a row of zeros."""
+        """Reads this host's rows of ``span`` samples, zeros after ``length``; file -1 is a row of zeros."""
         file, start, length, context = (array[self._rows] for array in (file, start, length, context))
         hop, notes = self.dataset.feature_hop, self.dataset.holds_notes
         stored = np.zeros((len(file), span, self.dataset.channels), np.int16)
@@ -92,21 +93,22 @@ class _Source:
 
 
 class BatchSource(_Source):
-    """Random crops: files drawn in proportion to their length, the crop's place uniform within the file.
+    """Random crops: files are drawn in proportion to their length, and the place of a crop uniformly within its file.
 
     Args:
         dataset: mono, stereo, or of notes.
-        split: for instance "train".
+        split: name of the split, for instance "train".
         batch_size: B, over all processes.
-        crop: in samples; a multiple of the feature hop. Shorter files are padded with zeros.
+        crop: length in samples, a multiple of the feature hop and of ``period``. Shorter files are padded with zeros.
         seed: at least 0.
         fields: the label fields to yield, in order; None is all.
-        process_index: this process's number; it reads rows [index * B / count, (index + 1) * B / count).
-        process_count: how many processes share a batch.
+        process_index: number of this process; it reads rows [index * B / count, (index + 1) * B / count).
+        process_count: number of processes that share a batch.
         period: crops begin at multiples of it.
 
     Raises:
-        WavegenError: an empty split, a batch that processes cannot share, a crop that cuts a feature frame.
+        WavegenError: if the split is empty, the processes cannot share the batch evenly, or the crop cuts a feature
+            frame.
     """
 
     def __init__(
@@ -133,18 +135,18 @@ class BatchSource(_Source):
         self._ends = np.cumsum(self.files.length)
 
     def batch(self, step: int) -> Batch:
-        """Batch number `step`.
+        """Returns batch number ``step``.
 
         Returns:
-            pcm: int16 [B, crop], of a stereo dataset [B, crop, 2]; a dataset of notes has tokens, int32
-                [B, crop, K], in its place.
-            length: int32 [B], valid samples; the rest is zero padding.
-            context: int32 [B], leading samples that are not scored: 0 here.
+            pcm: int16 [B, crop], or [B, crop, 2] from a stereo dataset; a dataset of notes has tokens, int32 [B,
+                crop, K], instead.
+            length: int32 [B], the number of valid samples; the rest is zero padding.
+            context: int32 [B], the number of leading samples that are not scored: 0 here.
             start: int64 [B], where the crop begins in its file, in samples.
-            file: int32 [B], row in the split's table.
+            file: int32 [B], row in the table of the split.
             labels: int32 [B, fields].
-            features: float32 [B, crop / feature_hop, D], only if the dataset has them; of a dataset that
-                `wavegen tokenize` wrote they are int32 [B, N, K], and named tokens.
+            features: float32 [B, crop / feature_hop, D], if the dataset has them. From a dataset that ``wavegen
+                tokenize`` wrote they are int32 [B, N, K], and are named tokens.
         """
         random = np.random.Generator(np.random.Philox(key=[self.seed, step]))
         file = np.searchsorted(
@@ -157,26 +159,26 @@ class BatchSource(_Source):
 
 
 class EvaluationSource(_Source):
-    """Every sample of a split scored exactly once, each with its left context.
+    """Windows in which every sample of a split is scored exactly once, with its left context.
 
-    A file is cut into rows of `context + window` samples. The first row begins with the file and scores all
-    it holds; later rows overlap the one before by `context` samples, which they do not score. With a context
-    of at least the model's receptive field the sum over rows is the exact likelihood of the file. Rows are
-    batched by length and padded to one of eight lengths: short files cost little and few shapes are compiled.
+    A file is cut into rows of ``context + window`` samples. The first row begins with the file and scores all its
+    samples; later rows overlap the one before by ``context`` samples, which they do not score. With a context of at
+    least the model's receptive field the sum over rows is the exact likelihood of the file. Rows are batched by
+    length and padded to one of eight lengths: short files cost little, and few shapes are compiled.
 
     Args:
         dataset: mono, stereo, or of notes.
-        split: for instance "valid".
+        split: name of the split, for instance "valid".
         batch_size: B, over all processes; the last batch of a length is filled with empty rows (file -1).
-        window: new samples a row; a multiple of the feature hop.
-        context: in samples; a multiple of the feature hop.
+        window: new samples per row, a multiple of the feature hop and of ``period``.
+        context: samples of context, a multiple of the same.
         fields: the label fields to yield, in order; None is all.
-        process_index: as for BatchSource.
-        process_count: as for BatchSource.
+        process_index: see ``BatchSource``.
+        process_count: see ``BatchSource``.
         period: windows begin at multiples of it.
 
     Raises:
-        WavegenError: as for BatchSource.
+        WavegenError: see ``BatchSource``.
     """
 
     _LENGTHS = 8
@@ -198,9 +200,9 @@ class EvaluationSource(_Source):
         if window < 1:
             raise WavegenError(f"expected a window of at least 1 sample, got {window}")
         self._check_frames(window=window, context=context)
-        # What lies before the longest file need not be looked for.
+        # No context can be longer than the longest file.
         span = min(context, -(-int(self.files.length.max()) // self._unit) * self._unit) + window
-        # One row for the first span, and one more for every window that is begun after it.
+        # Each file has one row for its first span, and one more for every window that begins after it.
         later = -(-np.maximum(self.files.length - span, 0) // window)
         file = np.repeat(np.arange(len(self.files)), later + 1)
         number = np.arange(len(file)) - np.repeat(np.cumsum(later + 1) - (later + 1), later + 1)
@@ -218,13 +220,13 @@ class EvaluationSource(_Source):
         ]
 
     def __len__(self) -> int:
-        """Number of batches."""
+        """Returns the number of batches."""
         return len(self._batches)
 
     def batch(self, step: int) -> Batch:
-        """Batch number `step` of `len(self)`, in the form of `BatchSource.batch`.
+        """Returns batch number ``step`` of ``len(self)``, in the form of ``BatchSource.batch``.
 
-        Row b scores its samples [context[b], length[b]); their number over all rows is that of the split.
+        Row b scores its samples [context[b], length[b]); over all rows this is every sample of the split once.
         """
         span, rows = self._batches[step]
         empty = np.tile([[-1], [0], [0], [0]], self.batch_size - rows.shape[1])
@@ -233,7 +235,7 @@ class EvaluationSource(_Source):
 
 
 class _Steps:
-    """Batches [first, last) as grain reads them: one element a batch, since Python's cost is per element."""
+    """Batches [first, last) as grain reads them: one element per batch, since Python's cost is per element."""
 
     def __init__(self, source: BatchSource | EvaluationSource, first: int, last: int):
         self._source = source
@@ -253,12 +255,12 @@ def iterator(
     end_step: int | None = None,
     prefetch: int = 4,
 ) -> Iterator[Batch]:
-    """Batches [start_step, end_step), read ahead by one thread.
+    """Iterates over batches [start_step, end_step), which one thread reads ahead.
 
     Args:
-        source: what to read.
-        start_step: the first batch; a run that resumes gives its step counter.
-        end_step: one after the last; by default the end of an evaluation, and never for training.
+        source: the batches.
+        start_step: number of the first batch; a run that resumes gives its step counter.
+        end_step: one after the last; None ends with the last batch of an evaluation, and never for training.
         prefetch: how many batches are read ahead; 0 reads in the caller's thread.
     """
     import grain
@@ -266,7 +268,7 @@ def iterator(
     if end_step is None:
         end_step = len(source) if isinstance(source, EvaluationSource) else 2**62
     dataset = grain.MapDataset.source(_Steps(source, start_step, end_step))
-    threads = min(prefetch, 1)  # worker processes would tie a run's position to their number
+    threads = min(prefetch, 1)  # Worker processes would tie the position of a run to their number.
     return iter(
         dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch))
     )

@@ -1,7 +1,7 @@
 """The built-in corpus: known and composed melodies, played on the piano, with the notes as features.
 
-Half of the clips are the package's melodies in other keys, tempi and touches, half are composed. Melodies and
-composed pieces of one split appear in no other.
+Half of the clips are the package's melodies in other keys, tempos and articulations; the other half are composed.
+Melodies and composed pieces of one split occur in no other.
 """
 
 import math
@@ -25,13 +25,14 @@ Split = Literal["train", "valid", "test"]
 SHARES: dict[Split, float] = {"train": 10 / 12, "valid": 1 / 12, "test": 1 / 12}
 CLIP_SECONDS, SHORTEST_SECONDS = 15.0, 1.0
 TAIL = 0.1  # seconds of a clip after its last note
-HELD_OUT_MELODIES = 4  # in each of valid and test
+HELD_OUT_MELODIES = 4  # in "valid", and as many in "test"
 
 
 def cached_corpus(cache: str | Path, *, sample_rate: int, minutes: float, seed: int, hop: int) -> Path:
-    """The folder of a corpus below `cache`, built on the first call; see `build_corpus`.
+    """Returns the folder of a corpus below ``cache``, which is built on the first call; see ``build_corpus``.
 
-    A change to the code or the assets that make it makes another folder.
+    The name of the folder depends on the modules and assets that make the notes and their audio, so that a change to
+    them builds another corpus.
     """
     recipe = sha256(f"{sample_rate} {minutes} {seed} {hop}".encode())
     package = Path(__file__).parents[1]
@@ -47,17 +48,17 @@ def cached_corpus(cache: str | Path, *, sample_rate: int, minutes: float, seed: 
 
 
 def build_corpus(out: str | Path, *, sample_rate: int, minutes: float, seed: int, hop: int) -> None:
-    """Render the corpus and write it as a prepared dataset.
+    """Renders the corpus and writes it as a prepared dataset.
 
     Args:
-        out: the dataset's folder.
-        sample_rate: Hz.
-        minutes: of audio in all; a twelfth each is held out for validation and test.
-        seed: which melodies are held out, how they are played, what is composed.
-        hop: samples a feature frame; onsets fall on frames.
+        out: folder of the dataset.
+        sample_rate: sample rate in Hz.
+        minutes: length of all audio; a twelfth is held out for validation and another for test.
+        seed: decides which melodies are held out, how they are played, and what is composed.
+        hop: samples per feature frame; onsets fall on frames.
 
     Raises:
-        WavegenError: `minutes` not above 0, or a disk that cannot be written.
+        WavegenError: if ``minutes`` is not above 0, or the disk is full or not writable.
     """
     if minutes <= 0:
         raise WavegenError(f"expected a corpus of more than 0 minutes, got {minutes}")
@@ -65,12 +66,12 @@ def build_corpus(out: str | Path, *, sample_rate: int, minutes: float, seed: int
 
 
 def pieces(split: Split, seconds: float, seed: int) -> Iterator[tuple[str, Performance]]:
-    """The pieces of a split, in turn a known melody and a composed one, of `CLIP_SECONDS` at most.
+    """Yields the pieces of a split, alternately a known melody and a composed one, of at most ``CLIP_SECONDS``.
 
     Args:
         split: "train", "valid" or "test".
-        seconds: of all pieces together; the last is cut to fit.
-        seed: of the corpus.
+        seconds: length of all pieces together; the last one is cut to fit, but to no less than ``SHORTEST_SECONDS``.
+        seed: seed of the corpus.
 
     Yields:
         A name that is unique within the split, and the notes.
@@ -85,7 +86,7 @@ def pieces(split: Split, seconds: float, seed: int) -> Iterator[tuple[str, Perfo
         else:
             name = names[number // 2 % len(names)]
             notes = perform(melodies.melody(name), rng)
-            # a melody is heard from its beginning, and in training from anywhere
+            # In training a melody begins anywhere, so that all of it is learned; elsewhere with its first note.
             start = rng.choice(notes.onset[notes.onset < 0.7 * notes.seconds]) if split == "train" else 0.0
             notes = notes.between(start, start + length)
         yield f"{number:04}-{name}", notes
@@ -93,7 +94,7 @@ def pieces(split: Split, seconds: float, seed: int) -> Iterator[tuple[str, Perfo
 
 
 def melodies_of(split: Split, seed: int) -> list[str]:
-    """The known melodies of a split: a shuffle by the seed, cut in three."""
+    """Returns the known melodies of a split: all of them are shuffled by the seed and divided in three."""
     names = melodies.names()
     np.random.Generator(np.random.Philox(seed)).shuffle(names)
     held = HELD_OUT_MELODIES
@@ -101,7 +102,7 @@ def melodies_of(split: Split, seed: int) -> list[str]:
 
 
 def perform(melody: Performance, rng: np.random.Generator) -> Performance:
-    """Play a melody in some key between F3 and C6, at some tempo, loudness and articulation."""
+    """Plays a melody in some key between F3 and C6, at some tempo, loudness and articulation."""
     lowest, highest = LOW - int(melody.pitch.min()), HIGH - int(melody.pitch.max())
     melody = melody.transpose(int(rng.integers(max(lowest, -7), min(highest, 7), endpoint=True)))
     melody = melody.stretch(rng.uniform(0.75, 1.3))

@@ -14,15 +14,15 @@ from wavegen.errors import WavegenError
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """The recordings of one split, a row each, in the order of the dataset.
+    """The recordings of one split, one row per recording, in the order of the dataset.
 
-    Args:
+    Attributes:
         names: paths below the prepared folder.
         shard: number of the shard.
-        offset: where the recording begins in it; the backend's own unit.
-        length: in samples.
-        first_frame: where its features begin in the shard's features, in frames.
-        labels: one integer per field, in the order of `Dataset.labels`.
+        offset: where the recording begins in its shard, in the unit of the backend.
+        length: length in samples.
+        first_frame: where its features begin in those of the shard, in frames.
+        labels: one integer per field, in the order of ``Dataset.labels``.
     """
 
     names: tuple[str, ...]
@@ -37,16 +37,20 @@ class Files:
 
 
 class Dataset:
-    """Random access to a prepared dataset; made by `Dataset.open`.
+    """Random access to a prepared dataset; created by ``Dataset.open``.
 
     Example:
         >>> import tempfile
-        >>> from wavegen.data.prepare import Clip, write_dataset
+        >>> import numpy as np
+        >>> from wavegen.data.dataset import Dataset
+        >>> from wavegen.data.shards import Clip
+        >>> from wavegen.data.write import write_dataset
         >>> clips = [Clip("a", np.arange(5, dtype=np.int16), {"bird": "wren"})]
-        >>> folder = tempfile.mkdtemp()
-        >>> manifest = write_dataset(folder, clips, sample_rate=16000)
-        >>> dataset = Dataset.open(folder)
-        >>> dataset.labels, dataset.read(dataset.split("train"), 0, 2, 4)[:, 0].tolist()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     manifest = write_dataset(folder, clips, sample_rate=16000)
+        ...     dataset = Dataset.open(folder)
+        ...     files = dataset.split("train")
+        ...     dataset.labels, dataset.read(files, row=0, start=2, stop=4)[:, 0].tolist()
         ({'bird': ('wren',)}, [2, 3])
     """
 
@@ -65,15 +69,15 @@ class Dataset:
 
     @classmethod
     def open(cls, path: str | Path, verify: bool = False) -> "Dataset":
-        """Open a dataset.
+        """Opens a dataset.
 
         Args:
-            path: its folder.
-            verify: also read every shard and compare its sha256, which takes about a second per gigabyte.
+            path: folder of the dataset.
+            verify: whether to read every shard and compare its sha256, which takes about a second per gigabyte.
 
         Raises:
-            WavegenError: no dataset there, a damaged manifest, a shard that is missing, cut short or, with
-                `verify`, damaged.
+            WavegenError: if there is no dataset, its manifest is damaged, or a shard is missing, cut short or, with
+                ``verify``, damaged.
         """
         dataset = cls(Path(path), read_manifest(path))
         for shard in dataset.manifest.shards:
@@ -94,14 +98,14 @@ class Dataset:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The names of the splits that hold recordings."""
+        """The names of the splits that contain recordings."""
         return tuple(sorted({file.split for file in self.manifest.files}))
 
     def split(self, name: str) -> Files:
-        """The recordings of a split.
+        """Returns the recordings of a split.
 
         Raises:
-            WavegenError: no recording is in it.
+            WavegenError: if the split has no recordings.
         """
         codes = {
             field: {value: code for code, value in enumerate(values)} for field, values in self.labels.items()
@@ -131,10 +135,10 @@ class Dataset:
         )
 
     def label_columns(self, fields: Sequence[str] | None) -> list[int]:
-        """The columns of `Files.labels` for some fields; None is all of them.
+        """Returns the columns of ``Files.labels`` for some fields; None is all of them.
 
         Raises:
-            WavegenError: a field that the dataset does not have.
+            WavegenError: if the dataset does not have a field.
         """
         known = list(self.labels)
         for field in fields or ():
@@ -143,7 +147,7 @@ class Dataset:
         return [known.index(field) for field in (known if fields is None else fields)]
 
     def read(self, files: Files, row: int, start: int, stop: int) -> Int16[np.ndarray, "T C"]:
-        """Samples [start, stop) of the recording in `row`; 0 <= start <= stop <= its length."""
+        """Returns samples [start, stop) of the recording in ``row``; 0 <= start <= stop <= its length."""
         shard = int(files.shard[row])
         if shard not in self._readers:
             name = self.manifest.shards[shard].name
@@ -151,7 +155,7 @@ class Dataset:
         return self._readers[shard].read(int(files.offset[row]), int(files.length[row]), start, stop)
 
     def read_features(self, files: Files, row: int, start: int, stop: int) -> Float32[np.ndarray, "F D"]:
-        """Feature frames [start, stop) of the recording in `row`."""
+        """Returns feature frames [start, stop) of the recording in ``row``."""
         shard = int(files.shard[row])
         if shard not in self._features:
             path = self.path / (self.manifest.shards[shard].name + FEATURES_SUFFIX)

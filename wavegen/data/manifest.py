@@ -1,4 +1,4 @@
-"""The description of a prepared dataset: `manifest.json`, and one row file a shard."""
+"""The description of a prepared dataset: ``manifest.json``, and one row file per shard."""
 
 import json
 from collections.abc import Iterable
@@ -23,17 +23,17 @@ class Format(_Row):
     """What all recordings of a dataset have in common."""
 
     sample_rate: int
-    """In Hz."""
+    """Sample rate in Hz."""
     channels: int = 1
     backend: Backend = "memmap"
     feature_hop: int | None = None
     """Samples per feature frame; None without features."""
     features: str = ""
-    """What the features are, where the code that made them says."""
+    """A description of the features by the code that made them; empty if it gave none."""
     codec: str = ""
-    """Fingerprint of the codec whose tokens the features, or the samples, are; empty for neither."""
+    """Fingerprint of the codec whose tokens the features, or the samples, are; empty if they are not tokens."""
     tokens: bool = False
-    """Whether the samples are tokens of a note codec, a channel a codebook; their rate is 1."""
+    """Whether the samples are tokens of a note codec, one channel per codebook; their rate is 1."""
 
 
 class FileRow(_Row):
@@ -42,17 +42,17 @@ class FileRow(_Row):
     name: str
     """Path below the prepared folder, with forward slashes."""
     offset: int
-    """Where it begins in its shard: in samples (memmap), or the number of its first record (ArrayRecord)."""
+    """Where it begins in its shard: in samples (memmap), or as the number of its first record (ArrayRecord)."""
     length: int
-    """In samples of one channel, above 0."""
+    """Samples per channel, above 0."""
     split: str
     labels: dict[str, str]
     sha256: str
-    """Of the stored samples: little-endian int16, channels interleaved."""
+    """The sha256 of the stored samples: little-endian int16, channels interleaved."""
 
 
 class SkippedRow(_Row):
-    """One recording left out, and why."""
+    """One recording that was left out, and the reason."""
 
     name: str
     reason: str
@@ -67,11 +67,11 @@ class DataFile(_Row):
 
 
 class ShardRow(_Row):
-    """One shard and what it holds; as `shard-00000.json` it says that the shard is whole."""
+    """One shard and its recordings; its file, such as ``shard-00000.json``, shows that the shard is complete."""
 
     name: str
     inputs: str
-    """sha256 of everything the shard was made from; equal inputs need no second run."""
+    """The sha256 of everything the shard was made from; a shard of equal inputs need not be made again."""
     files: tuple[FileRow, ...]
     skipped: tuple[SkippedRow, ...]
     feature_width: int
@@ -87,7 +87,7 @@ class Manifest(_Row):
     feature_width: int
     """Columns of a feature frame; 0 without features."""
     inputs: str
-    """sha256 of all that the dataset was made from."""
+    """The sha256 of everything the dataset was made from."""
     labels: dict[str, tuple[str, ...]]
     """The values of each label field, in the order of their integers."""
     shards: tuple[ShardRow, ...]
@@ -99,15 +99,15 @@ class Manifest(_Row):
 
     @property
     def skipped(self) -> Iterable[SkippedRow]:
-        """Every file left out, in order."""
+        """Every file that was left out, in order."""
         return (row for shard in self.shards for row in shard.skipped)
 
 
 def read_manifest(folder: str | Path) -> Manifest:
-    """Read and check the manifest of a prepared dataset.
+    """Reads and checks the manifest of a prepared dataset.
 
     Raises:
-        WavegenError: no dataset there, a damaged manifest, or one of another version.
+        WavegenError: if there is no dataset, or its manifest is damaged or of another version.
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
@@ -134,7 +134,7 @@ def read_manifest(folder: str | Path) -> Manifest:
 
 
 def read_shard_row(path: Path) -> ShardRow | None:
-    """The row in `path`; None if there is none or it was not written by this version."""
+    """Reads the row in ``path``; returns None if there is none or it was not written by this version."""
     try:
         return ShardRow.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
@@ -142,16 +142,16 @@ def read_shard_row(path: Path) -> ShardRow | None:
 
 
 def write_row(path: Path, row: BaseModel) -> None:
-    """Write a manifest or a shard row, whole or not at all."""
+    """Writes a manifest or a shard row, whole or not at all."""
     with atomic_write(path) as file:
         file.write(row.model_dump_json(indent=1).encode())
 
 
 def vocabularies(files: Iterable[FileRow]) -> dict[str, tuple[str, ...]]:
-    """The values of each label field: in number order where all are whole numbers, else by alphabet.
+    """Returns the values of each label field, sorted as numbers if all are whole numbers, else alphabetically.
 
     Raises:
-        WavegenError: two files have different label fields.
+        WavegenError: if two files have different label fields.
     """
     values: dict[str, set[str]] = {}
     first = None

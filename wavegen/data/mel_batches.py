@@ -12,25 +12,25 @@ from wavegen.errors import WavegenError
 from wavegen.types import Waveform
 
 PIECE = 64
-"""Frames that are read at once: neighbours are alike, so a batch is made of many short pieces."""
+"""Frames that are read together: neighbours are alike, so that a batch should consist of many short pieces."""
 
 
 class FrameBatches:
-    """The frames of all recordings, as `MelFrames.from_audio` has them.
+    """The frames of all recordings, as ``MelFrames.from_audio`` computes them.
 
-    Recordings are cut into pieces of `PIECE` frames, which are read with what lies around them, so that frames at a
-    cut are those of the whole recording. All pieces come once in random order, then all in another, and so on;
-    batches are cut from that endless row.
+    Recordings are cut into pieces of ``PIECE`` frames, which are read with the samples around them, so that frames at
+    a cut are those of the whole recording. The pieces form an endless sequence, in which all of them come once in
+    random order, then once in another, and so on; batches are cut from this sequence.
 
     Args:
-        dataset: mono, prepared at the sample rate of `frames`.
-        split: for instance "train".
-        frames: what to make of the audio.
-        batch_size: frames of a batch.
-        seed: of the order, at least 0.
+        dataset: mono, prepared at the sample rate of ``frames``.
+        split: name of the split, for instance "train".
+        frames: how frames are computed.
+        batch_size: frames per batch.
+        seed: seed of the order, at least 0.
 
     Raises:
-        WavegenError: an empty split, another sample rate, or more than one channel.
+        WavegenError: if the split is empty, or the dataset has another sample rate or more than one channel.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class FrameBatches:
         self._rows = jax.jit(self._rows_of_piece)
 
     def __len__(self) -> int:
-        """Frames of the split."""
+        """Returns the number of frames of the split."""
         return int(self._count.sum())
 
     def batch(self, number: int) -> Float[np.ndarray, "N D"]:
-        """Batch `number`, counted from 0; float32 in dB."""
+        """Returns batch ``number``, counted from 0; float32 in dB."""
         position, end = number * self.batch_size, (number + 1) * self.batch_size
         rows = []
         while position < end:
@@ -73,14 +73,14 @@ class FrameBatches:
         return np.concatenate(rows)
 
     def iterate(self, first: int, last: int) -> Iterator[Float[np.ndarray, "N D"]]:
-        """Batches [first, last)."""
+        """Yields batches [first, last)."""
         return (self.batch(number) for number in range(first, last))
 
     def _order(self, epoch: int) -> Int64[np.ndarray, "pieces"]:
         return np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(len(self._file))
 
     def _read(self, piece: int) -> Float[np.ndarray, "N D"]:
-        """The frames of a piece."""
+        """Returns the frames of a piece."""
         file, hop = int(self._file[piece]), self.frames.hop_length
         start = (int(self._first[piece]) - self._context) * hop
         audio = np.zeros((PIECE + 2 * self._context) * hop, np.float32)

@@ -20,14 +20,14 @@ class MemmapWriter:
         self._samples = 0
 
     def append(self, pcm: Int16[np.ndarray, "T C"]) -> int:
-        """Store a recording; returns its offset in samples."""
+        """Stores a recording and returns its offset in samples."""
         offset = self._samples
         self._file.write(pcm.astype("<i2").tobytes())
         self._samples += len(pcm)
         return offset
 
     def close(self) -> None:
-        """Write what is still buffered."""
+        """Writes what is still buffered and closes the file."""
         self._file.close()
 
 
@@ -36,13 +36,13 @@ class MemmapReader:
 
     Args:
         path: the shard.
-        channels: C.
+        channels: number of channels, C.
     """
 
     def __init__(self, path: Path, channels: int):
-        # As a plain array: slices of np.memmap objects take several times as long.
+        # A plain array, because slices of np.memmap objects take several times as long.
         self._samples = np.asarray(np.memmap(path, "<i2", mode="r")).reshape(-1, channels)
 
     def read(self, offset: int, length: int, start: int, stop: int) -> Int16[np.ndarray, "T C"]:
-        """Samples [start, stop) of the recording that begins at `offset` and has `length` samples."""
+        """Returns samples [start, stop) of the recording that begins at ``offset`` and has ``length`` samples."""
         return self._samples[offset + start : offset + stop]

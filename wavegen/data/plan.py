@@ -21,7 +21,7 @@ AUDIO_SUFFIXES = frozenset(
     for name in (
         *("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc", "au", "snd", "caf"),
         *("w64", "rf64", "voc", "sph"),
-        # libsndfile does not decode these: they are here to be reported as skipped, not overlooked.
+        # libsndfile does not decode these: they are listed to be reported as skipped, not overlooked.
         *("m4a", "aac", "mp4", "wma", "webm", "ape", "wv"),
     )
 )
@@ -31,23 +31,26 @@ MIDI_SUFFIXES = frozenset((".mid", ".midi", ".kar"))
 
 @runtime_checkable
 class NoteTokens(Protocol):
-    """What preparation needs of a note codec; a `wavegen.codecs.NoteCodec` is one, and starts JAX."""
+    """What preparation needs of a note codec.
+
+    A ``wavegen.codecs.NoteCodec`` provides it, but importing that class starts JAX.
+    """
 
     @property
     def codebooks(self) -> int:
-        """Tokens of a frame."""
+        """Tokens per frame."""
 
     @property
     def fingerprint(self) -> str:
-        """The same for codecs that write the same tokens."""
+        """An identifier, equal for codecs that write the same tokens."""
 
     def encode(self, notes: Notes) -> np.ndarray:
-        """Write a piece as tokens, `[N, K]` int32."""
+        """Writes a piece as tokens, ``[N, K]`` int32."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the content of a prepared dataset, besides the recordings; see `prepare`."""
+    """What decides the content of a prepared dataset, apart from the recordings; see ``prepare``."""
 
     sample_rate: int
     channels: int
@@ -73,7 +76,7 @@ class Settings:
 
     @property
     def format(self) -> Format:
-        """What the manifest says of the dataset."""
+        """The description of the dataset in its manifest."""
         if self.codec is not None:
             return Format(
                 sample_rate=1,
@@ -92,18 +95,18 @@ class Settings:
 
     @property
     def suffixes(self) -> frozenset[str]:
-        """How the names of the files end that are read."""
+        """Suffixes of the files that are read."""
         return AUDIO_SUFFIXES if self.codec is None and self.rendering is None else MIDI_SUFFIXES
 
     @property
     def card(self) -> dict[str, Any]:
-        """The same in JSON's types."""
+        """The settings in the types of JSON."""
         return asdict(self) | {"codec": self.codec and self.codec.fingerprint}
 
 
 @dataclass(frozen=True)
 class Source:
-    """One recording to prepare: its name below the folder, and what tells whether it changed."""
+    """One recording to prepare: its name below the folder, and the size and time that show whether it changed."""
 
     name: str
     size: int
@@ -117,19 +120,19 @@ class PlannedShard:
     name: str
     sources: tuple[Source, ...]
     inputs: str
-    """sha256 of the settings and of what tells whether a recording changed."""
+    """The sha256 of the settings and of the names, sizes and times of the recordings."""
 
 
 def find_recordings(folder: str | Path, suffixes: frozenset[str] = AUDIO_SUFFIXES) -> list[Source]:
-    """Every recording, or MIDI file, below a folder, by name; hidden files and folders are left out.
+    """Finds every recording, or MIDI file, below a folder, sorted by name; hidden files and folders are left out.
 
     Raises:
-        WavegenError: no such folder, or no recordings in it.
+        WavegenError: if there is no such folder, or no recordings in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise WavegenError(
-            f"expected a folder of recordings, got {folder}, which is no folder; check the path"
+            f"expected a folder of recordings, got {folder}, which is not a folder; check the path"
         )
     found = []
     for parent, folders, files in os.walk(folder):
@@ -146,7 +149,7 @@ def find_recordings(folder: str | Path, suffixes: frozenset[str] = AUDIO_SUFFIXE
 
 
 def plan_shards(sources: Sequence[Source], settings: Settings) -> Iterator[PlannedShard]:
-    """Group recordings into shards by the size of their files."""
+    """Groups recordings into shards by the size of their files."""
     group: list[Source] = []
     index = size = 0
     for position, source in enumerate(sources):
@@ -159,5 +162,5 @@ def plan_shards(sources: Sequence[Source], settings: Settings) -> Iterator[Plann
 
 
 def digest(value: Any) -> str:
-    """sha256 of a value made of JSON's types, the same in every process."""
+    """Returns the sha256 of a value of JSON types, the same in every process."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

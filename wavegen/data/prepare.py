@@ -1,8 +1,8 @@
-"""Prepare a folder of recordings: decode, resample, label, split and store it as int16 shards with checksums.
+"""Prepares a folder of recordings: decodes, resamples, labels and splits them into int16 shards with checksums.
 
-The work is a list of shards, each a pure function of its recordings and the settings. A shard whose row file
-tells of the same inputs is left alone, so the same command resumes an interrupted run, does nothing the
-second time, and, with `shard_index` and `num_shards`, spreads over machines that share the output folder.
+The work is a list of shards, each a pure function of its recordings and the settings. A shard whose row file names
+the same inputs is left alone. The same command therefore resumes an interrupted run, does nothing the second time,
+and, with ``shard_index`` and ``num_shards``, divides the work between machines that share the output folder.
 """
 
 import os
@@ -47,17 +47,17 @@ DEFAULT_SPLIT: Splits = MappingProxyType({"valid": 0.05, "test": 0.05})
 
 @dataclass(frozen=True)
 class Report:
-    """What `prepare` did. `print(report)` shows it to a person.
+    """What ``prepare`` did; ``print(report)`` shows a summary.
 
     Args:
         out: the dataset.
-        files: how many recordings each split holds.
-        seconds: their length, per split; of notes their frames.
-        skipped: what was left out, and why.
-        shards_written: by this call.
-        shards_kept: were whole already.
-        shards_missing: the work of other machines, not there yet; the dataset opens when it is 0.
-        notes: whether MIDI files were prepared.
+        files: number of recordings per split.
+        seconds: their length per split; for notes the number of frames.
+        skipped: the files that were left out, with reasons.
+        shards_written: shards that this call wrote.
+        shards_kept: shards of this machine that were complete already.
+        shards_missing: shards of other machines that are not there yet; the dataset opens when it is 0.
+        notes: whether MIDI files were prepared as tokens.
     """
 
     out: Path
@@ -103,34 +103,48 @@ def prepare(
     num_shards: int = 1,
     progress: bool = True,
 ) -> Report:
-    """Prepare every recording, or every MIDI file, below `folder` into the dataset `out`.
+    """Prepares every recording, or every MIDI file, below ``folder`` into the dataset ``out``.
 
-    Recordings that cannot be used are skipped, with the reason in the manifest and in the report. Running
-    again writes only what changed; a changed dataset replaces the old one.
+    Recordings that cannot be used are skipped, with the reason in the manifest and in the report. A second run writes
+    only what changed; a changed dataset replaces the old one.
 
     Args:
-        folder: searched with its subfolders, in the order of the names.
-        out: the dataset's folder.
-        sample_rate: in Hz; recordings are resampled to it.
-        channels: 1 is mono, 2 stereo; recordings with another count are mixed to mono, which every channel then holds.
-        label_pattern: labels from the path; see `wavegen.config.splits.LabelPattern`.
-        split: see `wavegen.config.splits.SplitRule`; by default 5 % "valid" and 5 % "test" by hash of the name.
-        trim_silence_db: cut ends this much quieter than the loudest moment; None keeps them.
+        folder: the folder of recordings, searched with its subfolders, in the order of the names.
+        out: folder of the dataset.
+        sample_rate: sample rate in Hz, to which recordings are resampled.
+        channels: 1 is mono, 2 stereo; recordings with another number of channels are mixed to mono, which every
+            channel then contains.
+        label_pattern: labels from the path; see ``wavegen.config.splits.LabelPattern``.
+        split: see ``wavegen.config.splits.SplitRule``; by default 5 % "valid" and 5 % "test" by a hash of the name.
+        trim_silence_db: cuts ends this much quieter than the loudest moment; None keeps them.
         backend: "memmap" (everywhere) or "array_record".
-        shard_bytes: close a shard when its recordings' files reach this size.
-        codec: store MIDI files as its tokens; rate, channels and silence are not asked then.
-        rendering: play MIDI files and store the audio with its piano rolls.
-        workers: processes; by default one a processor, and no pool for a single shard.
-        shard_index: this machine's number among `num_shards`.
-        num_shards: how many machines share the work; the last one to finish writes the manifest.
-        progress: show a progress bar.
+        shard_bytes: size of the files of recordings at which a shard is closed.
+        codec: stores MIDI files as tokens of this codec; sample rate, channels and silence then do not matter.
+        rendering: plays MIDI files and stores the audio with its piano rolls.
+        workers: number of processes; by default one per processor, and no pool for a single shard.
+        shard_index: number of this machine among ``num_shards``.
+        num_shards: number of machines that share the work; the last one to finish writes the manifest.
+        progress: whether to show a progress bar.
 
     Returns:
         What was stored and what was skipped.
 
     Raises:
-        WavegenError: no such folder, no recordings, none usable, bad settings, or a disk that cannot be
-            written.
+        WavegenError: if there is no such folder, it has no recordings or none that can be used, a setting is invalid,
+            or the disk is full or not writable.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from wavegen import Audio
+        >>> from wavegen.data.prepare import prepare
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("wren", "robin"):
+        ...         Audio(np.zeros(16000), 16000).write(f"{folder}/in/{name}.wav")
+        ...     report = prepare(f"{folder}/in", Path(folder, "out"), sample_rate=8000, split={}, progress=False)
+        >>> report.files, report.seconds
+        ({'train': 2}, {'train': 2.0})
     """
     folder, out = Path(folder), Path(out)
     settings = Settings(
@@ -178,19 +192,19 @@ def prepare(
 
 
 def prepared(path: str | Path, cache: str | Path, **settings: Any) -> Path:
-    """The prepared dataset for a path that is one already, or a folder of recordings.
+    """Returns the folder of a prepared dataset, and prepares it first where ``path`` is a folder of recordings.
 
     Args:
         path: a prepared dataset, used as it is, or a folder of recordings, prepared on first use.
-        cache: where prepared folders are kept, under a name made of the settings and the names, sizes and
-            times of the recordings.
-        **settings: of `prepare`; they do not touch a dataset that is prepared already.
+        cache: folder for prepared datasets, whose names depend on the settings and on the names, sizes and times of
+            the recordings.
+        **settings: settings of ``prepare``, which do not affect a dataset that is already prepared.
 
     Returns:
-        The dataset's folder.
+        The folder of the dataset.
 
     Raises:
-        WavegenError: see `prepare`.
+        WavegenError: see ``prepare``.
     """
     path = Path(path)
     if (path / MANIFEST).is_file():
@@ -220,7 +234,7 @@ def _run(
     workers: int | None,
     progress: bool,
 ) -> None:
-    """Make shards, in a pool of processes where there are several of both."""
+    """Makes shards, in a pool of processes if there are several shards and several processors."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     if not todo:
@@ -233,7 +247,7 @@ def _run(
             for shard in todo:
                 make_shard(folder, out, shard, settings, lambda size: bar.advance(task, size))
             return
-        # Spawned, not forked: a fork of a process with JAX's threads can hang.
+        # Processes are spawned, not forked: a fork of a process with JAX's threads can hang.
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             running = {pool.submit(make_shard, folder, out, shard, settings): shard for shard in todo}
             try:
@@ -242,8 +256,8 @@ def _run(
                     bar.advance(task, sum(source.size for source in running[future].sources))
             except BrokenProcessPool as error:
                 raise WavegenError(
-                    f"a worker process died, often for want of memory; use fewer than {workers} workers and "
-                    "run again: finished shards are kept"
+                    f"a worker process died, often for lack of memory; use fewer than {workers} workers and "
+                    "run again to resume: finished shards are kept"
                 ) from error
             finally:
                 pool.shutdown(cancel_futures=True)
@@ -256,7 +270,7 @@ def make_shard(
     settings: Settings,
     advance: Callable[[int], None] = lambda size: None,
 ) -> None:
-    """Prepare the recordings of one shard; `advance` hears the size of each file that is done, in bytes."""
+    """Prepares the recordings of one shard; ``advance`` is called with the size in bytes of each finished file."""
     clips = _decode(folder, shard, settings, advance)
     write_shard(out, shard.name, clips, settings.format, shard.inputs)
 
@@ -264,7 +278,7 @@ def make_shard(
 def _decode(
     folder: Path, shard: PlannedShard, settings: Settings, advance: Callable[[int], None]
 ) -> Iterator[Clip | SkippedRow]:
-    """The recordings of a shard as clips, and those that cannot be used as rows with the reason."""
+    """Yields the recordings of a shard as clips, and those that cannot be used as rows with the reason."""
     pattern = None if settings.label_pattern is None else LabelPattern(settings.label_pattern)
     rule = SplitRule(settings.split)
     for source in shard.sources:
@@ -285,7 +299,7 @@ def _decode(
 def _stored(
     path: Path, settings: Settings
 ) -> tuple[Int16[np.ndarray, "T *C"], Float32[np.ndarray, "F D"] | None]:
-    """The samples of a recording, the tokens of a MIDI file, or its samples and features."""
+    """Returns the samples of a recording, the tokens of a MIDI file, or its samples and features."""
     if settings.codec is not None:
         return settings.codec.encode(read_midi(path)).astype(np.int16), None
     if settings.rendering is not None:
@@ -294,20 +308,20 @@ def _stored(
 
 
 def _conformed(audio: Audio, settings: Settings) -> Audio:
-    """A recording at the rate and with the channels of the dataset, its silent ends cut."""
-    # Lossy codecs overshoot full scale by some dB; far beyond are unscaled integers, ruined by clipping.
+    """Converts a recording to the rate and channels of the dataset, and cuts its silent ends."""
+    # Lossy codecs overshoot full scale by some dB; far larger samples are unscaled integers, which clipping would ruin.
     if (peak := np.abs(audio.samples).max()) > 8:
         raise WavegenError(f"expected samples in [-1, 1], got a peak of {peak:.6g}; scale it to [-1, 1]")
     audio = audio.with_channels(settings.channels).resample(settings.sample_rate)
     if settings.trim_silence_db is not None:
         audio = audio.trim_silence(settings.trim_silence_db)
         if len(audio.samples) == 0:
-            raise WavegenError("nothing but silence; a trimmed recording needs sound")
+            raise WavegenError("expected sound, got nothing but silence; prepare without trim_silence_db")
     return audio
 
 
 def _whole(out: Path, shard: PlannedShard) -> ShardRow | None:
-    """The row of a shard that is there and made from the same inputs."""
+    """Returns the row of a shard that exists and was made from the same inputs, else None."""
     row = read_shard_row(out / f"{shard.name}.json")
     if row is None or row.inputs != shard.inputs or not all(_present(out, file) for file in row.data):
         return None

@@ -15,13 +15,13 @@ from wavegen.notes.score import Notes
 class Rendering:
     """How notes become audio and features that agree to the sample.
 
-    The shipped piano plays all but drums, at the level of the keys: equal velocities sound equally loud in every
-    piece, unless its chords would clip.
+    The shipped piano plays all but drums at the level of its keys: equal velocities are equally loud in every piece,
+    unless its chords would clip.
 
     Attributes:
-        hop: samples a feature frame; onsets are moved to frames.
+        hop: samples per feature frame; onsets are moved to frames.
         low: the lowest pitch of the features.
-        high: the highest.
+        high: the highest pitch of the features.
     """
 
     hop: int
@@ -30,18 +30,20 @@ class Rendering:
 
     @property
     def columns(self) -> str:
-        """What the columns of the features are, in words; a manifest keeps it."""
+        """A description of the columns of the features, for the manifest."""
         return f"piano roll of pitches {self.low} to {self.high}"
 
     def play(
         self, notes: Notes, sample_rate: int
     ) -> tuple[Int16[np.ndarray, "T"], Float32[np.ndarray, "F D"]]:
-        """Audio up to the end of the last release, and its features; see `wavegen.notes.roll.roll_features`.
+        """Returns audio up to the end of the last release, and its features; see ``wavegen.notes.roll.roll_features``.
 
         Raises:
-            WavegenError: nothing but drums, a pitch out of range, or above two hours.
+            WavegenError: if there is nothing but drums, a pitch is out of range, or the notes last more than two
+                hours.
         """
-        # Its scipy.signal takes a second to import, and whoever prepares recordings does without.
+        # Imported here, because scipy.signal takes a second and is not needed to prepare recordings.
+
         from wavegen.notes.piano import RELEASE
         from wavegen.notes.render import LONGEST, shipped_piano
 

@@ -1,4 +1,4 @@
-"""Write and read the shards of a prepared dataset, whichever backend holds the samples."""
+"""Writes and reads the shards of a prepared dataset, with either storage backend."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -22,11 +22,11 @@ class Clip:
     """One recording on its way into a dataset.
 
     Args:
-        name: unique within the dataset; forward slashes.
+        name: a name that is unique within the dataset, with forward slashes.
         pcm: int16, [T] or [T, C].
-        labels: field to value; every clip of a dataset has the same fields.
+        labels: value by label field; every clip of a dataset has the same fields.
         split: "train", "valid", "test" or any other name.
-        features: float32 [ceil(T / feature_hop), D]: frame f describes samples [f * hop, (f + 1) * hop).
+        features: float32 [ceil(T / feature_hop), D]; frame f describes samples [f * hop, (f + 1) * hop).
     """
 
     name: str
@@ -41,10 +41,10 @@ class ShardWriter(Protocol):
     """Stores recordings one after the other."""
 
     def append(self, pcm: Int16[np.ndarray, "T C"]) -> int:
-        """Store a recording; returns its offset."""
+        """Stores a recording and returns its offset."""
 
     def close(self) -> None:
-        """Finish the file."""
+        """Finishes the file."""
 
 
 @runtime_checkable
@@ -52,20 +52,20 @@ class ShardReader(Protocol):
     """Reads any part of any recording of one shard."""
 
     def read(self, offset: int, length: int, start: int, stop: int) -> Int16[np.ndarray, "T C"]:
-        """Samples [start, stop) of the recording at `offset`, which has `length` samples."""
+        """Reads samples [start, stop) of the recording at ``offset``, which has ``length`` samples."""
 
 
 def data_path(folder: Path, shard: str, backend: Backend) -> Path:
-    """The file that holds the samples of a shard."""
+    """Returns the path of the file that contains the samples of a shard."""
     suffix = memmap.SUFFIX if backend == "memmap" else array_record_shards.SUFFIX
     return folder / (shard + suffix)
 
 
 def open_shard(folder: Path, shard: str, format: Format) -> ShardReader:
-    """A reader for one shard.
+    """Opens one shard for reading.
 
     Raises:
-        WavegenError: the file is missing, or the backend is not installed.
+        WavegenError: if the file is missing, or the backend is not installed.
     """
     path = data_path(folder, shard, format.backend)
     if not path.is_file():
@@ -78,24 +78,27 @@ def open_shard(folder: Path, shard: str, format: Format) -> ShardReader:
 def write_shard(
     folder: Path, name: str, clips: Iterable[Clip | SkippedRow], format: Format, inputs: str
 ) -> ShardRow:
-    """Write the data files of one shard and, last, its row; a shard without a row is not whole.
+    """Writes the data files of one shard and, last, its row file; a shard without one is incomplete.
 
     Args:
-        folder: the dataset.
-        name: of the shard, without an ending.
-        clips: what to store; rows of skipped files pass through into the shard's row.
-        format: of the dataset.
+        folder: the folder of the dataset.
+        name: name of the shard, without a suffix.
+        clips: the recordings to store; rows of skipped files are copied into the shard's row.
+        format: format of the dataset.
         inputs: sha256 of what the shard is made from.
 
+    Returns:
+        The row, as written.
+
     Raises:
-        WavegenError: a clip that does not fit the dataset, or a disk that cannot be written.
+        WavegenError: if a clip does not fit the dataset, or the disk is full or not writable.
     """
     files: list[FileRow] = []
     skipped: list[SkippedRow] = []
     row_path, path = folder / f"{name}.json", data_path(folder, name, format.backend)
     frames: list[np.ndarray] = []
     with atomic_path(path) as part:
-        row_path.unlink(missing_ok=True)  # so that a crash from here on leaves no row that lies
+        row_path.unlink(missing_ok=True)  # so that a crash from here on leaves no row of the previous data
         writer = _open_writer(part, format)
         try:
             for clip in clips:
@@ -144,7 +147,7 @@ def write_shard(
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
+    """Returns the sha256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -156,7 +159,7 @@ def _open_writer(path: Path, format: Format) -> ShardWriter:
 
 
 def _checked(clip: Clip, format: Format) -> Int16[np.ndarray, "T C"]:
-    """The samples of a clip as [T, C], if the clip fits its dataset."""
+    """Returns the samples of a clip as [T, C], after checking that the clip fits its dataset."""
     pcm = clip.pcm[:, None] if clip.pcm.ndim == 1 else clip.pcm
     if pcm.dtype != np.int16 or pcm.ndim != 2 or pcm.shape[1] != format.channels or len(pcm) == 0:
         raise WavegenError(

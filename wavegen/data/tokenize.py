@@ -1,4 +1,4 @@
-"""Write the tokens of a learned codec beside the recordings that they are of, so that training need not."""
+"""Writes the tokens of a learned codec next to their recordings, so that training need not encode."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from wavegen.data.write import write_dataset
 from wavegen.errors import WavegenError
 
 _SHAPES = 8
-"""Lengths are padded to one of so many a doubling: encoding is compiled for each."""
+"""Lengths are padded to one of this many per doubling, because encoding is compiled for each length."""
 
 _encode = jax.jit(lambda codec, waveform: codec.encode(waveform))
 
@@ -23,18 +23,23 @@ _encode = jax.jit(lambda codec, waveform: codec.encode(waveform))
 def tokenize(
     dataset: Dataset, codec: LearnedCodec, out: str | Path, progress: Callable[[int, int], None] | None = None
 ) -> Manifest:
-    """Write a dataset of the same recordings with their tokens.
+    """Writes a dataset of the same recordings with their tokens.
 
-    Each recording is coded as a whole; in training on the recordings themselves crops are, whose ends differ a little.
+    Each recording is encoded as a whole. A training on the recordings themselves encodes crops, whose tokens differ a
+    little at their ends.
 
     Args:
-        dataset: of the codec's sample rate and channels.
-        codec: all of its codebooks are written.
-        out: folder of the new dataset; one that is there is replaced.
-        progress: told of every recording: how many are done, and how many there are.
+        dataset: the recordings, at the codec's sample rate and with its channels.
+        codec: the codec; tokens of all its codebooks are written.
+        out: folder of the new dataset; an existing one is replaced.
+        progress: called after every recording with the number of finished recordings and that of all.
+
+    Returns:
+        The manifest, as written.
 
     Raises:
-        WavegenError: the dataset has another sample rate or other channels, or the place cannot be written.
+        WavegenError: if the dataset differs from the codec in sample rate or channels, ``out`` is the dataset itself,
+            or the folder is not writable.
     """
     if (dataset.sample_rate, dataset.channels) != (codec.sample_rate, codec.audio_channels):
         raise WavegenError(

@@ -1,4 +1,4 @@
-"""Write a whole dataset: from clips made on the spot, or the manifest over shards that are there."""
+"""Writes a whole dataset: from clips in memory, or as a manifest over existing shards."""
 
 import time
 from collections import Counter
@@ -33,23 +33,33 @@ def write_dataset(
     shard_samples: int = 2**26,
     codec: str = "",
 ) -> Manifest:
-    """Write a dataset from clips made on the spot.
+    """Writes a dataset from clips.
 
     Args:
-        out: the dataset's folder; a dataset there is replaced.
-        clips: consumed one by one.
-        sample_rate: in Hz.
-        feature_hop: samples a feature frame; None if the clips have no features.
-        channels: C of every clip.
+        out: folder of the dataset; an existing dataset is replaced.
+        clips: the recordings, consumed one by one.
+        sample_rate: sample rate in Hz.
+        feature_hop: samples per feature frame; None if the clips have no features.
+        channels: number of channels of every clip, C.
         backend: "memmap" or "array_record".
-        shard_samples: close a shard when it reaches this length.
+        shard_samples: length at which a shard is closed.
         codec: fingerprint of the codec whose tokens the features are.
 
     Returns:
         The manifest, as written.
 
     Raises:
-        WavegenError: no clips, clips that do not fit each other, or a disk that cannot be written.
+        WavegenError: if there are no clips, clips do not fit each other, or the disk is full or not writable.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from wavegen.data.shards import Clip
+        >>> from wavegen.data.write import write_dataset
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     manifest = write_dataset(folder, [Clip("a", np.zeros(100, np.int16))], sample_rate=8000)
+        >>> [(file.name, file.length, file.split) for file in manifest.files]
+        [('a', 100, 'train')]
     """
     out = Path(out)
     forget_other_manifest(out, inputs=None)
@@ -67,7 +77,7 @@ def write_dataset(
 
 
 def _up_to(samples: int, clips: Iterator[Clip]) -> Iterator[Clip]:
-    """Clips until their length reaches `samples`."""
+    """Yields clips until their length reaches ``samples``."""
     total = 0
     for clip in clips:
         yield clip
@@ -77,27 +87,28 @@ def _up_to(samples: int, clips: Iterator[Clip]) -> Iterator[Clip]:
 
 
 def forget_other_manifest(out: Path, inputs: str | None) -> None:
-    """Remove the manifest of another dataset before its shards are overwritten: a dataset is whole or absent.
+    """Removes the manifest of another dataset before its shards are overwritten: a dataset is whole or absent.
 
     Args:
-        out: the dataset's folder.
+        out: folder of the dataset.
         inputs: sha256 of what the new dataset is made from; None removes any manifest.
     """
     if not (out / MANIFEST).is_file():
         return
     try:
         same = read_manifest(out).inputs == inputs
-    except WavegenError:  # damaged, or of another version: whatever it was, it is to be replaced
+    except WavegenError:  # A manifest that is damaged or of another version is to be replaced, too.
         same = False
     if not same:
         (out / MANIFEST).unlink()
 
 
 def write_manifest(out: Path, rows: Sequence[ShardRow], format: Format, inputs: str) -> Manifest:
-    """Make shards a dataset: check that they fit together, drop shards of an older one, write the manifest.
+    """Makes shards a dataset: checks that they fit together, removes shards of an older one, and writes the manifest.
 
     Raises:
-        WavegenError: no recordings, a name twice, or labels or features that differ between recordings.
+        WavegenError: if there are no recordings, a name occurs twice, or recordings differ in label fields or
+            features.
     """
     manifest = Manifest(
         version=VERSION,
@@ -130,7 +141,7 @@ def write_manifest(out: Path, rows: Sequence[ShardRow], format: Format, inputs: 
 
 
 def _remove_leftovers(out: Path, keep: set[str]) -> None:
-    """Remove shards of an older dataset, and parts that a killed run left an hour ago or more."""
+    """Removes shards of an older dataset, and files that a killed run left unfinished an hour ago or more."""
     for path in out.glob("shard-*"):
         if path.name not in keep:
             path.unlink()

@@ -1,1 +1,1 @@
-"""Figures and pictures that tell good audio from bad."""
+"""Figures and pictures that distinguish good audio from bad."""

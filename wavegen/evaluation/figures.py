@@ -1,7 +1,7 @@
-"""The figures that tell good audio from bad, given what was to be played and a recording of it.
+"""Figures that distinguish good audio from bad, given the notes to be played and a recording of them.
 
-No figure suffices alone: a likelihood can be fine while the audio dies to hiss, and a bare sine has the right pitch.
-Read them beside the controls of ``wavegen.evaluation.report``.
+No figure suffices alone: a likelihood can be good while the audio decays to hiss, and a bare sine has the right
+pitch. Compare them with the controls of ``wavegen.evaluation.report``.
 """
 
 from dataclasses import dataclass
@@ -15,27 +15,30 @@ from wavegen.errors import WavegenError
 from wavegen.notes.performance import Performance, frequency
 
 HOP = 0.02  # seconds between frames
-RANGE_DB = 60.0  # below the loudest frame or bin nothing is heard
-CENTS = 50.0
-# Where pitch is sought: from a quarter of a semitone under A1, in half semitones, to C7. So every bin lies 25 or 75
-# cents off a key, and none on the border of 50; a finer grid costs with its square.
+RANGE_DB = 60.0  # what lies further below the loudest frame or bin is treated as inaudible
+CENTS = 50.0  # tolerance of pitch
+# Pitch is sought from a quarter of a semitone under A1 to C7 in half semitones. So every bin lies 25 or 75 cents from a
+# key, and none on the border of 50; the cost of a finer grid grows with its square.
 LOWEST, HIGHEST, SEMITONES = float(frequency(33 - 0.25)), float(frequency(96)), 0.5
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured; None where there was nothing to compare with.
+    """The figures of a clip; None where there was nothing to compare with.
 
     Attributes:
         rms_first: root mean square of the first half second.
-        rms_last: of the last half second; a model that dies out is far below its recording.
-        voiced_probability: mean probability of a frame to have a pitch, by pYIN; 0 to 1.
-        chroma_entropy: of the energy over the 12 pitch classes, mean of audible frames; 0 to 3.58 bits.
-        flatness_db: geometric over arithmetic mean of the spectrum, mean of audible frames; noise is -2.5 dB.
-        pitch_accuracy: share of the score's frames whose pitch is within 50 cents of the score; without a pitch a frame
+        rms_last: root mean square of the last half second; that of a model that dies out is far below its
+            recording's.
+        voiced_probability: mean probability that a frame has a pitch, by pYIN; 0 to 1.
+        chroma_entropy: entropy of the energy over the 12 pitch classes, mean of audible frames; 0 to 3.58 bits.
+        flatness_db: ratio of the geometric to the arithmetic mean of the spectrum, mean of audible frames; noise has
+            -2.5 dB.
+        pitch_accuracy: share of the frames with a note whose pitch is within 50 cents of it; a frame without a pitch
             is wrong.
-        mel_distance_db: mean absolute difference of mel spectrograms from the recording's, over a range of 60 dB.
-        envelope_correlation: of the loudness over time with the recording's; -1 to 1.
+        mel_distance_db: mean absolute difference of mel spectrograms from those of the recording, over a range of 60
+            dB.
+        envelope_correlation: correlation of the loudness over time with that of the recording; -1 to 1.
     """
 
     rms_first: float
@@ -49,15 +52,15 @@ class Figures:
 
 
 def measure(audio: Audio, recording: Audio | None = None, notes: Performance | None = None) -> Figures:
-    """Measure a clip.
+    """Measures a clip.
 
     Args:
-        audio: mixed to mono if it is not.
-        recording: the same music, at the same rate; the shorter of both is compared.
-        notes: what is played; time 0 is the clip's first sample.
+        audio: the clip, which is mixed to mono.
+        recording: the same music at the same rate; the longer of both is cut.
+        notes: the notes that are played; time 0 is the first sample of the clip.
 
     Raises:
-        WavegenError: librosa is not installed, a clip under half a second, or rates that differ.
+        WavegenError: if librosa is not installed, the clip is shorter than half a second, or the rates differ.
     """
     librosa = _librosa()
     rate = audio.sample_rate
@@ -75,7 +78,7 @@ def measure(audio: Audio, recording: Audio | None = None, notes: Performance | N
         fmin=LOWEST,
         fmax=min(HIGHEST, 0.45 * rate),
         sr=rate,
-        frame_length=size // 2,  # shorter: long frames smear short notes
+        frame_length=size // 2,  # shorter than for the spectrum: long frames smear short notes
         hop_length=hop,
         resolution=SEMITONES,
     )
@@ -110,12 +113,12 @@ def _librosa() -> ModuleType:
 
 
 def _window(rate: int) -> int:
-    """A power of two of about a quarter second: semitones from 130 Hz up are told apart."""
+    """Returns a power of two of about a fifth of a second, which resolves semitones from 130 Hz up."""
     return 1 << round(np.log2(0.2 * rate))
 
 
 def _audible(magnitude: Float[np.ndarray, "bins F"]) -> Bool[np.ndarray, "F"]:
-    """Frames within 60 dB of the loudest; silence has no spectrum worth a mean."""
+    """Returns the frames within 60 dB of the loudest; the spectrum of silence is not worth averaging."""
     power = (magnitude**2).sum(0)
     return power >= power.max() * 10 ** (-RANGE_DB / 10)
 
@@ -125,7 +128,7 @@ def _rms(wave: Float[np.ndarray, "T"]) -> float:
 
 
 def _pitch_accuracy(pitch: Float[np.ndarray, "F"], notes: Performance) -> float | None:
-    """`pitch` in Hz every `HOP` seconds, NaN where none was found."""
+    """Compares ``pitch`` in Hz, one every ``HOP`` seconds and NaN where none was found, with the notes."""
     time = np.arange(len(pitch)) * HOP
     note = np.searchsorted(notes.onset, time, side="right") - 1
     end = np.append(notes.onset + notes.duration, 0.0)
@@ -133,7 +136,7 @@ def _pitch_accuracy(pitch: Float[np.ndarray, "F"], notes: Performance) -> float 
     if not played.any():
         return None
     cents = 1200 * np.log2(pitch[played] / frequency(notes.pitch[note[played]]))
-    return float((np.abs(cents) <= CENTS).mean())  # NaN compares false
+    return float((np.abs(cents) <= CENTS).mean())  # comparisons with NaN are false
 
 
 def _mel_distance(wave: Float[np.ndarray, "T"], other: Float[np.ndarray, "T"], rate: int) -> float:
@@ -157,5 +160,5 @@ def _envelope(wave: Float[np.ndarray, "T"], hop: int) -> Float[np.ndarray, "F"]:
 def _correlation(a: Float[np.ndarray, "F"], b: Float[np.ndarray, "F"]) -> float:
     a, b = a - a.mean(), b - b.mean()
     scale = np.sqrt((a**2).sum() * (b**2).sum())
-    # an envelope that is constant up to rounding follows nothing
+    # An envelope that is constant up to rounding has no correlation.
     return float((a * b).sum() / scale) if scale > 1e-9 * len(a) else 0.0

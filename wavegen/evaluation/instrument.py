@@ -1,4 +1,4 @@
-"""How well a note-conditioned model plays melodies that it has never seen."""
+"""How well a note-conditioned model plays melodies that it was not trained on."""
 
 from itertools import islice
 from pathlib import Path
@@ -22,11 +22,11 @@ def write_report(
     drawing: Drawing = USUAL,
     run: Path | None = None,
 ) -> str:
-    """Let a model play held-out pieces of the built-in corpus, and measure it beside the controls.
+    """Generates held-out pieces of the built-in corpus with a model, and measures them next to the controls.
 
     Args:
         generator: a model that is conditioned on notes and was trained on the built-in corpus.
-        out: folder for each clip's WAV, notes and recording, the figures as text and JSON, a spectrogram, and
+        out: folder for the WAV, notes and recording of each clip, the figures as text and JSON, a spectrogram, and
             the loss curve of the run.
         clips: pieces to play, half known melodies and half composed.
         seconds: of each piece to play, at most.
@@ -37,13 +37,14 @@ def write_report(
         The table, how to read it, and where the files are.
 
     Raises:
-        WavegenError: the model takes no notes, or librosa is not installed.
+        WavegenError: if the model is not conditioned on notes, librosa is not installed, or there is not at least one
+            clip.
     """
     config = generator.config
     local = generator.network.local
     if local is None or local.takes != "melody":
         raise WavegenError(
-            "expected a model with model.local.kind=notes, got another: report plays held-out melodies"
+            "expected a model with model.local.kind=notes, got another: report needs one that plays notes"
         )
     if clips < 1:
         raise WavegenError(f"expected at least one clip, got {clips}")
@@ -51,7 +52,7 @@ def write_report(
     rate, piano = generator.sample_rate, Piano.load()
     played = dict(islice(pieces("test", clips * CLIP_SECONDS, config.seed), clips))
     scores = [notes.between(0.0, seconds).quantize(rate, local.hop_length) for notes in played.values()]
-    # Side by side, and so all as long as the longest; each is then cut to its own music and the last release.
+    # All are generated in one batch, as long as the longest; each is then cut to its own notes and the last release.
     lengths = [round((score.seconds + TAIL) * rate) for score in scores]
     together = generator.generate(max(lengths) / rate, count=clips, notes=scores, drawing=drawing)
     generated = [Audio(clip.samples[:length], rate) for clip, length in zip(together, lengths, strict=True)]

@@ -9,15 +9,15 @@ from wavegen.spectral import si_sdr
 
 
 def compare(estimate: Audio, target: Audio) -> dict[str, float]:
-    """The figures that codecs are judged by.
+    """Returns the figures by which codecs are judged.
 
     Args:
         estimate: the reconstruction, mono or stereo.
-        target: the recording, with the channels and the rate of the reconstruction; what is longer is cut.
+        target: the recording, with the channels and the rate of the reconstruction; the longer of both is cut.
 
     Returns:
-        si_sdr: scale-invariant signal-to-distortion ratio, in dB; higher is better. Codecs that keep no phases, as
-            those of spectrograms, have none worth the name.
+        si_sdr: scale-invariant signal-to-distortion ratio in dB; higher is better. It means little for codecs that do
+            not keep phases, such as those of spectrograms.
         mel: multi-scale log-mel distance; lower is better.
         stft: multi-resolution STFT loss; lower is better.
     """

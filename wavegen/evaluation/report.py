@@ -1,4 +1,4 @@
-"""Figures of generated clips in a table beside controls, as text, JSON and a picture."""
+"""Figures of generated clips next to those of controls: as a table, as JSON and as a picture."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,15 +24,15 @@ COLUMNS = {
     "chroma_entropy": "chroma (bits)",
 }
 READING = """\
-Read every row against "recording" and "mu-law". The recording is the ceiling, and mu-law what 256 levels leave of it.
-pitch right  share of the score's frames within 50 cents. The bare sine has it too: alone it only shows that a model
-             follows the pitch it is given.
+Compare every row with "recording", which is the ceiling, and "mu-law", which is the recording in 256 levels.
+pitch right  share of the score's frames within 50 cents. The bare sine scores high too: alone it only shows that a
+             model follows the pitch it is given.
 voiced       mean probability of a pitch. Hiss lowers it before an ear would call the note lost.
 rms          of the first and the last half second. A model that dies out is below the recording in the last.
-envelope     correlation of loudness over time with the recording; the sine cannot know the decay of a string.
-mel          distance from the recording, lower is better. Noise between partials and wrong timbre raise it.
-flatness     noise is -2.5, clean tones are far below; compare with mu-law, whose own hiss is in it.
-chroma       spread over the 12 pitch classes: a single clean note is low, noise 3.58."""
+envelope     correlation of loudness over time with the recording; the sine has no decay of a string.
+mel          distance from the recording; lower is better. Noise between partials and wrong timbre raise it.
+flatness     noise has -2.5, clean tones far less; compare with mu-law, which has a hiss of its own.
+chroma       spread over the 12 pitch classes: low for a single clean note, 3.58 for noise."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class Report:
     """The means over clips of each row's figures.
 
     Attributes:
-        rows: name to figures; "generated" first, then the controls.
-        clips: how many clips a mean is over.
+        rows: figures by name; "generated" first, then the controls.
+        clips: number of clips that are averaged.
     """
 
     rows: Mapping[str, Figures]
     clips: int
 
     def text(self) -> str:
-        """The table, and how to read it."""
+        """Returns the table and how to read it."""
         widths = {column: max(len(title), 7) + 2 for column, title in COLUMNS.items()}
         head = "".join(f"{COLUMNS[column]:>{width}}" for column, width in widths.items())
         lines = [f"{f'mean of {self.clips}':11}" + head]
@@ -61,22 +61,22 @@ class Report:
         return "\n".join([*lines, "", READING])
 
     def json(self) -> str:
-        """The table as JSON."""
+        """Returns the table as JSON."""
         return json.dumps(
             {"clips": self.clips, "rows": {name: asdict(row) for name, row in self.rows.items()}}, indent=1
         )
 
 
 def compare(generated: Sequence[Audio], recordings: Sequence[Audio], notes: Sequence[Performance]) -> Report:
-    """Measure generated clips and, on the same music, the controls.
+    """Measures generated clips and, for the same music, the controls.
 
     Args:
-        generated: clips.
-        recordings: the same music, played by the instrument; one for each.
-        notes: what is played in each.
+        generated: the clips.
+        recordings: the same music, played by the instrument; one recording per clip.
+        notes: the notes of each clip.
 
     Raises:
-        WavegenError: librosa is not installed, clips under half a second, or rates that differ.
+        WavegenError: if librosa is not installed, a clip is shorter than half a second, or rates differ.
     """
     measured: dict[str, list[Figures]] = {}
     for clip, recording, score in zip(generated, recordings, notes, strict=True):
@@ -86,10 +86,10 @@ def compare(generated: Sequence[Audio], recordings: Sequence[Audio], notes: Sequ
 
 
 def controls(recording: Audio, notes: Performance) -> dict[str, Audio]:
-    """What generated audio is judged against.
+    """Returns what generated audio is compared with.
 
     Returns:
-        The recording; itself after mu-law; a sine at the score's pitch; white noise. All are as loud.
+        The recording, the recording after mu-law, a sine at the score's pitch, and white noise, all equally loud.
     """
     import jax.numpy as jnp
 
@@ -112,13 +112,13 @@ def controls(recording: Audio, notes: Performance) -> dict[str, Audio]:
 
 
 def write(report: Report, out: Path, generated: Audio, recording: Audio) -> None:
-    """Write ``figures.txt``, ``figures.json`` and ``spectrogram.png``.
+    """Writes ``figures.txt``, ``figures.json`` and ``spectrogram.png``.
 
     Args:
-        report: of all clips.
-        out: a folder; made if missing.
+        report: the report of all clips.
+        out: a folder, created if missing.
         generated: the clip to draw.
-        recording: to draw below it.
+        recording: the recording to draw below it.
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "figures.txt").write_text(report.text() + "\n", encoding="utf-8")
@@ -127,7 +127,7 @@ def write(report: Report, out: Path, generated: Audio, recording: Audio) -> None
 
 
 def _mean(rows: Sequence[Figures]) -> Figures:
-    """Field by field; a figure that a clip lacks stays out of its mean."""
+    """Averages field by field; a clip that lacks a figure does not count in its mean."""
     means: dict[str, Any] = {}
     for field in fields(Figures):
         values = [value for row in rows if (value := getattr(row, field.name)) is not None]

@@ -1,8 +1,8 @@
-"""Causal models with a softmax over tokens that go on from a state: how they listen, score and draw, written once.
+"""Causal models with a softmax over tokens that resume from a state: reading, scoring and drawing, written once.
 
-Several codebooks are read and predicted by the delay pattern, see ``wavegen.models.layers.delay``. Then ``step`` reads
-delayed rows, and the law of causal models holds for those; ``read``, ``score`` and ``draw`` take and give whole frames.
-What is scored is a sequence that ends there: its last rows are told nothing of the frames that follow.
+Several codebooks are read and predicted in the delay pattern, see ``wavegen.models.layers.delay``. ``step`` then
+reads delayed rows, and the law of causal models holds for those; ``read``, ``score`` and ``draw`` take and return
+whole frames. A scored sequence is taken to end there: its last rows contain no tokens of later frames.
 """
 
 from abc import abstractmethod
@@ -24,14 +24,14 @@ from wavegen.types import Features, Labels, Logits, Tokens
 
 
 class SteppedModel(CausalModel):
-    """A causal model that is given by what it begins with and how it goes on.
+    """A causal model that defines its memory before the first row and how it reads further rows.
 
-    A state holds the network's memory; "position", the number of the row that comes next; and "recent", the last K
-    frames heard, the newest of which is read next.
+    A state contains the memory of the network; "position", the number of the next row; and "recent", the last K
+    frames, the newest of which is read next.
 
     Attributes:
         vocabulary: both ends of the network.
-        start_token: stands before the first frame.
+        start_token: the token before the first frame.
     """
 
     vocabulary: Vocabulary
@@ -45,15 +45,15 @@ class SteppedModel(CausalModel):
         features: Features | None,
         dropout_key: Array | None = None,
     ) -> State:
-        """The network's memory before the first row, conditions included; with dropout if there is a key."""
+        """Returns the network's memory before the first row, conditions included; with dropout if there is a key."""
 
     @abstractmethod
     def forward(self, rows: Tokens, memory: State, dropout_key: Array | None) -> Logits:
-        """Reads rows from the beginning on, with dropout if there is a key."""
+        """Reads rows from the beginning, with dropout if there is a key."""
 
     @abstractmethod
     def go_on(self, rows: Tokens, state: State) -> tuple[Logits, State]:
-        """Reads the next rows, the first of which has the number ``state["position"]``, and moves that on."""
+        """Reads the next rows, the first of which has the number ``state["position"]``, and advances that number."""
 
     def __call__(
         self,
@@ -75,7 +75,7 @@ class SteppedModel(CausalModel):
     def log_prob(self, logits: Logits, targets: Tokens, inputs: Tokens) -> Float[Array, "B N K"]:
         """See ``TokenModel``."""
         del inputs
-        # A selection, not a gather: its derivative is elementwise, that of a gather a scatter.
+        # A masked sum rather than a gather: its derivative is elementwise, that of a gather is a scatter.
         values = jnp.arange(logits.shape[-1])[None, None, None]
         chosen = jnp.sum(jnp.where(values == targets[..., None], logits, 0), axis=-1)
         return chosen - jax.nn.logsumexp(logits, axis=-1)
@@ -110,21 +110,22 @@ class SteppedModel(CausalModel):
         """See ``CausalModel``; a loop over ``step``.
 
         Raises:
-            WavegenError: an implementation is named.
+            WavegenError: if an implementation is named.
         """
         if implementation is not None:
             raise WavegenError(
-                f"this model is drawn from by one loop, got implementation={implementation!r}; leave it out"
+                "expected no choice of implementation for this model, which has only one, "
+                f"got implementation={implementation!r}; leave it out"
             )
         recent, position = state["recent"], state["position"]
         codebooks = recent.shape[2]
         rows = delay(recent, -1)[:, codebooks - 1 :]
-        # The first rows hold tokens of frames that are there already.
+        # The first rows contain tokens of known frames.
         known = jnp.pad(rows[:, 1:], ((0, 0), (0, frames), (0, 0)), constant_values=-1)
         row = rows[:, 0]
         drawn, after = draw_rows(self.step, row, state, position, known[:, :frames], key, choice)
         if codebooks > 1:
-            # The last frames end in rows that the next call reads again, behind a frame that follows.
+            # The last frames end in rows that the next call reads again, together with the frames that follow.
             more, _ = draw_rows(
                 self.step, drawn[:, -1], after, position + frames, known[:, frames:], key, choice
             )
@@ -133,10 +134,10 @@ class SteppedModel(CausalModel):
         return tokens, {**after, "recent": _latest(recent, tokens)}
 
     def _score(self, tokens: Tokens, state: State) -> tuple[Logits, State]:
-        """The logits of these frames, and the state after them."""
+        """Returns the logits of these frames, and the state after them."""
         recent, (_, frames, codebooks) = state["recent"], tokens.shape
-        heard = jnp.concatenate([recent, tokens[:, :-1]], axis=1)
-        rows = delay(heard, self.vocabulary.size)[:, codebooks - 1 :]
+        inputs = jnp.concatenate([recent, tokens[:, :-1]], axis=1)
+        rows = delay(inputs, self.vocabulary.size)[:, codebooks - 1 :]
         logits, after = self.go_on(rows[:, :frames], state)
         if codebooks > 1:
             rest, _ = self.go_on(rows[:, frames:], after)
@@ -179,16 +180,16 @@ def draw_rows(
     batch, as in ``wavegen.kernels``.
 
     Args:
-        step: of the model.
-        row: that is read first.
-        state: before it.
+        step: the step of the model.
+        row: the row that is read first.
+        state: the state before it.
         position: number of the first row that is drawn.
-        known: tokens that are taken instead of drawn ones; -1 is none. They say how many rows are drawn.
-        key: of the clips.
+        known: tokens that replace drawn ones; -1 is none. Their number is that of the rows to draw.
+        key: PRNG key of the clips.
         choice: how tokens are drawn.
 
     Returns:
-        The rows, and the state after the last one was drawn, and not yet read.
+        The rows, and the state in which the last of them is drawn but not yet read.
     """
     words, clips = key_words(key), jnp.arange(row.shape[0])
     temperature = jnp.atleast_1d(jnp.asarray(choice.temperature, jnp.float32))

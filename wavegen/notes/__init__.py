@@ -1,1 +1,1 @@
-"""Notes: in seconds and as text, in ticks and as MIDI, composed ones, and the piano that plays them."""
+"""Notes: in seconds and as text, in ticks and as MIDI, composed procedurally, and played by a sampled piano."""

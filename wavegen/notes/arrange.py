@@ -1,4 +1,4 @@
-"""Pieces put together: side by side, one over another, and one after another."""
+"""Combinations of pieces: at the same time, in the same tracks, and one after another."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -13,10 +13,19 @@ from wavegen.notes.score import COLUMNS, TEMPO, Notes, Track
 
 
 def together(parts: Iterable[Notes]) -> Notes:
-    """Parts that sound at the same time, with the tracks of all; tempos and metres are the first part's.
+    """Combines parts that sound at the same time, with the tracks of all; tempos and metres are the first part's.
 
     Raises:
-        WavegenError: no parts, or parts of different resolution.
+        WavegenError: if there are no parts, or they differ in resolution.
+
+    Example:
+        >>> from wavegen import Performance
+        >>> from wavegen.notes.arrange import together
+        >>> from wavegen.notes.score import from_performance
+        >>> high, low = (from_performance(Performance.parse(text)) for text in ("E4 1, F4 1", "C3 2"))
+        >>> both = together([high, low])
+        >>> both.pitch.tolist(), both.track.tolist()
+        ([64, 48, 65], [0, 1, 0])
     """
     parts = _alike(parts)
     shift = np.cumsum([0, *(len(part.tracks) for part in parts)])
@@ -24,15 +33,15 @@ def together(parts: Iterable[Notes]) -> Notes:
 
 
 def overlaid(kept: Notes, fresh: Notes, first: int) -> Notes:
-    """The notes of two pieces in the same tracks: those of `kept` are the ones from `first` on.
+    """Combines the notes of two pieces in the same tracks, where those of ``kept`` are the tracks from ``first`` on.
 
     Args:
-        kept: whose resolution, tempos and metres are those of the result.
-        fresh: its tracks are those before and behind the kept ones, and any of its notes may be on those.
-        first: track of the result that is the first one of `kept`.
+        kept: the piece whose resolution, tempos and metres the result has.
+        fresh: the piece that provides the tracks before and behind the kept ones; its notes may be on any track.
+        first: the track of the result that is the first track of ``kept``.
     """
     fresh = fresh.at_resolution(kept.ticks_per_quarter)
-    # Tracks behind the last one that sounds are not made up.
+    # No tracks are added behind the last one that has notes.
     used = max(int(fresh.track.max(initial=-1)) + 1, first + len(kept.tracks))
     tracks = [*fresh.tracks[:first], *kept.tracks, *fresh.tracks[first + len(kept.tracks) : used]]
     shift = {name: first if name == "track" else 0 for name in COLUMNS}
@@ -43,15 +52,23 @@ def overlaid(kept: Notes, fresh: Notes, first: int) -> Notes:
 
 
 def concatenate(parts: Iterable[Notes], length: int | None = None) -> Notes:
-    """Parts one after another; all have the same tracks, and each brings its tempos and metres.
+    """Joins parts one after another; all have the same tracks, and each keeps its tempos and metres.
 
     Args:
         parts: the pieces in order.
-        length: ticks from the beginning of one part to that of the next; by default each part's `end`, rounded up
+        length: ticks from the beginning of one part to that of the next; None is the ``end`` of each part, rounded up
             to a quarter note.
 
     Raises:
-        WavegenError: no parts, or parts of different tracks or resolution.
+        WavegenError: if there are no parts, or they differ in tracks or resolution.
+
+    Example:
+        >>> from wavegen import Performance
+        >>> from wavegen.notes.arrange import concatenate
+        >>> from wavegen.notes.score import from_performance
+        >>> part = from_performance(Performance.parse("tempo 120, C4 1"))
+        >>> concatenate([part, part, part]).onset.tolist()
+        [0, 480, 960]
     """
     parts = _alike(parts)
     if any(part.tracks != parts[0].tracks for part in parts):
@@ -71,7 +88,10 @@ def concatenate(parts: Iterable[Notes], length: int | None = None) -> Notes:
 
 
 def with_same_tracks(parts: Iterable[Notes]) -> list[Notes]:
-    """The parts with the tracks of all of them, in the order of their first appearance, as `concatenate` needs them."""
+    """Gives every part the tracks of all parts, as ``concatenate`` needs them.
+
+    Tracks are in the order of their first appearance.
+    """
     parts = list(parts)
     tracks = tuple(dict.fromkeys(track for part in parts for track in _told_apart(part.tracks)))
     moved = []
@@ -82,9 +102,19 @@ def with_same_tracks(parts: Iterable[Notes]) -> list[Notes]:
 
 
 def skyline(notes: Notes) -> Notes:
-    """The highest note that sounds at every moment, as one track; a note that a higher one covers is cut there.
+    """Returns the highest notes as one monophonic track, the usual estimate of a melody.
 
-    Drums are left out. A note that begins under a higher one is left out too, also for what it has left after that.
+    A note is cut where a higher one begins, and does not return after it. A note that begins under a higher one is
+    left out altogether, and so are drums.
+
+    Example:
+        >>> from wavegen import Performance
+        >>> from wavegen.notes.arrange import skyline, together
+        >>> from wavegen.notes.score import from_performance
+        >>> high, low = (from_performance(Performance.parse(text)) for text in ("R 1, E5 1", "C4 4"))
+        >>> line = skyline(together([high, low]))
+        >>> line.pitch.tolist(), line.onset.tolist(), line.duration.tolist()
+        ([60, 76], [0, 576], [576, 576])
     """
     pitched = notes.where(~notes.drum)
     order = np.lexsort((-pitched.pitch, pitched.onset))
@@ -107,7 +137,7 @@ def skyline(notes: Notes) -> Notes:
 
 
 def _told_apart(tracks: Sequence[Track]) -> list[tuple[Track, int]]:
-    """Tracks with how many equal ones stand before them."""
+    """Returns each track with the number of equal tracks before it."""
     return [(track, tracks[:number].count(track)) for number, track in enumerate(tracks)]
 
 
@@ -122,7 +152,7 @@ def _alike(parts: Iterable[Notes]) -> list[Notes]:
 
 
 def _joined(parts: Sequence[Notes], starts: Sequence[int], tracks: Sequence[int]) -> Notes:
-    """All notes, those of each part moved by its start in ticks and its first track."""
+    """Joins all notes, those of each part moved by its start in ticks and its first track."""
     pitch, onset, duration, velocity, track = (
         np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS
     )
@@ -141,13 +171,13 @@ def _joined(parts: Sequence[Notes], starts: Sequence[int], tracks: Sequence[int]
 def _in_turn(
     maps: Sequence[Int[np.ndarray, "_ columns"]], lengths: Sequence[int], default: list[int]
 ) -> Int[np.ndarray, "rows columns"]:
-    """Tempo or metre maps one after another, each cut at its length; one without a first row has the default."""
+    """Joins tempo or metre maps, each cut at its length; a map without a row at its start begins with the default."""
     if not any(len(rows) for rows in maps):
         return maps[0]
     turns, start = [], 0
     for number, (rows, length) in enumerate(zip(maps, lengths, strict=True)):
         last = number == len(maps) - 1
-        # of two rows at one tick `Notes` keeps the later: the default gives way to the part's own
+        # Of two rows at one tick ``Notes`` keeps the later: the default yields to the part's own row.
         turn = np.concatenate([[default], rows if last else rows[rows[:, 0] < length]])
         turn[:, 0] += start
         turns.append(turn)

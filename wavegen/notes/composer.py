@@ -1,9 +1,9 @@
-"""A procedural composer: melodies without end, each a function of its seed.
+"""A procedural composer: endless melodies, each a function of its seed.
 
 A piece has a key, a mode, a metre and a tempo. It is a chain of four-bar phrases whose rhythm is motif, answer,
-motif, long note. Strong beats take notes of the bar's chord; the beats between move mostly by steps. That is
-music enough for an instrument to be learnt: all keys, note lengths up to three seconds, repeated notes, leaps,
-rests, loud and soft.
+motif, long note. Strong beats take notes of the bar's chord; the beats between move mostly by steps. This is enough
+variety to learn an instrument from: all keys, notes of up to three seconds, repeated notes, leaps, rests, and loud
+and soft strokes.
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ MODES = {
     "dorian": (0, 2, 3, 5, 7, 9, 10),
     "pentatonic": (0, 2, 4, 7, 9),
 }
-# A chord is a root: a degree of the scale. Four bars a phrase.
+# A chord is given by its root, a degree of the scale; a phrase has four bars.
 PROGRESSIONS = ((0, 3, 4, 0), (0, 5, 3, 4), (0, 4, 5, 3), (0, 1, 4, 0), (0, 0, 3, 4))
-# Beats of one bar, by metre. Negative is a rest.
+# Beats of one bar, by metre; a negative number is a rest.
 RHYTHMS: dict[int, tuple[tuple[float, ...], ...]] = {
     4: ((1, 1, 1, 1), (1, 0.5, 0.5, 1, 1), (1.5, 0.5, 1, 1), (2, 1, 1), (0.5, 0.5, 0.5, 0.5, 1, 1), (2, 2),
         (1, 1, 0.5, 0.5, -1), (3, 1), (0.5, 0.25, 0.25, 1, 1, 1)),
@@ -27,21 +27,27 @@ RHYTHMS: dict[int, tuple[tuple[float, ...], ...]] = {
         (2, 0.5, 0.5)),
 }  # fmt: skip
 LONGEST = 3.0  # seconds of one note
-LOW, HIGH = 53, 84  # F3 to C6: the pitches of tunes
+LOW, HIGH = 53, 84  # F3 to C6: the usual range of tunes
 
 
 def compose(seed: int, seconds: float) -> Performance:
-    """Compose a melody.
+    """Composes a melody.
 
     Args:
-        seed: same seed, same notes; a shorter piece is the beginning of a longer one.
-        seconds: length; the last note is cut there.
+        seed: the same seed gives the same notes; a shorter piece is the beginning of a longer one.
+        seconds: length of the piece; the last note is cut there.
 
     Returns:
-        One note at a time, pitches 53 to 84.
+        Notes that do not overlap, of pitches 53 to 84.
 
     Raises:
-        WavegenError: seconds are not above 0.
+        WavegenError: if ``seconds`` is not above 0.
+
+    Example:
+        >>> from wavegen.notes.composer import compose
+        >>> short, long = compose(seed=1, seconds=4.0), compose(seed=1, seconds=60.0)
+        >>> short.seconds <= 4.0, long.pitch[: len(short)].tolist() == short.pitch.tolist()
+        (True, True)
     """
     if seconds <= 0:
         raise WavegenError(f"expected a length above 0 seconds, got {seconds}")
@@ -78,7 +84,7 @@ def compose(seed: int, seconds: float) -> Performance:
 
 
 def _next_degree(rng: np.random.Generator, degree: int, root: int, size: int, *, strong: bool) -> int:
-    """Move mostly by steps, within about an octave; on a strong beat, to the nearest note of the chord."""
+    """Moves mostly by steps, within about an octave; on a strong beat, to the nearest note of the chord."""
     degree += int(rng.choice([-3, -2, -1, 0, 1, 2, 3, 4], p=[0.06, 0.13, 0.25, 0.1, 0.25, 0.13, 0.05, 0.03]))
     if strong:
         chord = [root + third + size * octave for third in (0, 2, 4) for octave in (-2, -1, 0, 1, 2)]

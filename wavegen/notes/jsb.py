@@ -13,18 +13,18 @@ SPLITS = ("train", "valid", "test")
 
 
 def read_chorales(path: str | Path) -> dict[str, list[Int[np.ndarray, "N K"]]]:
-    """Read chorales.
+    """Reads chorales.
 
     Args:
-        path: a JSON object with the lists "train", "valid" and "test" of pieces; a piece is a list of steps, a step a
-            list of the MIDI numbers of all voices, highest voice first, -1 for silence.
+        path: a JSON object with the lists "train", "valid" and "test" of pieces; a piece is a list of steps, and a
+            step a list of the MIDI numbers of all voices, highest voice first, -1 for silence.
 
     Returns:
-        The pieces of each split, `[steps, voices]` int64.
+        The pieces of each split, ``[steps, voices]`` int64.
 
     Raises:
-        WavegenError: the file is missing or no JSON, a split is missing, voices differ in number between steps, or a
-            value is no MIDI number.
+        WavegenError: if the file is missing or not JSON, a split is missing, the number of voices changes between
+            steps, or a value is not a MIDI number.
     """
     try:
         corpus = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -43,9 +43,9 @@ def read_chorales(path: str | Path) -> dict[str, list[Int[np.ndarray, "N K"]]]:
 def _grid(piece: Any, where: str) -> Int[np.ndarray, "N K"]:
     try:
         grid = np.array(piece)
-    except ValueError as error:  # rows of unlike lengths
+    except ValueError as error:  # rows of different lengths
         raise WavegenError(
-            f"{where}: expected steps with a pitch for every voice, got steps of unlike length"
+            f"{where}: expected steps with a pitch for every voice, got steps of different lengths"
         ) from error
     if grid.ndim != 2 or grid.dtype.kind != "i":
         raise WavegenError(

@@ -1,7 +1,7 @@
 """The melodies that ship with the package: one text file each in ``wavegen/assets/melodies``.
 
-Every tune is in the public domain: in print before 1930, its composer unknown or dead since before 1930. The notes
-were written out for this package.
+Every tune is in the public domain: it was in print before 1930, and its composer is unknown or died before 1930. The
+notes were written out for this package.
 """
 
 from pathlib import Path
@@ -13,17 +13,18 @@ FOLDER = Path(__file__).parents[1] / "assets" / "melodies"
 
 
 def names() -> list[str]:
-    """The names of all melodies, sorted."""
+    """Returns the names of all melodies, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.txt"))
 
 
 def melody(name: str) -> Performance:
-    """One melody, as it is written.
+    """Returns one melody as notated.
 
     Raises:
-        WavegenError: there is no melody of this name.
+        WavegenError: if there is no melody of this name.
 
     Example:
+        >>> from wavegen.notes.melodies import melody
         >>> len(melody("frere_jacques"))
         32
     """

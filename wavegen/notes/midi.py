@@ -1,9 +1,9 @@
 """Standard MIDI files in and out (RP-001, "Standard MIDI Files 1.0").
 
 The reader is plain Python, so that no file can crash it: symusic 0.5.9, the fast parser, indexes a table by the pitch
-byte as it stands in the file, and one of 128 or more writes outside of it (2,000 such notes abort the process).
+byte of the file, and a byte of 128 or more makes it write outside that table (2,000 such notes abort the process).
 
-Kept are notes, track names, programs, tempos and metres; controllers, pedals, bends and lyrics are left out.
+Notes, track names, programs, tempos and metres are kept; controllers, pedals, bends and lyrics are dropped.
 """
 
 from array import array
@@ -16,23 +16,34 @@ from wavegen.atomic import atomic_write
 from wavegen.errors import WavegenError
 from wavegen.notes.score import END_OF_TIME, Notes, Track
 
-LARGEST = 8 << 20  # bytes of a file: a million notes; it bounds time and memory
+LARGEST = 8 << 20  # bytes of a file, about a million notes; this bounds time and memory
 DRUMS = 9  # the channel of drums, from 0
 _OFF, _ON, _PROGRAM, _PRESSURE = 0x80, 0x90, 0xC0, 0xD0
 _NAME, _END, _TEMPO, _METRE = 0x03, 0x2F, 0x51, 0x58
 
 
 def read_midi(path: str | Path) -> Notes:
-    """Read a MIDI file.
+    """Reads a MIDI file of format 0 or 1.
 
-    Format 0 or 1; running status, several tracks, tempo and metre changes. Each chunk, channel and program is one
-    track of the result, if it has notes; a chunk that has a program and no notes is a track without notes. A note-off
-    ends the earliest note of its pitch that still sounds in its chunk and channel. A note that is never ended ends
-    with its chunk, and one of no length lasts a tick.
+    Each combination of chunk, channel and program that has notes becomes one track; a chunk with a program and no
+    notes becomes a track without notes. A note-off ends the earliest note of its pitch that still sounds in its chunk
+    and channel. A note that is never ended ends with its chunk, and one of no length lasts a tick. Tempo and metre
+    changes are read from all chunks.
 
     Raises:
-        WavegenError: the file is missing, larger than 8 MiB, no MIDI, damaged or cut short; of format 2, of SMPTE
-            time, or above 2**28 ticks long.
+        WavegenError: if the file is missing, larger than 8 MiB, not MIDI, damaged or cut short, of format 2, in SMPTE
+            time, or 2**28 ticks long or longer.
+
+    Example:
+        >>> import tempfile
+        >>> from wavegen import Performance, read_midi, write_midi
+        >>> from wavegen.notes.score import from_performance
+        >>> notes = from_performance(Performance.parse("C4 1, E4 1, G4 2"))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_midi(f"{folder}/chord.mid", notes)
+        ...     again = read_midi(f"{folder}/chord.mid")
+        >>> again == notes, again.pitch.tolist()
+        (True, [60, 64, 67])
     """
     path = Path(path)
     try:
@@ -47,20 +58,35 @@ def read_midi(path: str | Path) -> Notes:
 
 
 def write_midi(path: str | Path, notes: Notes) -> None:
-    """Write a MIDI file of format 1, whole or not at all: a chunk for tempos and metres, then one for each track.
+    """Writes a MIDI file of format 1, whole or not at all: a chunk of tempos and metres, then one chunk per track.
 
-    `read_midi` gives the same notes again, if no note lies within another of the same track and pitch. Tracks take
-    the channels in turn, those of drums channel 10; from the sixteenth on they share them.
+    ``read_midi`` recovers the same notes unless a note lies within another of the same track and pitch. Tracks take
+    the channels in turn, drum tracks channel 10; from the sixteenth pitched track on channels are shared.
+
+    Args:
+        path: the file to create or replace.
+        notes: the piece.
 
     Raises:
-        WavegenError: a full disk, or a folder that cannot be written.
+        WavegenError: if the disk is full or the folder is not writable.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from wavegen import Performance, write_midi
+        >>> from wavegen.notes.score import from_performance
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "note.mid")
+        ...     write_midi(path, from_performance(Performance.parse("C4 1")))
+        ...     path.read_bytes()[:4]
+        b'MThd'
     """
     with atomic_write(path) as file:
         file.write(midi_bytes(notes))
 
 
 def parse_midi(data: bytes) -> Notes:
-    """The notes of a MIDI file's bytes; see `read_midi`."""
+    """Returns the notes in the bytes of a MIDI file; see ``read_midi``."""
     if data[:4] != b"MThd":
         raise WavegenError(f"expected a MIDI file, which begins with 'MThd', got {data[:4]!r}")
     header = _chunk(data, 0)
@@ -71,7 +97,7 @@ def parse_midi(data: bytes) -> Notes:
         raise WavegenError(f"expected MIDI format 0 or 1, got {kind}: convert it")
     if not 1 <= division <= 0x7FFF:
         raise WavegenError(
-            f"expected ticks of a quarter note, got division {division:#06x} (SMPTE or 0): convert it"
+            f"expected ticks per quarter note, got division {division:#06x} (SMPTE or 0): convert it"
         )
     file, at, found = _File(), 8 + len(header), 0
     while found < promised and at < len(data):
@@ -88,10 +114,10 @@ def parse_midi(data: bytes) -> Notes:
 
 
 def midi_bytes(notes: Notes) -> bytes:
-    """The bytes of a MIDI file; see `write_midi`."""
+    """Returns the bytes of a MIDI file; see ``write_midi``."""
     events = [(int(tick), b"\xff\x51\x03" + int(tempo).to_bytes(3)) for tick, tempo in notes.tempos]
     for tick, numerator, denominator in notes.metres.tolist():
-        # 24 clocks a metronome click, 8 thirty-second notes a quarter note: what all files say
+        # 24 clocks per metronome click and 8 thirty-second notes per quarter note, as in all files.
         events.append((tick, bytes([0xFF, _METRE, 4, numerator, denominator.bit_length() - 1, 24, 8])))
     chunks, pitched = [_track_chunk(events)], 0
     by_track = np.argsort(notes.track, kind="stable")
@@ -108,7 +134,7 @@ def midi_bytes(notes: Notes) -> bytes:
         events = [(0, b"\xff\x03" + _variable(len(name)) + name)] if name else []
         events.append((0, bytes([_PROGRAM | channel, track.program])))
         mine = range(start, stop)
-        # ends stand before onsets, so that a repeated note at the same tick is not ended at once
+        # Ends stand before onsets, so that a repeated note at the same tick is not ended at once.
         events += sorted((onset[n] + duration[n], bytes([_OFF | channel, pitch[n], 0])) for n in mine)
         events += [(onset[n], bytes([_ON | channel, pitch[n], velocity[n]])) for n in mine]
         chunks.append(_track_chunk(events))
@@ -117,14 +143,14 @@ def midi_bytes(notes: Notes) -> bytes:
 
 
 class _File:
-    """What the chunks of a file have in common, filled by one chunk after another."""
+    """What the chunks of a file have in common, collected chunk by chunk."""
 
     def __init__(self) -> None:
-        self.rows = array("q")  # note after note: pitch, onset, duration, velocity, track
+        self.rows = array("q")  # five numbers per note: pitch, onset, duration, velocity, track
         self.tracks: list[Track] = []
         self.tempos: list[tuple[int, int]] = []
         self.metres: list[tuple[int, int, int]] = []
-        self.name = ""  # of the chunk that is read
+        self.name = ""  # of the chunk that is being read
 
     def notes(self, ticks_per_quarter: int) -> Notes:
         pitch, onset, duration, velocity, track = np.frombuffer(self.rows, np.int64).reshape(-1, 5).T
@@ -141,10 +167,10 @@ class _File:
         )
 
     def read_chunk(self, data: bytes, where: str) -> None:
-        """Read the events of a track chunk.
+        """Reads the events of a track chunk.
 
         Raises:
-            WavegenError: at the first event that is none.
+            WavegenError: at the first invalid event.
         """
         try:
             self._read_events(data)
@@ -154,7 +180,7 @@ class _File:
             raise WavegenError(f"{where}: {error}") from error
 
     def _read_events(self, data: bytes) -> None:
-        # by channel and pitch: onset, velocity and track of the notes that sound, the earliest first
+        # By channel and pitch: onset, velocity and track of the notes that sound, the earliest first.
         sounding: defaultdict[tuple[int, int], deque[tuple[int, int, int]]] = defaultdict(deque)
         programs: dict[int, int] = {}  # by channel
         players: dict[tuple[int, int], int] = {}  # the track of a channel and program
@@ -176,7 +202,7 @@ class _File:
             running = status
             kind, channel, one, two = status & 0xF0, status & 0x0F, data[at], 0
             at += 1
-            if kind not in (_PROGRAM, _PRESSURE):  # these have one value, the others two
+            if kind not in (_PROGRAM, _PRESSURE):  # these have one value, the others have two
                 two = data[at]
                 at += 1
             if (one | two) > 0x7F:
@@ -203,7 +229,7 @@ class _File:
         self.tracks += [Track(self.name, program, channel == DRUMS) for channel, program in keys]
 
     def _read_system(self, status: int, data: bytes, at: int, tick: int) -> int:
-        """Read a meta or system-exclusive event after its status; where the next event begins."""
+        """Reads a meta or system-exclusive event after its status; returns where the next event begins."""
         if status not in (0xFF, 0xF0, 0xF7):
             raise WavegenError(f"expected an event before byte {at}, got {status:#04x}; the file is damaged")
         what, at = (data[at], at + 1) if status == 0xFF else (-1, at)
@@ -233,7 +259,7 @@ def _chunk(data: bytes, at: int) -> bytes:
 
 
 def _read_variable(data: bytes, at: int) -> tuple[int, int]:
-    """A variable-length number, of 4 bytes at most, and where it ends."""
+    """Returns a variable-length number, of 4 bytes at most, and where it ends."""
     value = data[at]
     if value < 0x80:
         return value, at + 1
@@ -250,7 +276,7 @@ def _text(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError:
-        return body.decode("latin-1")  # the standard names no encoding; this one reads any bytes
+        return body.decode("latin-1")  # The standard names no encoding; this one decodes any bytes.
 
 
 def _tempo(body: bytes) -> int:

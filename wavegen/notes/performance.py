@@ -1,16 +1,16 @@
 """Notes as arrays, their text format, and the features that a model is conditioned on.
 
-The text format (``melody.txt``), so that a melody can be typed by hand::
+The text format (``melody.txt``) lets a melody be typed by hand::
 
     # Frère Jacques             a comment runs to the end of its line
-    tempo 104                   quarter notes a minute, from here on (100 until one is given)
-    velocity 0.7                loudness 0..1, from here on (0.8 until one is given)
+    tempo 104                   quarter notes per minute, from here on (100 until one is given)
+    velocity 0.7                loudness above 0 and up to 1, from here on (0.8 until one is given)
     C4 1, D4 1, E4 1, C4 1 |    pitch and beats; a beat is a quarter note
-    F#4 1/2, Bb4 1.5 0.9        fractions or decimals; a third number is this note's own velocity
+    F#4 1/2, Bb4 1.5 0.9        fractions or decimals; a third number is the velocity of this note alone
     R 2                         a rest
 
-``,``, ``|`` and the end of a line separate notes; ``|`` marks a bar line for the reader. C4 is middle C,
-MIDI number 60.
+``,``, ``|`` and the end of a line separate notes; ``|`` marks a bar line for the reader. C4 is middle C, MIDI number
+60.
 """
 
 import re
@@ -22,9 +22,9 @@ from jaxtyping import Float, Float32, Int
 
 from wavegen.errors import WavegenError
 
-TEMPO = 100.0  # quarter notes a minute, of a text that names none
+TEMPO = 100.0  # quarter notes per minute, for a text that gives no tempo
 VELOCITY = 0.8
-FEATURES = 4  # columns of `Performance.frames`
+FEATURES = 4  # columns of ``Performance.frames``
 _STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 _PITCH = re.compile(r"[A-G][#b]?(-1|\d)")
@@ -32,7 +32,7 @@ _PITCH = re.compile(r"[A-G][#b]?(-1|\d)")
 
 @dataclass(frozen=True, eq=False)
 class Performance:
-    """Notes sorted by onset.
+    """Notes in seconds, sorted by onset.
 
     Attributes:
         pitch: MIDI numbers, 0 to 127; 60 is middle C, 69 is A at 440 Hz.
@@ -41,11 +41,15 @@ class Performance:
         velocity: loudness of the stroke, above 0 and at most 1.
 
     Raises:
-        WavegenError: arrays of unlike lengths, or a value out of range.
+        WavegenError: if the arrays differ in length or a value is out of range.
 
     Example:
-        >>> Performance.parse("tempo 120, A4 1, R 1, B4 1/2").onset
-        array([0., 1.])
+        >>> from wavegen import Performance
+        >>> melody = Performance.parse("tempo 120, A4 1, R 1, B4 1/2")
+        >>> melody.pitch.tolist(), melody.onset.tolist(), melody.duration.tolist()
+        ([69, 71], [0.0, 1.0], [0.5, 0.25])
+        >>> melody.transpose(-12).pitch.tolist(), melody.seconds
+        ([57, 59], 1.25)
     """
 
     pitch: Int[np.ndarray, " notes"]
@@ -75,24 +79,24 @@ class Performance:
 
     @property
     def seconds(self) -> float:
-        """When the last note ends; 0 without notes."""
+        """Time at which the last note ends; 0 without notes."""
         return float((self.onset + self.duration).max(initial=0.0))
 
     @classmethod
     def parse(cls, text: str, source: str = "melody") -> "Performance":
-        """Read the text format of this module.
+        """Parses the text format of this module.
 
         Args:
             text: the melody.
-            source: its name in error messages.
+            source: the name of the text in error messages.
 
         Raises:
-            WavegenError: naming the line that cannot be read.
+            WavegenError: if a line cannot be parsed; the message names the line.
         """
         rows: list[tuple[int, float, float, float]] = []
         tempo, velocity, now = TEMPO, VELOCITY, 0.0
         for number, line in enumerate(text.splitlines(), start=1):
-            # '#' is also the sharp sign: a comment starts a line or follows a space
+            # '#' is also the sharp sign: a comment starts a line or follows a space.
             for statement in re.split(r"[,|]", re.sub(r"(^|\s)#.*", "", line)):
                 match statement.split():
                     case []:
@@ -117,10 +121,10 @@ class Performance:
 
     @classmethod
     def read(cls, path: str | Path) -> "Performance":
-        """Read a melody file.
+        """Reads a melody file.
 
         Raises:
-            WavegenError: the file is missing, is not text, or holds a line that cannot be read.
+            WavegenError: if the file is missing, is not text, or contains a line that cannot be parsed.
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
@@ -129,19 +133,27 @@ class Performance:
         return cls.parse(text, str(path))
 
     def text(self, tempo: float = TEMPO) -> str:
-        """Write the text format, one note a line; `parse` of it gives these notes again.
+        """Returns the notes in the text format, one per line; ``parse`` recovers them up to the rounding of floats.
 
         Args:
-            tempo: quarter notes a minute in which durations are written.
+            tempo: quarter notes per minute, 1 to 1000, in which durations are written.
 
         Raises:
-            WavegenError: notes overlap, which the text format cannot say.
+            WavegenError: if notes overlap, which the text format cannot express.
+
+        Example:
+            >>> from wavegen import Performance
+            >>> print(Performance.parse("tempo 60, C4 1, R 1/2, E4 2").text(tempo=60.0), end="")
+            tempo 60.0
+            C4 1.0 0.8
+            R 0.5
+            E4 2.0 0.8
         """
         lines, now = [f"tempo {tempo!r}"], 0.0
         for pitch, onset, duration, velocity in zip(
             self.pitch, self.onset, self.duration, self.velocity, strict=True
         ):
-            # a nanosecond: seconds and beats are floats, and their sums round
+            # A nanosecond of tolerance: seconds and beats are floats, and their sums round.
             if onset < now - 1e-9:
                 raise WavegenError(
                     f"expected one note at a time, got overlapping notes at {onset:.3f} s: use .monophonic()"
@@ -153,15 +165,18 @@ class Performance:
         return "\n".join(lines) + "\n"
 
     def transpose(self, semitones: int) -> "Performance":
-        """Move every pitch up by `semitones` (down if negative)."""
+        """Moves every pitch up by ``semitones``, or down where it is negative."""
         return Performance(self.pitch + semitones, self.onset, self.duration, self.velocity)
 
     def stretch(self, factor: float) -> "Performance":
-        """Make onsets and durations `factor` times as long."""
+        """Multiplies onsets and durations by ``factor``."""
         return Performance(self.pitch, self.onset * factor, self.duration * factor, self.velocity)
 
     def between(self, start: float, stop: float) -> "Performance":
-        """Keep the notes that begin in [start, stop) seconds, end them by `stop`; time starts at `start`."""
+        """Returns the notes that begin in [start, stop) seconds, ended by ``stop``.
+
+        Times of the result start at ``start``.
+        """
         kept = (self.onset >= start) & (self.onset < stop)
         onset = self.onset[kept]
         return Performance(
@@ -172,7 +187,7 @@ class Performance:
         )
 
     def monophonic(self) -> "Performance":
-        """End every note where the next begins; of notes that begin together the highest stays."""
+        """Ends every note where the next begins; of notes that begin together it keeps the highest."""
         order = np.lexsort((-self.pitch, self.onset))
         first = order[np.diff(self.onset[order], prepend=-1.0) > 0]
         pitch, onset, duration, velocity = (
@@ -181,29 +196,37 @@ class Performance:
         return Performance(pitch, onset, np.minimum(duration, np.diff(onset, append=np.inf)), velocity)
 
     def quantize(self, sample_rate: int, hop: int) -> "Performance":
-        """Move onsets to the nearest multiple of `hop` samples; ends stay, but no note is under a frame."""
+        """Moves onsets to the nearest multiple of ``hop`` samples.
+
+        Ends stay where they are, but every note lasts at least ``hop`` samples.
+        """
         frame = hop / sample_rate
         onset = np.rint(self.onset * sample_rate / hop) * frame
         duration = np.maximum(self.onset + self.duration - onset, frame)
         return Performance(self.pitch, onset, duration, self.velocity)
 
     def frames(self, sample_rate: int, hop: int, length: int) -> Float32[np.ndarray, "F 4"]:
-        """The condition of a model: what sounds at the first sample of every frame.
+        """Returns the condition of a model: which note sounds at the first sample of every frame.
 
-        Frame f covers samples [f * hop, (f + 1) * hop). Onsets are rounded to frames: render the notes that
-        `quantize` returns, and audio and features agree to the sample.
+        Frame f covers samples [f * hop, (f + 1) * hop). Onsets are rounded to frames: audio that is rendered from the
+        notes of ``quantize`` agrees with these features to the sample.
 
         Args:
-            sample_rate: Hz.
-            hop: samples a frame.
+            sample_rate: sample rate in Hz.
+            hop: samples per frame.
             length: samples of the audio; there are ceil(length / hop) frames.
 
         Returns:
-            A row a frame: pitch (MIDI number; 0 is a rest), age in samples since the onset, samples that
-            remain until the note ends, velocity. All are 0 in a rest.
+            One row per frame: pitch (MIDI number; 0 in a rest), age in samples since the onset, samples that remain
+            until the note ends, and velocity. All four are 0 in a rest.
 
         Raises:
-            WavegenError: two notes begin in one frame, or overlap.
+            WavegenError: if two notes begin in one frame or overlap.
+
+        Example:
+            >>> from wavegen import Performance
+            >>> Performance.parse("tempo 60, A4 1, R 1").frames(sample_rate=4, hop=2, length=6).tolist()[:2]
+            [[69.0, 0.0, 4.0, 0.800000011920929], [69.0, 2.0, 2.0, 0.800000011920929]]
         """
         notes = self.quantize(sample_rate, hop)
         onset = np.rint(notes.onset * sample_rate).astype(np.int64)
@@ -215,7 +238,7 @@ class Performance:
                 f"expected one note at a time, got notes {where} and {where + 1} together at "
                 f"{notes.onset[where + 1]:.3f} s: use .monophonic(), or a hop under {hop} samples"
             )
-        # rounding an onset down to its frame may leave the note before it a few samples too long
+        # Rounding an onset down to its frame may leave the previous note a few samples too long.
         end[:-1] = np.minimum(end[:-1], onset[1:])
         sample = np.arange(-(-length // hop)) * hop
         note = np.searchsorted(onset, sample, side="right") - 1
@@ -229,12 +252,12 @@ class Performance:
 
 
 def pitch_name(pitch: int) -> str:
-    """The name of a MIDI number: 61 is ``C#4``."""
+    """Returns the name of a MIDI number: 61 is ``C#4``."""
     return f"{_NAMES[pitch % 12]}{pitch // 12 - 1}"
 
 
 def frequency(pitch: Float[np.ndarray, "..."] | Int[np.ndarray, "..."] | float) -> Float[np.ndarray, "..."]:
-    """Equal temperament: 440 * 2 ** ((pitch - 69) / 12) Hz."""
+    """Returns the frequency in equal temperament, 440 * 2 ** ((pitch - 69) / 12) Hz."""
     return np.asarray(440.0 * np.exp2((np.asarray(pitch, np.float64) - 69.0) / 12.0))
 
 
@@ -247,7 +270,7 @@ def _midi(name: str, source: str, line: int) -> int:
 
 
 def _number(text: str, low: float, high: float, what: str, source: str, line: int) -> float:
-    """A decimal or a fraction in (low, high]."""
+    """Parses a decimal or a fraction in (low, high]."""
     try:
         numerator, _, denominator = text.partition("/")
         value = float(numerator) / float(denominator or 1)

@@ -1,4 +1,4 @@
-"""The piano that ships with the package: recorded keys, resampled to every pitch, placed to the sample."""
+"""The piano that ships with the package: recorded keys, resampled to every pitch and placed to the sample."""
 
 import json
 from dataclasses import dataclass, field
@@ -15,22 +15,24 @@ from wavegen.notes.performance import Performance
 
 ASSETS = Path(__file__).parents[1] / "assets"
 SOFT = 80 / 127  # velocities up to this play the soft layer, as in the instrument's own map
-RELEASE = 0.03  # seconds a damped string still sounds
+RELEASE = 0.03  # seconds for which a damped string still sounds
 
 
 @dataclass(frozen=True, eq=False)
 class Piano:
-    """Recorded keys of a piano (Upright Piano KW, CC0), two velocity layers.
-
-    Example:
-        >>> Piano.load().render(Performance.parse("tempo 120, C4 1, E4 1, G4 2"), 16_000).duration
-        2.03
+    """Recorded keys of a piano (Upright Piano KW, CC0) in two velocity layers.
 
     Attributes:
         pcm: all recordings, one after another.
-        sample_rate: of the recordings, Hz.
-        recordings: where each lies, its pitch, layer, gain, and tuning in cents.
+        sample_rate: sample rate of the recordings in Hz.
+        recordings: the place of each recording, its pitch, layer and gain, and its tuning in cents.
         attack_seconds: from an onset to the first clear sample of the stroke, at the recorded pitch.
+
+    Example:
+        >>> from wavegen import Performance
+        >>> from wavegen.notes.piano import Piano
+        >>> Piano.load().render(Performance.parse("tempo 120, C4 1, E4 1, G4 2"), 16_000).duration
+        2.03
     """
 
     pcm: Int16[np.ndarray, "T"]
@@ -41,27 +43,32 @@ class Piano:
 
     @classmethod
     def load(cls) -> "Piano":
-        """Read the recordings that are installed with the package."""
+        """Reads the recordings that are installed with the package."""
         index = json.loads((ASSETS / "piano.json").read_text(encoding="utf-8"))
         pcm, _ = soundfile.read(ASSETS / "piano.flac", dtype="int16")
         return cls(pcm, index["sample_rate"], tuple(index["recordings"]), index["attack_seconds"])
 
     def key(self, pitch: int, layer: str, sample_rate: int) -> Float32[np.ndarray, "T"]:
-        """One key struck with velocity 1, from its onset until it is no longer heard.
+        """Returns one key struck with velocity 1, from its onset to the end of its recording.
 
-        The nearest recorded key is resampled to the pitch in equal temperament. Kept for the next call.
+        The nearest recorded key is resampled to the pitch in equal temperament, and cached for the next call.
+
+        Args:
+            pitch: MIDI number.
+            layer: "L" for the soft layer, "H" for the loud one.
+            sample_rate: sample rate of the result in Hz.
         """
         if (pitch, layer, sample_rate) not in self._keys:
             nearest = min(
                 (recording for recording in self.recordings if recording["layer"] == layer),
                 key=lambda recording: abs(recording["pitch"] - pitch),
             )
-            # Here, as it takes a second to import: what trains without a piano need not wait for it.
+            # Imported here, because it takes a second: a training without a piano need not wait for it.
             from scipy.signal import resample_poly
 
             wave = self.pcm[nearest["offset"] : nearest["offset"] + nearest["length"]] / 32768
             semitones = pitch - nearest["pitch"] - nearest["cents"] / 100
-            # 300: the pitch is exact within 0.02 cents
+            # With denominators up to 300 the pitch is exact within 0.02 cents.
             ratio = Fraction(sample_rate / self.sample_rate * 2 ** (-semitones / 12)).limit_denominator(300)
             wave = resample_poly(wave * nearest["gain"], ratio.numerator, ratio.denominator)
             self._keys[pitch, layer, sample_rate] = wave.astype(np.float32)
@@ -70,22 +77,22 @@ class Piano:
     def render(
         self, notes: Performance, sample_rate: int, *, release: float = RELEASE, length: int | None = None
     ) -> Audio:
-        """Play notes.
+        """Plays notes.
 
-        A note begins at sample round(onset * sample_rate) and its stroke is heard `attack_seconds` later.
-        Amplitude is the square of the velocity. From its end on a note is faded out.
+        A note begins at sample ``round(onset * sample_rate)``, and its stroke is audible ``attack_seconds`` later.
+        The amplitude is the square of the velocity. From its end on a note fades out.
 
         Args:
-            notes: they may overlap.
-            sample_rate: of the result, Hz.
-            release: seconds that a note takes to fade after its end.
-            length: samples of the result; None ends with the last note's release.
+            notes: the notes, which may overlap.
+            sample_rate: sample rate of the result in Hz.
+            release: seconds for which a note fades after its end.
+            length: samples of the result; None ends with the release of the last note.
 
         Returns:
-            Mono audio. Chords whose sum leaves [-1, 1] are scaled down, all the audio by one factor.
+            Mono audio. If the sum of the notes leaves [-1, 1], all of it is scaled down by one factor.
 
         Raises:
-            WavegenError: a negative release.
+            WavegenError: if the release is negative.
         """
         if release < 0:
             raise WavegenError(f"expected a release of at least 0 seconds, got {release}")

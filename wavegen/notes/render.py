@@ -14,7 +14,7 @@ from wavegen.notes.score import Notes
 
 LOUDNESS = -20.0  # dB of full scale, RMS of the loudest 0.4 s
 PEAK = 0.99
-LONGEST = 7200.0  # seconds; half a gigabyte at 16 kHz
+LONGEST = 7200.0  # seconds, which take half a gigabyte at 16 kHz
 
 shipped_piano = cache(Piano.load)
 
@@ -27,31 +27,34 @@ def render(
     loudness: float | None = LOUDNESS,
     length: int | None = None,
 ) -> Audio:
-    """Play notes.
+    """Plays notes.
 
     The piano plays every pitched track, whatever its program, and leaves drums out with a warning. A note begins at
-    sample `round(seconds * sample_rate)` of its onset (its stroke is heard 2 ms later, as in the recordings). A
-    SoundFont plays each program with its own sound, and drums; onsets lie within a millisecond.
+    sample ``round(seconds * sample_rate)`` of its onset (its stroke becomes audible 2 ms later, as in the
+    recordings). A SoundFont plays each program with its own sound, and drums too; its onsets are exact to a
+    millisecond.
 
     Args:
-        notes: what to play.
-        sample_rate: Hz.
-        soundfont: an .sf2 or .sf3 file; None is the piano.
-        loudness: root mean square of the loudest 0.4 s in dB of full scale, less where the peak would pass 0.99;
-            None leaves the level as played, scaled down only if it would clip.
-        length: samples of the result; by default up to the end of the last note's release.
+        notes: the notes to play.
+        sample_rate: sample rate in Hz.
+        soundfont: an .sf2 or .sf3 file; None plays the piano.
+        loudness: root mean square of the loudest 0.4 s in dB of full scale, lower where the peak would exceed 0.99.
+            None keeps the level as played, scaled down only if it would clip.
+        length: samples of the result; None ends with the release of the last note.
 
     Returns:
         Mono audio.
 
     Raises:
-        WavegenError: above two hours, a SoundFont that cannot be read, or symusic is not installed.
+        WavegenError: if the notes last more than two hours, the SoundFont cannot be read, or a SoundFont is given and
+            symusic is not installed.
 
     Example:
+        >>> from wavegen import Performance
+        >>> from wavegen.notes.render import render
         >>> from wavegen.notes.score import from_performance
-        >>> from wavegen.notes.melodies import melody
-        >>> render(from_performance(melody("frere_jacques"))).sample_rate
-        16000
+        >>> render(from_performance(Performance.parse("tempo 120, C4 1, E4 1")))
+        Audio(1.030 s, 1 channel(s), 16000 Hz)
     """
     seconds = float(notes.seconds(np.array(notes.end)))
     if max(seconds, (length or 0) / sample_rate) > LONGEST:
@@ -63,9 +66,7 @@ def render(
     else:
         drums = int(notes.drum.sum())
         if drums:
-            warnings.warn(
-                f"the piano leaves out {drums} notes of drums; a soundfont plays them", stacklevel=2
-            )
+            warnings.warn(f"the piano leaves out {drums} drum notes; a soundfont plays them", stacklevel=2)
         pitched = notes.select(lambda track: not track.drum)
         audio = shipped_piano().render(pitched.performance(), sample_rate, length=length)
     return audio if loudness is None else levelled(audio, loudness)
@@ -93,7 +94,7 @@ def _with_soundfont(notes: Notes, sample_rate: int, path: Path, length: int | No
 
 
 def levelled(audio: Audio, loudness: float) -> Audio:
-    """Scale a recording to a loudness, or to the peak where that is less."""
+    """Scales mono audio to a loudness, or to the peak limit where that is lower."""
     wave = audio.samples[:, 0]
     if not wave.any():
         return audio

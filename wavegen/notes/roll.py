@@ -1,4 +1,4 @@
-"""Piano rolls: what sounds, frame by frame and pitch by pitch, to look at, to learn from and to condition on."""
+"""Piano rolls: which pitches sound in each frame, to plot, to train on and to condition on."""
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Shaped
@@ -7,48 +7,64 @@ from wavegen.errors import WavegenError
 from wavegen.notes.performance import Performance, pitch_name
 
 PITCHES = 128
-LARGEST = 1 << 22  # frames: 11 hours at 100 a second
+LARGEST = 1 << 22  # frames: 11 hours at 100 per second
 
 
 def piano_roll(
     notes: Performance, frame_rate: float, frames: int | None = None
 ) -> Float32[np.ndarray, "F 128"]:
-    """The velocity of what sounds.
+    """Returns the velocity of the notes that sound in each frame.
 
-    A note sounds from the frame nearest to its onset to the last frame that begins before its end, and for one frame
-    at least. Where notes of one pitch overlap the one that began last is seen.
+    A note sounds from the frame nearest to its onset to the last frame that begins before its end, and for at least
+    one frame. Where notes of one pitch overlap, the one that began last counts.
 
     Args:
-        notes: in seconds; for MIDI, `Performance.performance()` without its drums.
-        frame_rate: frames a second.
-        frames: of the result; by default up to the last that sounds.
+        notes: notes in seconds; for MIDI, ``Notes.pitched()``.
+        frame_rate: frames per second.
+        frames: frames of the result; None ends with the last note.
 
     Returns:
-        A row a frame, a column a pitch: velocity in (0, 1], 0 where nothing sounds.
+        One row per frame and one column per pitch: velocity in (0, 1], 0 where nothing sounds.
 
     Raises:
-        WavegenError: a frame rate not above 0, or more than 2**22 frames.
+        WavegenError: if the frame rate is not above 0 or there are more than 2**22 frames.
+
+    Example:
+        >>> import numpy as np
+        >>> from wavegen import Performance
+        >>> from wavegen.notes.roll import piano_roll
+        >>> roll = piano_roll(Performance.parse("tempo 120, C4 1, E4 1"), frame_rate=4)
+        >>> roll.shape, np.argmax(roll, axis=1).tolist()
+        ((4, 128), [60, 60, 64, 64])
     """
     if not frame_rate > 0:
-        raise WavegenError(f"expected more than 0 frames a second, got {frame_rate}")
+        raise WavegenError(f"expected more than 0 frames per second, got {frame_rate}")
     onset = np.rint(notes.onset * frame_rate)
-    # a millionth of a frame: ends are sums of floats, and one that is meant to lie on a frame may lie above it
+    # A millionth of a frame of tolerance: an end is a sum of floats, and may lie above the frame on which it is meant.
     end = np.maximum(np.ceil((notes.onset + notes.duration) * frame_rate - 1e-6), onset + 1)
     frames = int(end.max(initial=0)) if frames is None else frames
     return _paint(notes.pitch, notes.velocity, onset.astype(np.int64), end.astype(np.int64), frames)
 
 
 def from_piano_roll(roll: Float[np.ndarray, "F 128"], frame_rate: float) -> Performance:
-    """The notes of a piano roll: runs of one velocity in one column.
+    """Returns the notes of a piano roll: runs of one velocity in one column.
 
-    `piano_roll` of them is `roll` again. A note that is repeated at once with the same velocity is one long note.
+    ``piano_roll`` of them is ``roll`` again. A note that is repeated immediately with the same velocity becomes one
+    long note.
 
     Args:
         roll: velocities, 0 to 1; 0 is silence.
-        frame_rate: frames a second, above 0.
+        frame_rate: frames per second, above 0.
 
     Raises:
-        WavegenError: a velocity outside 0 to 1.
+        WavegenError: if a velocity is outside 0 to 1.
+
+    Example:
+        >>> from wavegen import Performance
+        >>> from wavegen.notes.roll import from_piano_roll, piano_roll
+        >>> melody = Performance.parse("tempo 120, C4 1, E4 2")
+        >>> from_piano_roll(piano_roll(melody, 4), 4).duration.tolist()
+        [0.5, 1.0]
     """
     wrong = ~((roll >= 0) & (roll <= 1))
     if wrong.any():
@@ -58,7 +74,7 @@ def from_piano_roll(roll: Float[np.ndarray, "F 128"], frame_rate: float) -> Perf
         )
     silence = np.zeros((1, PITCHES))
     changed = np.diff(np.concatenate([silence, roll, silence]), axis=0) != 0
-    # column by column the changes are onset or silence, in turn or onset after onset
+    # In each column a change is either an onset or the beginning of silence.
     pitch, frame = np.nonzero(changed.T)
     velocity = np.concatenate([roll, silence])[frame, pitch]
     begins = velocity > 0
@@ -72,26 +88,26 @@ def from_piano_roll(roll: Float[np.ndarray, "F 128"], frame_rate: float) -> Perf
 def roll_features(
     notes: Performance, sample_rate: int, hop: int, length: int, low: int = 0, high: int = PITCHES - 1
 ) -> Float32[np.ndarray, "F D"]:
-    """The condition of a model that plays chords: what sounds at the first sample of every frame, and since when.
+    """Returns the condition of a model that plays chords: which notes sound at the first sample of every frame.
 
-    Frame f covers samples [f * hop, (f + 1) * hop). Onsets are rounded to frames: render the notes that
-    `Performance.quantize` returns, and audio and features agree to the sample. Every row says all about its
-    moment, so the rows of a part of the audio are those of the whole.
+    Frame f covers samples [f * hop, (f + 1) * hop). Onsets are rounded to frames: audio that is rendered from the
+    notes of ``Performance.quantize`` agrees with these features to the sample. A row depends on its own moment alone,
+    so that the rows of a part of the audio are those of the whole.
 
     Args:
-        notes: in seconds.
-        sample_rate: Hz.
-        hop: samples a frame.
+        notes: notes in seconds.
+        sample_rate: sample rate in Hz.
+        hop: samples per frame.
         length: samples of the audio; there are ceil(length / hop) frames.
         low: the lowest pitch.
         high: the highest pitch.
 
     Returns:
-        A row a frame, D = 2 (high - low + 1) columns: for each pitch from `low` on the velocity of the note that
-        sounds, 0 for none; then for each pitch the samples since that note's onset, 0 for none.
+        One row per frame with D = 2 (high - low + 1) columns: for each pitch from ``low`` on the velocity of the note
+        that sounds, 0 for none; then for each pitch the samples since the onset of that note, 0 for none.
 
     Raises:
-        WavegenError: a note outside `low` to `high`, or more than 2**22 frames.
+        WavegenError: if a note is outside ``low`` to ``high`` or there are more than 2**22 frames.
     """
     outside = (notes.pitch < low) | (notes.pitch > high)
     if outside.any():

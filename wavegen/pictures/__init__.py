@@ -1,1 +1,1 @@
-"""Pictures of audio, of notes and of runs."""
+"""Figures of audio, of notes and of training runs."""

@@ -1,4 +1,4 @@
-"""Pictures of audio and of training, drawn without a display."""
+"""Figures of audio, drawn without a display."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,17 +13,27 @@ RANGE_DB = 80.0
 
 
 def spectrograms(path: str | Path, clips: Mapping[str, Audio]) -> Path:
-    """Draw spectrograms one above the other, on one time axis and one colour scale.
+    """Draws spectrograms one above the other, on one time axis and one colour scale.
 
     Args:
-        path: of the PNG.
-        clips: title to audio; the loudest bin of all is 0 dB.
+        path: the PNG file to write.
+        clips: audio by title; the loudest bin of all clips is 0 dB.
 
     Returns:
         The path.
 
     Raises:
-        WavegenError: there are no clips.
+        WavegenError: if there are no clips.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from wavegen import Audio
+        >>> from wavegen.pictures.audio import read_picture, spectrograms
+        >>> noise = Audio(np.random.default_rng(0).uniform(-0.1, 0.1, 4000), 8000)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     read_picture(spectrograms(f"{folder}/noise.png", {"noise": noise})).shape
+        (352, 1100, 3)
     """
     from matplotlib.figure import Figure
 
@@ -58,14 +68,14 @@ def spectrograms(path: str | Path, clips: Mapping[str, Audio]) -> Path:
 
 
 def read_picture(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
-    """The pixels of a PNG, red green blue."""
+    """Reads the pixels of a PNG file: red, green and blue, 0 to 255."""
     from matplotlib.image import imread
 
     return np.rint(imread(path)[..., :3] * 255).astype(np.uint8)
 
 
 def _level(clip: Audio) -> Float[np.ndarray, "bins F"]:
-    """Power in dB, a frame every 8 ms or, in long clips, as many as fit a picture."""
+    """Returns the power in dB, one frame per 8 ms or, in long clips, about 1500 frames."""
     from scipy.signal import ShortTimeFFT
     from scipy.signal.windows import hann
 

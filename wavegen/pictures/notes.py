@@ -1,4 +1,4 @@
-"""Pictures of notes, drawn without a display."""
+"""Figures of notes, drawn without a display."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,19 +11,20 @@ from wavegen.notes.score import Notes
 
 
 def plot_notes(path: str | Path, pieces: Mapping[str, Notes]) -> Path:
-    """Draw piano rolls one above the other, on one time axis and one pitch axis.
+    """Draws piano rolls one above the other, on one time axis and one pitch axis.
 
-    A note is a bar from its onset to its end, of the colour of its track, fainter the softer it is. Drums are left out.
+    A note is a bar from its onset to its end, in the colour of its track, and fainter the softer it is. Drums are
+    left out.
 
     Args:
-        path: of the PNG.
-        pieces: title to notes.
+        path: the PNG file to write.
+        pieces: notes by title.
 
     Returns:
         The path.
 
     Raises:
-        WavegenError: there are no pieces.
+        WavegenError: if there are no pieces.
     """
     from matplotlib import colormaps
     from matplotlib.collections import PolyCollection
@@ -53,7 +54,7 @@ def plot_notes(path: str | Path, pieces: Mapping[str, Notes]) -> Path:
         }
         if len(names) > 1:
             patches = [Patch(color=tuple(colour), label=name) for name, colour in list(names.items())[:10]]
-            # Above the notes, not over them.
+            # Above the panel, where it hides no notes.
             axes.legend(
                 handles=patches,
                 frameon=False,

@@ -1,4 +1,4 @@
-"""Pictures of runs: loss curves from their metrics."""
+"""Figures of training runs: loss curves from their metrics."""
 
 import json
 from pathlib import Path
@@ -8,29 +8,32 @@ from wavegen.errors import WavegenError
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a run's ``metrics.jsonl``: "step", "time" and figures by name, None where one was not finite.
+    """Reads the rows of a run's ``metrics.jsonl``.
+
+    Returns:
+        For each row "step", "time" and figures by name; a figure is None where it was not finite.
 
     Raises:
-        WavegenError: the file cannot be read.
+        WavegenError: if the file cannot be read or a line is not JSON.
     """
     try:
         return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
     except (OSError, json.JSONDecodeError) as error:
-        raise WavegenError(f"expected one JSON object a line in {path}, got: {error}") from error
+        raise WavegenError(f"expected one JSON object per line in {path}, got: {error}") from error
 
 
 def loss_curve(metrics: str | Path, path: str | Path) -> Path:
-    """Draw the losses of a run over its steps.
+    """Draws the losses of a run over its steps.
 
     Args:
-        metrics: ``metrics.jsonl`` of a run: a JSON object a line with "step" and numbers by name.
-        path: of the PNG.
+        metrics: ``metrics.jsonl`` of a run: one JSON object per line, with "step" and numbers by name.
+        path: the PNG file to write.
 
     Returns:
         The path.
 
     Raises:
-        WavegenError: the file cannot be read, or holds no bits per sample and no loss.
+        WavegenError: if the file cannot be read, or contains neither bits per sample nor a loss.
     """
     from matplotlib.figure import Figure
 
@@ -45,7 +48,7 @@ def loss_curve(metrics: str | Path, path: str | Path) -> Path:
     axes = figure.subplots()
     for name in shown:
         points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-        # training rows are many and noisy: a line; evaluations are few: marked
+        # The many noisy rows of training become a line; the few evaluations get markers.
         marker = "o" if len(points) <= 30 else None
         axes.plot(
             *zip(*points, strict=True),

@@ -1,9 +1,9 @@
-"""Checkpoints that can be trusted: orbax writes them, a sha256 manifest proves them.
+"""Checkpoints that can be trusted: orbax writes them, and a sha256 manifest proves them.
 
-Orbax commits a step atomically (a temporary folder, renamed when whole), but it restores flipped bits and
-casts dtypes without a word, and its own best-n policy can delete the newest step. So every step carries a
-manifest, written into the temporary folder just before the rename: a committed step always has one, and a
-kill at any moment leaves none half done.
+Orbax commits a step atomically (a temporary folder, renamed when complete), but it restores flipped bits and casts
+dtypes without a warning, and its own best-n policy can delete the newest step. Every step therefore has a manifest,
+which is written into the temporary folder just before the rename: a committed step always has one, and a kill at any
+moment leaves no incomplete step.
 """
 
 import math
@@ -26,19 +26,19 @@ from wavegen.runs.checksums import describe_arrays, find_damage, read_manifest, 
 class Checkpoints:
     """The checkpoints of one run: ``folder/<step>/{state,config,manifest.json}``.
 
-    Saving is asynchronous: ``save`` returns when the arrays are copied, and an error of the writing shows at
-    the next call. One failed save is a warning, as older steps are intact and the next may succeed; two in a
-    row raise, and so does a failure that ``wait`` or ``close`` finds. With several processes every process
-    makes every call, on one shared folder; process 0 writes and checks the manifests.
+    Saving is asynchronous: ``save`` returns when the arrays are copied, and an error in writing is raised at the next
+    call. One failed save is a warning, because older steps are intact and the next save may succeed; two in a row
+    raise, and so does a failure that ``wait`` or ``close`` finds. With several processes every process makes every
+    call, on one shared folder; process 0 writes and checks the manifests.
 
     Args:
-        folder: local path or whatever orbax reads (``gs://...``); made if missing.
-        keep_latest: how many of the newest steps stay.
-        keep_best: how many of the steps with the lowest metric stay besides; no metric and NaN are never
-            best.
+        folder: a local path or any that orbax supports (``gs://...``); created if missing.
+        keep_latest: number of the newest steps to keep.
+        keep_best: number of steps with the lowest metric to keep in addition; a step without a metric, or with NaN,
+            is never among the best.
 
     Raises:
-        WavegenError: the folder cannot be made.
+        WavegenError: if the folder cannot be created.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, keep_latest: int = 2, keep_best: int = 1) -> None:
@@ -47,8 +47,8 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WavegenError(
-                f"expected a folder that can hold checkpoints, got {self.folder} ({error.strerror}); "
-                "choose another or mend its permissions"
+                f"expected a writable folder for checkpoints, got {self.folder} ({error.strerror}); "
+                "choose another or correct its permissions"
             ) from error
         self._metrics: dict[int, float] = {}
         policies = ocp.checkpoint_managers
@@ -59,7 +59,7 @@ class Checkpoints:
                     [policies.LatestN(keep_latest), _LowestMetric(self._metrics, keep_best)]
                 ),
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
-                lightweight_initialize=True,  # it would read files that may be damaged
+                lightweight_initialize=True,  # otherwise orbax reads files that may be damaged
             ),
             item_handlers={"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()},
         )
@@ -68,7 +68,7 @@ class Checkpoints:
                 self._note_metric(step, manifest["metric"])
         self._damage: dict[int, str | None] = {}
         self._failures: list[WavegenError] = []  # of the last saves in a row
-        self._in_flight: dict[str, Any] = {}  # what the manifest of the step being written says
+        self._in_flight: dict[str, Any] = {}  # the manifest of the step that is being written
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -77,22 +77,22 @@ class Checkpoints:
         self.close()
 
     def save(self, step: int, state: PyTree, config: dict[str, Any], metric: float | None = None) -> None:
-        """Start to save; the arrays may be donated as soon as this returns.
+        """Starts to save; the arrays may be donated as soon as this returns.
 
-        Steps from ``step`` on that lie in the folder belong to a past that was rewound (a damaged newest
-        step, or an earlier one that was asked for), and are deleted first.
+        Existing steps from ``step`` on belong to a history that was rewound (from a damaged newest step, or by
+        request), and are deleted first.
 
         Args:
-            step: updates done.
+            step: number of updates so far.
             state: any pytree of arrays.
-            config: what JSON can hold; ``restore`` and ``config`` give it back.
-            metric: lower is better, such as bits per sample; decides what ``keep_best`` keeps.
+            config: JSON values, which ``restore`` and ``config`` return.
+            metric: a figure such as bits per sample, lower is better, by which ``keep_best`` chooses.
 
         Raises:
-            WavegenError: the two newest saves failed.
+            WavegenError: if the two newest saves failed.
         """
         self._settle()
-        if jax.process_index() == 0:  # what a kill or a failure left, which may be what fills the disk
+        if jax.process_index() == 0:  # Remains of a kill or a failure may be what fills the disk.
             for left_over in self.folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
                 left_over.rmtree()
         for stale in [s for s in self._manager.all_steps() if s >= step]:
@@ -108,17 +108,15 @@ class Checkpoints:
             self._fail(error)
 
     def restore(self, abstract_state: PyTree, step: int | None = None) -> tuple[PyTree, int, dict[str, Any]]:
-        """Return the state, its step and its config.
+        """Returns the state, its step and its config.
 
         Args:
-            abstract_state: shapes, dtypes and shardings to restore to (``ShapeDtypeStruct`` or arrays); the
-                sharding may differ from the one it was saved with. A leaf without one goes to the default
-                device.
-            step: this step and no other; None takes the newest that is undamaged, and warns of each that it
-                leaves out.
+            abstract_state: shapes, dtypes and shardings to restore to (``ShapeDtypeStruct`` or arrays); the sharding
+                may differ from the one it was saved with. A leaf without one goes to the default device.
+            step: the step to restore; None is the newest undamaged one, with a warning for each damaged one.
 
         Raises:
-            WavegenError: there is no usable checkpoint, or it is of another model.
+            WavegenError: if there is no usable checkpoint, or it is of another model.
         """
         step = self._choose(step)
         self._expect_same_arrays(step, abstract_state)
@@ -153,40 +151,40 @@ class Checkpoints:
         return self._manager.restore(step, args=items)
 
     def config(self, step: int | None = None) -> dict[str, Any]:
-        """Return the config saved with ``step``, or with the step that ``restore`` would choose."""
+        """Returns the config that was saved with ``step``, or with the step that ``restore`` would choose."""
         items = ocp.args.Composite(config=ocp.args.JsonRestore())
         return self._manager.restore(self._choose(step), args=items).config
 
     def latest_step(self) -> int | None:
-        """Return the newest committed step, or None; its files are not checked here."""
+        """Returns the newest committed step, or None; its files are not checked here."""
         self._settle()
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """Return the step with the lowest metric, or None where none has one; its files are not checked."""
+        """Returns the step with the lowest metric, or None if none has one; its files are not checked here."""
         self._settle()
         steps = [step for step in self._manager.all_steps() if step in self._metrics]
         return min(steps, key=self._metrics.__getitem__, default=None)
 
     def wait(self) -> None:
-        """Block until the save that is under way is committed.
+        """Blocks until the current save is committed.
 
         Raises:
-            WavegenError: the newest save failed.
+            WavegenError: if the newest save failed.
         """
         self._settle()
         if self._failures:
             raise self._failures[-1]
 
     def close(self) -> None:
-        """Wait, with the errors of ``wait``, and release orbax's threads."""
+        """Waits, with the errors of ``wait``, and releases orbax's threads."""
         try:
             self.wait()
         finally:
             self._manager.close()
 
     def _settle(self) -> None:
-        """Wait for the save that is under way, and count it as done or failed."""
+        """Waits for the current save, and counts it as done or failed."""
         if not self._in_flight:
             return
         try:
@@ -198,29 +196,31 @@ class Checkpoints:
             self._failures = []
 
     def _fail(self, error: Exception) -> None:
-        """Warn of a first failed save, raise at a second in a row."""
+        """Warns of a first failed save, and raises at a second in a row."""
         step = self._in_flight.pop("step")
         self._in_flight = {}
         self._metrics.pop(step, None)
-        self._manager.reload()  # orbax has already struck off the steps that this one was to replace
+        self._manager.reload()  # orbax has already dropped the steps that this one was to replace
         reason = " ".join(str(error).split())[-200:]  # tensorstore names the cause last
         failure = WavegenError(
             f"expected to write checkpoint {step} in {self.folder}, got {type(error).__name__}: {reason}; "
-            "free space or mend the folder, and run again"
+            "free space or repair the folder, then run again to resume"
         )
         failure.__cause__ = error
         self._failures.append(failure)
         if len(self._failures) > 1:
             raise failure
-        warnings.warn(f"{failure} (older checkpoints are intact, the next save is tried)", stacklevel=4)
+        warnings.warn(
+            f"{failure} (older checkpoints are intact, and the next save may succeed)", stacklevel=4
+        )
 
     def _choose(self, step: int | None) -> int:
-        """Return the step to read: on every process the one that process 0 found sound."""
+        """Returns the step to read: on every process the one that process 0 found undamaged."""
         self._settle()
         steps = sorted(self._manager.all_steps())
         if not steps:
             raise WavegenError(
-                f"expected a checkpoint in {self.folder}, got none; train first or mend the path"
+                f"expected a checkpoint in {self.folder}, got none; train first or correct the path"
             )
         if step is not None and step not in steps:
             raise WavegenError(
@@ -244,7 +244,7 @@ class Checkpoints:
                 self._damage[step] = find_damage(self.folder / str(step))
                 if self._damage[step]:
                     warnings.warn(
-                        f"checkpoint {step} is left out for the one before it: {self._damage[step]}",
+                        f"checkpoint {step} is damaged and is left out: {self._damage[step]}",
                         stacklevel=4,
                     )
             if self._damage[step] is None:
@@ -254,7 +254,7 @@ class Checkpoints:
     def _expect_same_arrays(self, step: int, abstract_state: PyTree, parts: set[str] | None = None) -> None:
         """Compare the arrays of a state with those that were saved: all of them, or those of some parts."""
         manifest = read_manifest(self.folder / str(step))
-        assert manifest is not None, "it was read a moment ago"
+        assert manifest is not None, "_choose has read this manifest"
         saved, wanted = manifest["arrays"], describe_arrays(abstract_state)
         if parts is not None:
             saved = {name: array for name, array in saved.items() if name.split("/")[0] in parts}
@@ -271,15 +271,15 @@ class Checkpoints:
             self._metrics[step] = float(metric)
 
     def _seal(self) -> None:
-        """Write the manifest; orbax calls this on process 0, just before it commits the step."""
+        """Writes the manifest; orbax calls this on process 0, just before it commits the step."""
         name = str(self._in_flight["step"])
         temporary = self.folder / (name + ocp.utils.TMP_DIR_SUFFIX)
-        # Object stores cannot rename: there a step is written in place, and a marker file commits it.
+        # Object stores cannot rename: a step is written in place there, and a marker file commits it.
         write_manifest(temporary if temporary.exists() else self.folder / name, self._in_flight)
 
 
 class _LowestMetric:
-    """A preservation policy of orbax: keep the steps with the lowest metrics, none without one."""
+    """A preservation policy of orbax that keeps the steps with the lowest metrics, and none without one."""
 
     def __init__(self, metrics: dict[int, float], count: int) -> None:
         self._metrics = metrics

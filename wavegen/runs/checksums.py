@@ -9,16 +9,16 @@ from etils import epath
 from jaxtyping import PyTree
 
 _NAME = "manifest.json"
-# Orbax's own notes beside the items: rewritten at commit, and not needed to restore.
+# Orbax's own files next to the items: rewritten at commit, and not needed to restore.
 _NOT_HASHED = {_NAME, "_CHECKPOINT_METADATA", "commit_success.txt"}
 
 
 def write_manifest(folder: epath.Path, content: dict[str, Any]) -> None:
-    """Write ``manifest.json`` over the files that now lie under ``folder``.
+    """Writes ``manifest.json`` for the files that are now under ``folder``.
 
     Args:
-        folder: of one step, whole.
-        content: what JSON can hold, kept beside the sums; sealed by a sum of its own.
+        folder: the complete folder of one step.
+        content: JSON values to keep with the sums of the files; a sum of all of it seals the manifest.
     """
     content = {**content, "files": _sums(folder)}
     (folder / _NAME).write_text(
@@ -27,17 +27,17 @@ def write_manifest(folder: epath.Path, content: dict[str, Any]) -> None:
 
 
 def read_manifest(folder: epath.Path) -> dict[str, Any] | None:
-    """Return the content of a manifest, or None where it is missing or damaged."""
+    """Returns the content of a manifest, or None where it is missing or damaged."""
     try:
         stored = json.loads((folder / _NAME).read_bytes())
         return stored["content"] if stored["sha256"] == _seal(stored["content"]) else None
-    # A flipped byte can make it any bytes at all; each way of not being a manifest is the same answer.
+    # Flipped bytes can turn it into anything, and every way of not being a manifest has the same answer.
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def find_damage(folder: epath.Path) -> str | None:
-    """Return what is wrong with the step in ``folder``, naming the file; None when it is as written."""
+    """Returns what is wrong with the step in ``folder``, naming the file; None if nothing is."""
     content = read_manifest(folder)
     if content is None:
         return f"{folder / _NAME} is missing or damaged"
@@ -50,12 +50,19 @@ def find_damage(folder: epath.Path) -> str | None:
         if name not in found:
             return f"{folder / name} is missing"
         if name in expected and found[name] != expected[name]:
-            return f"{folder / name} does not have the sha256 it was written with"
+            return f"{folder / name} does not have the sha256 with which it was written"
     return None
 
 
 def describe_arrays(state: PyTree) -> dict[str, str]:
-    """Return ``{"params/dense/kernel": "float32[3,4]", ...}`` for every leaf, in the order of the tree."""
+    """Returns ``{"params/dense/kernel": "float32[3,4]", ...}`` for every leaf, in the order of the tree.
+
+    Example:
+        >>> import numpy as np
+        >>> from wavegen.runs.checksums import describe_arrays
+        >>> describe_arrays({"step": np.int32(0), "kernel": np.zeros((3, 4), np.float32)})
+        {'kernel': 'float32[3,4]', 'step': 'int32[]'}
+    """
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}[{','.join(map(str, x.shape))}]"
         for path, x in jax.tree.leaves_with_path(state)
@@ -67,7 +74,7 @@ def _seal(content: dict[str, Any]) -> str:
 
 
 def _sums(folder: epath.Path) -> dict[str, str]:
-    """Return the sha256 of every hashed file, by its path under ``folder``."""
+    """Returns the sha256 of every hashed file, by its path under ``folder``."""
     sums: dict[str, str] = {}
     for path in folder.iterdir():
         if path.is_dir():

@@ -1,7 +1,6 @@
-"""What a run tells: ``metrics.jsonl`` that survives crashes, TensorBoard, and a progress bar or plain lines.
+"""The log of a run: ``metrics.jsonl`` that survives crashes, TensorBoard, and a progress bar or plain lines.
 
-The JSON lines are the record; the others show it. A row is one line, so that a crash can tear the last line
-only.
+The JSON lines are the record; the others display it. A row is one line, so that a crash can tear only the last line.
 """
 
 import json
@@ -27,22 +26,22 @@ from wavegen.errors import WavegenError
 class RunLog:
     """The log of one run, in ``folder/metrics.jsonl`` and ``folder/tensorboard``; only process 0 writes.
 
-    A run that resumes at ``start_step`` drops the rows after it, so that the file goes on as if nothing had
-    happened. For that, write the row of step s before the checkpoint of step s. ``log`` reads its metrics
-    from the device and waits for them: hand it those of the step before the one just dispatched, and the
-    device never waits for the log.
+    A run that resumes at ``start_step`` drops the rows after it, so that the file continues as if the run had never
+    stopped. This requires that the row of step s is written before the checkpoint of step s. ``log`` waits for its
+    metrics to be computed on the device. A loop that passes the metrics of the step before the one just dispatched
+    keeps the device busy.
 
     Args:
-        folder: of the run; made if missing.
-        total_steps: where the bar ends.
-        start_step: updates done before this start.
+        folder: folder of the run; created if missing.
+        total_steps: number of steps at which the bar is full.
+        start_step: number of updates before this start.
         audio_seconds_per_step: seconds of audio in one global batch.
-        flops_per_step: floating-point operations of one step by formula; 0 if unknown (XLA's own count takes
-            the body of a scan once).
-        console: where the bar or the lines go; None is the standard output.
+        flops_per_step: floating-point operations of one step by formula; 0 if unknown (XLA's own count takes the body
+            of a scan once).
+        console: console for the bar or the lines; None is the standard output.
 
     Raises:
-        WavegenError: ``metrics.jsonl`` holds a line that is no JSON, other than a torn last one.
+        WavegenError: if a line of ``metrics.jsonl`` other than a torn last one is not a row of this log.
     """
 
     def __init__(
@@ -79,11 +78,11 @@ class RunLog:
         self.close()
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Write a row of training: the metrics, the speed since the last such row, and the time.
+        """Writes a row of training: the metrics, the speed since the last such row, and the time.
 
         Args:
-            step: updates done when the metrics were taken.
-            metrics: scalars by name, of Python or on the device; one that is not finite is written as null.
+            step: number of updates at which the metrics were computed.
+            metrics: scalars by name, from Python or the device; one that is not finite is written as null.
         """
         if not self._writes:
             return
@@ -100,7 +99,7 @@ class RunLog:
         self._bar.show(step, row)
 
     def evaluation(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Write a row that is not of training, such as ``{"valid/bits_per_sample": 2.1}``, and show it."""
+        """Writes and shows a row that is not of training, such as ``{"valid/bits_per_sample": 2.1}``."""
         if not self._writes:
             return
         row = _to_host(metrics)
@@ -108,23 +107,23 @@ class RunLog:
         self._bar.say(f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
 
     def audio(self, step: int, name: str, samples: Float[np.ndarray, "T C"], sample_rate: int) -> None:
-        """Show audio in TensorBoard: float32 in [-1, 1], one clip, ``sample_rate`` in Hz."""
+        """Adds audio to TensorBoard: one clip, float32 in [-1, 1], with ``sample_rate`` in Hz."""
         if self._writes:
             self._tensorboard.add_audio(name, samples, step, sample_rate)
 
     def image(self, step: int, name: str, pixels: UInt8[np.ndarray, "height width 3"]) -> None:
-        """Show a picture in TensorBoard."""
+        """Adds a picture to TensorBoard."""
         if self._writes:
             self._tensorboard.add_image(name, pixels, step, dataformats="HWC")
 
     def say(self, line: str) -> None:
-        """Print one line, above the bar where there is one."""
+        """Prints one line, above the bar if there is one."""
         if self._writes:
             self._bar.say(line)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the time inside out of the speed: evaluation, or writing samples."""
+        """Excludes the time inside from the speed, for evaluation or for writing samples."""
         start = time.perf_counter()
         try:
             yield
@@ -132,13 +131,13 @@ class RunLog:
             self._last_time += time.perf_counter() - start
 
     def flush(self) -> None:
-        """Put every row on the disk; call it before a checkpoint, whose resume expects the rows up to it."""
+        """Writes every row to the disk; it belongs before a checkpoint, whose resume expects the rows up to it."""
         if self._writes:
             os.fsync(self._file.fileno())
             self._tensorboard.flush()
 
     def close(self) -> None:
-        """Flush and close the file, TensorBoard and the bar."""
+        """Flushes and closes the file, TensorBoard and the bar."""
         if self._writes:
             self.flush()
             self._file.close()
@@ -149,14 +148,14 @@ class RunLog:
         whole = {"step": step, "time": round(time.time(), 3)}
         finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
         self._file.write(json.dumps(whole | finite) + "\n")
-        self._file.flush()  # to the system: a killed process loses nothing
+        self._file.flush()  # The operating system has the row now: a killed process loses nothing.
         for name, value in row.items():
             if math.isfinite(value):
                 self._tensorboard.add_scalar(name, value, step)
 
 
 class _ProgressBar:
-    """A live bar on a terminal, one line a row elsewhere."""
+    """A live bar on a terminal, and one line per row elsewhere."""
 
     def __init__(self, console: Console, total: int, start: int) -> None:
         self._console = console
@@ -201,12 +200,12 @@ class _ProgressBar:
 
 
 def _to_host(metrics: Mapping[str, Any]) -> dict[str, float]:
-    # A list: device_get would sort the names of a dict.
+    # A list, because device_get would sort the names of a dict.
     return dict(zip(metrics, map(float, jax.device_get(list(metrics.values()))), strict=True))
 
 
 def _cut(path: Path, last_step: int) -> None:
-    """Drop the rows after ``last_step`` and a torn last line; whole or not at all."""
+    """Drops the rows after ``last_step`` and a torn last line; whole or not at all."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines.pop()

@@ -1,4 +1,4 @@
-"""Trained weights on their own: one safetensors file with a card."""
+"""Trained weights without a training state: one safetensors file with a card."""
 
 import json
 from pathlib import Path
@@ -20,17 +20,27 @@ def write_weights(
     """Writes parameters and their card.
 
     Args:
-        path: ending in ``.safetensors``.
-        params: nested dictionaries of arrays, written as float16: it keeps 11 bits of each weight, half the size at no
-            loss that can be heard or measured here.
-        card: JSON values that say what the weights are of.
-        exact: more of them, written as float32: those of a codec, whose codes are to stay what they were.
+        path: path of the file, ending in ``.safetensors``.
+        params: nested dictionaries of arrays, written as float16, which keeps 11 bits of each weight: half the size,
+            with no loss that was audible or measurable here.
+        card: JSON values that describe the model.
+        exact: further arrays, written as float32: those of a codec, whose codes must not change.
 
     Returns:
         The path.
 
     Raises:
-        WavegenError: another ending, a weight too large for its type, or a place that cannot be written.
+        WavegenError: if the name has another ending, a weight is too large for its type, or the path is not writable.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from wavegen.runs.weights import read_weights, write_weights
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write_weights(f"{folder}/m.safetensors", {"bias": np.ones(2)}, {"name": "m"})
+        ...     params, card = read_weights(path)
+        >>> params["bias"].tolist(), params["bias"].dtype.name, card
+        ([1.0, 1.0], 'float16', {'name': 'm'})
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -52,10 +62,13 @@ def write_weights(
 
 
 def read_weights(path: Path) -> tuple[PyTree, dict[str, Any]]:
-    """Reads what ``write_weights`` wrote.
+    """Reads a file of ``write_weights``.
+
+    Returns:
+        The parameters, and the card.
 
     Raises:
-        WavegenError: not a safetensors file of wavegen, or a damaged one.
+        WavegenError: if it is not a safetensors file of wavegen, or is damaged.
     """
     try:
         with safe_open(path, framework="numpy") as file:

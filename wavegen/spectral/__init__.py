@@ -1,4 +1,4 @@
-"""Spectra of audio, and what is measured on them; all in float32, on the device, with gradients."""
+"""Spectra of audio and measures of them: float32, on the device, with gradients."""
 
 from wavegen.spectral.griffin_lim import griffin_lim, istft, mel_to_power
 from wavegen.spectral.losses import multi_resolution_stft_loss, multi_scale_mel_loss

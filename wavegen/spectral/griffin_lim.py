@@ -1,8 +1,8 @@
-"""From magnitudes back to audio: fast Griffin-Lim.
+"""Audio from magnitudes: the fast Griffin-Lim algorithm.
 
-A spectrogram without phases is made consistent step by step: to audio and back, and of the result only the phases are
-kept. Sources: Griffin and Lim 1984, "Signal Estimation from Modified Short-Time Fourier Transform"; Perraudin, Balazs
-and Sondergaard 2013, "A Fast Griffin-Lim Algorithm", algorithm 2 (momentum).
+A spectrogram without phases is made consistent iteratively: it is converted to audio and back, and only the phases of
+the result are kept. Sources: Griffin and Lim 1984, "Signal Estimation from Modified Short-Time Fourier Transform";
+Perraudin, Balazs and Sondergaard 2013, "A Fast Griffin-Lim Algorithm", algorithm 2 (momentum).
 """
 
 import jax
@@ -17,20 +17,28 @@ from wavegen.types import Waveform
 
 
 def istft(spectrum: Complex[Array, "B N D"], *, n_fft: int, hop_length: int) -> Waveform:
-    """The audio whose spectrum is nearest, in least squares: the inverse of `stft` with `pad_mode="constant"`.
+    """Returns the audio whose spectrum is nearest in least squares: the inverse of ``stft``.
 
     Frames are windowed once more, added where they overlap, and divided by the sum of the squared windows.
 
     Args:
-        spectrum: D = `n_fft // 2 + 1` bins.
-        n_fft: samples of a frame, even.
+        spectrum: D = ``n_fft // 2 + 1`` bins.
+        n_fft: samples per frame, even.
         hop_length: samples between frames, at most half a frame.
 
     Returns:
-        float32, `(N - 1) * hop_length` samples.
+        float32, ``(N - 1) * hop_length`` samples.
 
     Raises:
-        WavegenError: fewer than two frames, or lengths do not fit.
+        WavegenError: if there are fewer than two frames or the lengths do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from wavegen.spectral import istft, stft
+        >>> audio = jnp.sin(0.1 * jnp.arange(512.0))[None]
+        >>> again = istft(stft(audio, n_fft=128, hop_length=32), n_fft=128, hop_length=32)
+        >>> again.shape, bool(jnp.abs(again - audio).max() < 1e-5)
+        ((1, 512), True)
     """
     frames, bins = spectrum.shape[1:]
     if n_fft % 2 or not 1 <= hop_length <= n_fft // 2 or bins != n_fft // 2 + 1 or frames < 2:
@@ -54,26 +62,35 @@ def griffin_lim(
     iterations: int = 32,
     momentum: float = 0.99,
 ) -> Waveform:
-    """Audio whose spectrum has these magnitudes, as nearly as can be.
+    """Finds audio whose spectrum has nearly these magnitudes.
 
-    With P the magnitudes at given phases and G the consistent spectrum `stft(istft(.))`:
+    With P the magnitudes at given phases and G the consistent spectrum ``stft(istft(.))``:
 
         c_i = G(P(t_{i-1})),   t_i = c_i + momentum (c_i - c_{i-1})
 
-    The first phases are random, always the same for a number of frames, so that rows do not depend on their batch.
+    The first phases are random, and the same for every row and every call with this number of frames, so that rows do
+    not depend on their batch.
 
     Args:
-        magnitudes: at least 0; D = `n_fft // 2 + 1` bins, frames centred as in `stft`.
-        n_fft: samples of a frame, even.
-        hop_length: samples between frames, at most half a frame; a quarter or less is good.
-        iterations: of the algorithm; 0 leaves the first phases.
-        momentum: 0 is the algorithm of 1984.
+        magnitudes: at least 0; D = ``n_fft // 2 + 1`` bins, frames centred as in ``stft``.
+        n_fft: samples per frame, even.
+        hop_length: samples between frames, at most half a frame; a quarter or less works well.
+        iterations: number of iterations; 0 keeps the first phases.
+        momentum: 0 gives the algorithm of 1984.
 
     Returns:
-        float32, `(N - 1) * hop_length` samples.
+        float32, ``(N - 1) * hop_length`` samples.
 
     Raises:
-        WavegenError: see `istft`.
+        WavegenError: see ``istft``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from wavegen.spectral import griffin_lim, stft
+        >>> audio = jnp.sin(0.1 * jnp.arange(512.0))[None]
+        >>> magnitudes = jnp.abs(stft(audio, n_fft=128, hop_length=32))
+        >>> griffin_lim(magnitudes, n_fft=128, hop_length=32, iterations=2).shape
+        (1, 512)
     """
     magnitudes = magnitudes.astype(jnp.float32)
     turns = jax.random.uniform(jax.random.key(0), (1, *magnitudes.shape[1:]))
@@ -95,25 +112,36 @@ def griffin_lim(
 def mel_to_power(
     mel: Float[Array, "B N V"], filterbank: Float[np.ndarray, "D V"], *, iterations: int = 32
 ) -> Float[Array, "B N D"]:
-    """A power spectrum, at least 0, with these energies in its mel bands.
+    """Finds a power spectrum, at least 0, with these energies in its mel bands.
 
-    Bands W hold fewer numbers than bins, so many spectra fit. From the bands spread evenly over their bins, each
-    iteration corrects every bin by the ratios of its bands, weighted, and so lowers the Kullback-Leibler divergence:
+    There are fewer bands than bins, so that many spectra fit. The energy of each band is first spread evenly over its
+    bins. Each iteration then corrects every bin by the weighted ratios of its bands, and thereby lowers the
+    Kullback-Leibler divergence. With W the filterbank:
 
         x <- x * (W (mel / (x W))) / (W 1)
 
-    Sources: Richardson 1972; Lee and Seung 2001, "Algorithms for Non-negative Matrix Factorization", theorem 2. (Piano,
-    128 bands of 1025 bins, and speech, 64 of 257: 20 iterations miss the bands by 0.01 and 0.07 dB; the same of their
-    least-squares rule by 0.11 and 0.68, a pseudo-inverse with negatives cut off by 0.31 and 1.82.)
+    Sources: Richardson 1972; Lee and Seung 2001, "Algorithms for Non-negative Matrix Factorization", theorem 2. (On
+    piano with 128 bands of 1025 bins and on speech with 64 of 257, 20 iterations miss the bands by 0.01 and 0.07 dB;
+    20 of the least-squares rule of the same paper by 0.11 and 0.68 dB; a pseudo-inverse with negative values cut off
+    by 0.31 and 1.82 dB.)
 
     Args:
         mel: energies, at least 0.
-        filterbank: W, from `mel_filterbank`.
-        iterations: of the correction.
+        filterbank: W, from ``mel_filterbank``.
+        iterations: number of corrections.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from wavegen.spectral import mel_filterbank, mel_to_power
+        >>> bands = mel_filterbank(sample_rate=8000, n_fft=256, n_mels=16)
+        >>> mel = jnp.ones((1, 3, 16))
+        >>> power = mel_to_power(mel, bands)
+        >>> power.shape, bool(jnp.abs(power @ bands - mel).max() < 0.01)
+        ((1, 3, 129), True)
     """
     tiny = np.finfo(np.float32).tiny
     spread = filterbank / np.maximum(filterbank.sum(axis=1, keepdims=True), tiny)
-    # Bands that are narrower than a bin may have no weight: what they say is lost.
+    # Bands that are narrower than a bin may have no weight: their energy is lost.
     total = filterbank.sum(axis=0)[None, None]
     share = np.where(total > 0, 1 / np.maximum(total, tiny), 0)
 
@@ -133,7 +161,7 @@ def _with_phases(
 
 
 def _overlap_add(pieces: Float[Array, "B N D"], hop_length: int) -> Float[Array, "B T"]:
-    """The sum of pieces that begin `hop_length` apart: their hops side by side, each set shifted by one more."""
+    """Sums pieces that begin ``hop_length`` apart, one hop of all pieces at a time."""
     batch, count, length = pieces.shape
     hops = -(-length // hop_length)
     pieces = jnp.pad(pieces, ((0, 0), (0, 0), (0, hops * hop_length - length)))

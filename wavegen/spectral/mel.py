@@ -1,4 +1,4 @@
-"""Mel spectrograms with librosa's defaults: the scale and normalised triangles of Slaney 1998, Auditory Toolbox."""
+"""Mel spectrograms with the defaults of librosa: scale and normalised triangles of Slaney 1998, Auditory Toolbox."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,33 +9,39 @@ from wavegen.errors import WavegenError
 from wavegen.spectral.stft import PadMode, magnitude, power, stft
 from wavegen.types import Waveform
 
-# Linear up to 1 kHz, 15 mel there; above, 27 mel for every factor 6.4.
+# The scale is linear up to 1 kHz, which is 15 mel, and logarithmic above: 27 mel for every factor of 6.4.
 BREAK_HERTZ, BREAK_MEL, MEL_PER_LOG = 1000.0, 15.0, 27 / np.log(6.4)
 
 
 def mel_filterbank(
     *, sample_rate: float, n_fft: int, n_mels: int, f_min: float = 0.0, f_max: float | None = None
 ) -> Float[np.ndarray, "D V"]:
-    """Weights from the D = `n_fft // 2 + 1` bins of a spectrum to `n_mels` bands, float32.
+    """Returns the weights from the D = ``n_fft // 2 + 1`` bins of a spectrum to ``n_mels`` bands, float32.
 
-    Bands are triangles, evenly spaced in mel, each of area 1 over frequency in Hz. Where they are narrower than a bin
-    some are empty.
+    Bands are triangles, evenly spaced in mel, each of area 1 over frequency in Hz. Bands that are narrower than a bin
+    may be empty.
 
     Args:
-        sample_rate: Hz.
-        n_fft: samples of a frame.
-        n_mels: bands.
-        f_min: Hz, where the first band begins.
-        f_max: Hz, where the last band ends; None is half the sample rate.
+        sample_rate: sample rate in Hz.
+        n_fft: samples per frame.
+        n_mels: number of bands, V.
+        f_min: frequency in Hz at which the first band begins.
+        f_max: frequency in Hz at which the last band ends; None is half the sample rate.
 
     Raises:
-        WavegenError: no bands, or frequencies out of order or above half the sample rate.
+        WavegenError: if there are no bands, or the frequencies are out of order or above half the sample rate.
+
+    Example:
+        >>> from wavegen.spectral import mel_filterbank
+        >>> weights = mel_filterbank(sample_rate=16000, n_fft=512, n_mels=40)
+        >>> weights.shape, round(float(weights[:, 39].sum() * 16000 / 512), 2)  # the area of the last band
+        ((257, 40), 1.0)
     """
     f_max = sample_rate / 2 if f_max is None else f_max
     if n_mels < 1 or not 0 <= f_min < f_max <= sample_rate / 2:
         raise WavegenError(
             f"expected at least one band and 0 <= f_min < f_max <= {sample_rate / 2:g} Hz, got n_mels={n_mels}, "
-            f"f_min={f_min:g}, f_max={f_max:g}; half the sample rate is the highest frequency there is"
+            f"f_min={f_min:g}, f_max={f_max:g}; half the sample rate is the highest possible frequency"
         )
     bins = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)[:, None]
     edges = _hertz(np.linspace(_mel(f_min), _mel(f_max), n_mels + 2))[None]
@@ -56,24 +62,32 @@ def mel_spectrogram(
     squared: bool = True,
     pad_mode: PadMode = "constant",
 ) -> Float[Array, "B N D"]:
-    """The energy, or the amplitude, in each mel band.
+    """Returns the energy, or the amplitude, in each mel band.
 
     Args:
         audio: mono.
-        sample_rate: Hz.
-        n_fft: samples of a frame.
+        sample_rate: sample rate in Hz.
+        n_fft: samples per frame.
         hop_length: samples between frames.
-        n_mels: bands, D.
-        f_min: Hz, where the first band begins.
-        f_max: Hz, where the last band ends; None is half the sample rate.
-        squared: add up squared magnitudes, librosa's default; else magnitudes, as losses do.
-        pad_mode: what lies beyond the ends of the signal.
+        n_mels: number of bands, D.
+        f_min: frequency in Hz at which the first band begins.
+        f_max: frequency in Hz at which the last band ends; None is half the sample rate.
+        squared: whether bands sum squared magnitudes, the default of librosa, or magnitudes, as losses do.
+        pad_mode: the continuation of the signal beyond its ends.
 
     Returns:
-        float32, at least 0; frames as in `stft`.
+        float32, at least 0; frames as in ``stft``.
 
     Raises:
-        WavegenError: see `stft` and `mel_filterbank`.
+        WavegenError: see ``stft`` and ``mel_filterbank``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from wavegen.spectral import log_mel, mel_spectrogram
+        >>> tone = jnp.sin(2 * jnp.pi * 1000 / 8000 * jnp.arange(2048))[None]
+        >>> mel = mel_spectrogram(tone, sample_rate=8000, n_fft=512, hop_length=128, n_mels=20)
+        >>> mel.shape, int(log_mel(mel)[0, 8].argmax())
+        ((1, 17, 20), 8)
     """
     spectrum = stft(audio, n_fft=n_fft, hop_length=hop_length, pad_mode=pad_mode)
     values = power(spectrum) if squared else magnitude(spectrum, floor=1e-7)
@@ -82,7 +96,7 @@ def mel_spectrogram(
 
 
 def log_mel(mel: Float[Array, "B N D"], *, floor: float = 1e-5) -> Float[Array, "B N D"]:
-    """The common logarithm of a mel spectrogram, of values at least `floor`."""
+    """Returns the common logarithm of a mel spectrogram, with values below ``floor`` raised to it."""
     return jnp.log10(jnp.maximum(mel, floor))
 
 

@@ -7,17 +7,25 @@ from wavegen.types import AnyWaveform
 
 
 def si_sdr(estimate: AnyWaveform, target: AnyWaveform) -> Float[Array, "B"]:
-    """How much of each estimate is its target, at any volume, in dB.
+    """Returns the ratio of target to distortion in each estimate, at any volume, in dB.
 
-    With means removed and `s` the part of the estimate along its target: `10 log10(|s|^2 / |estimate - s|^2)`. Energies
-    are kept from 0 by 1e-8, so that it and its gradient are finite everywhere: a silent target gives -80 dB, a perfect
-    estimate about 80 dB more than its energy.
+    With means removed and ``s`` the part of the estimate along its target, it is ``10 log10(|s|^2 / |estimate -
+    s|^2)``. 1e-8 is added to energies, so that it and its gradient are finite everywhere: a silent target gives -80
+    dB, and a perfect estimate about 80 dB more than its energy.
 
-    The channels of a stereo clip are one signal: both have the same volume, and a silent one spoils nothing.
+    The channels of a stereo clip are one signal: both have the same volume, so that a silent channel does no harm.
 
     Args:
-        estimate: what was made.
-        target: what it should be.
+        estimate: the audio to be judged.
+        target: the audio that it should equal.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from wavegen.spectral import si_sdr
+        >>> target = jnp.array([[1.0, -1.0, 1.0, -1.0]])
+        >>> noise = jnp.array([[0.1, 0.1, -0.1, -0.1]])
+        >>> si_sdr(3 * target + 3 * noise, target).round(1).tolist()
+        [20.0]
     """
     estimate, target = (x.astype(jnp.float32) for x in (estimate, target))
     estimate, target = (x - jnp.mean(x, axis=1, keepdims=True) for x in (estimate, target))
@@ -28,5 +36,5 @@ def si_sdr(estimate: AnyWaveform, target: AnyWaveform) -> Float[Array, "B"]:
 
 
 def _sum(x: AnyWaveform) -> Float[Array, "..."]:
-    """Over time and channels, with axes of 1 in their place."""
+    """Sums over time and channels, which become axes of length 1."""
     return jnp.sum(x, axis=tuple(range(1, x.ndim)), keepdims=True)

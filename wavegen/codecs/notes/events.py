@@ -55,6 +55,8 @@ class NoteEvents(NoteCodec):
         WavegenError: a value out of range.
 
     Example:
+        >>> import numpy as np
+        >>> from wavegen.codecs.notes.events import NoteEvents
         >>> NoteEvents().decode(np.array([[12, 69, 11, 10, 0]])).onset.tolist()
         [12]
     """

@@ -50,6 +50,8 @@ class NoteGrid(NoteCodec):
         WavegenError: no voices, no steps, or pitches outside 0 to 127.
 
     Example:
+        >>> import numpy as np
+        >>> from wavegen.codecs.notes.grid import NoteGrid
         >>> NoteGrid(voices=1, ties=True).decode(np.array([[25], [47], [25]])).duration.tolist()
         [2, 1]
     """

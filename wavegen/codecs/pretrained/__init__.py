@@ -1,1 +1,1 @@
-"""Published codecs, from the files of Hugging Face."""
+"""Published codecs, read from files in the layout of Hugging Face."""

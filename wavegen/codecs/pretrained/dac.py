@@ -1,14 +1,14 @@
-"""Pretrained DAC codecs, in the layout of Hugging Face: `config.json` beside a safetensors file.
+"""Pretrained DAC codecs in the layout of Hugging Face: ``config.json`` and a safetensors file.
 
-The network is that of `WaveVQ`; only names and the order of axes differ:
+The network is that of ``WaveVQ``; only names and the order of axes differ:
 
 - torch's convolutions are [outputs, inputs, taps], ours [taps, inputs, outputs];
-- its transposed ones are [inputs, outputs, 2 stride], where tap `stride + j` reads the frame before; ours are
-  [2, inputs, stride * outputs], the frame before first;
-- weight norm, in either of torch's spellings, is folded: `g v / |v|`, with a norm for each index of the first axis.
+- its transposed ones are [inputs, outputs, 2 stride], where tap ``stride + j`` reads the frame before; ours are [2,
+  inputs, stride * outputs], the frame before first;
+- weight norm, in either of torch's spellings, is folded: ``g v / |v|``, with one norm per index of the first axis.
 
-Where a stride is odd, their decoder makes one frame less at that layer and goes on with zeros; ours makes them all, so
-that the end of the audio differs.
+Where a stride is odd, the original decoder outputs one frame less at that layer and continues with zeros; ours
+outputs all frames, so that the end of the audio differs.
 """
 
 from collections import Counter
@@ -41,11 +41,11 @@ KINDS = {
     Residual: "res_unit{}",
     Stack: "block.{}",
 }
-"""The name of a layer, with its number among those of its kind."""
+"""Name of a layer by its class, with its number among the layers of that class."""
 
 
 class _Place(NamedTuple):
-    """Where tensors go: all of one shape, converted and stacked where the parameter holds every level."""
+    """The destination of tensors of one shape: a parameter, where a stack of the converted ones has all levels."""
 
     param: nnx.Param
     names: list[str]
@@ -54,17 +54,18 @@ class _Place(NamedTuple):
 
 
 def load_dac(path: str | Path) -> tuple[WaveVQ, int]:
-    """Read a codec.
+    """Reads a codec.
 
     Args:
-        path: a safetensors file with `config.json` beside it, or the folder of `model.safetensors` and `config.json`.
+        path: a folder with ``config.json`` and ``model.safetensors``, or the safetensors file with ``config.json`` in
+            its folder.
 
     Returns:
         The codec, and its sample rate in Hz.
 
     Raises:
-        WavegenError: a file is missing, cannot be read or is of another model, or a tensor is missing, unknown or of
-            another shape than the configuration says.
+        WavegenError: if a file is missing, damaged or of another model, or a tensor is missing, unknown or of another
+            shape than the configuration implies.
     """
     config, tensors = read_hugging_face(path)
     codec, sample_rate = _build(config)
@@ -76,7 +77,7 @@ def load_dac(path: str | Path) -> tuple[WaveVQ, int]:
 
 
 def _build(config: dict[str, Any]) -> tuple[WaveVQ, int]:
-    """A codec of the described sizes, and the sample rate."""
+    """Returns a codec of the described sizes, and its sample rate."""
     kind = config.get("model_type")
     if kind != "dac":
         raise WavegenError(f'expected "model_type": "dac" in config.json, got {kind!r}; give a DAC codec')
@@ -127,7 +128,7 @@ def _places(codec: WaveVQ) -> Iterator[_Place]:
 
 
 def _layers(stack: Stack, prefix: str) -> Iterator[tuple[Layer, str]]:
-    """The layers inside, at any depth, with their names."""
+    """Yields the layers inside, at any depth, with their names."""
     seen: Counter[type] = Counter()
     for layer in stack.layers:
         kind = type(layer)

@@ -1,8 +1,8 @@
-"""EnCodec with its published weights: tokens of a codec that was trained on far more audio than most can collect.
+"""EnCodec with its published weights: tokens of a codec that was trained on far more audio than most users have.
 
 Source: Défossez et al. 2022, "High Fidelity Neural Audio Compression"; for 32 kHz: Copet et al. 2023, "Simple and
-Controllable Music Generation" (MusicGen). Weights come in the Hugging Face layout, as `facebook/encodec_24khz` and
-`facebook/encodec_32khz` have it.
+Controllable Music Generation" (MusicGen). Weights are read in the Hugging Face layout of ``facebook/encodec_24khz``
+and ``facebook/encodec_32khz``.
 """
 
 from math import ceil, log2
@@ -29,16 +29,17 @@ _ONLY = {
     "pad_mode": "reflect",
     "trim_right_ratio": 1.0,
 }
-"""What the published codecs of 24 and 32 kHz share, and that of 48 kHz does not."""
+"""The settings of the published codecs of 24 and 32 kHz; that of 48 kHz differs in the first four."""
 
 
 class EnCodecConfig(SEANetConfig):
-    """Sizes, by the names and with the defaults of Hugging Face's `config.json`.
+    """Sizes, by the names and with the defaults of Hugging Face's ``config.json``.
 
     Attributes:
-        sampling_rate: Hz.
-        codebook_size: entries of each codebook, V.
-        target_bandwidths: bit rates that the codec was trained for, in kb/s; the last one uses all codebooks.
+        sampling_rate: sample rate in Hz.
+        codebook_size: entries per codebook, V.
+        target_bandwidths: bit rates that the codec was trained for, in kb/s, in rising order; the last one uses all
+            codebooks.
     """
 
     sampling_rate: PositiveInt = 24000
@@ -47,7 +48,7 @@ class EnCodecConfig(SEANetConfig):
 
     @property
     def codebooks(self) -> int:
-        """Levels: what the highest bit rate has room for."""
+        """Number of levels that fit into the highest bit rate."""
         frame_rate, bits = ceil(self.sampling_rate / self.hop_length), ceil(log2(self.codebook_size))
         return int(1000 * self.target_bandwidths[-1] // (frame_rate * bits))
 
@@ -56,14 +57,14 @@ class EnCodec(AudioCodec, nnx.Module):
     """Convolutions, an LSTM, and residual codebooks of nearest entries; for use, not for training.
 
     Unlike other codecs it fills the last frame by reflection, not by zeros. A frame depends on all samples before it
-    (and, where the network is not causal, on some after it), so that pieces give other codes than the whole.
+    (and, where the network is not causal, on some after it), so that pieces have other codes than the whole.
 
     Args:
         config: sizes.
-        tensors: weights by their names in the file; those of the codec are taken out.
+        tensors: weights by their names in the file; those of the codec are removed from the dictionary.
 
     Raises:
-        WavegenError: a tensor is missing or has another shape.
+        WavegenError: if a tensor is missing or has another shape.
     """
 
     def __init__(self, config: EnCodecConfig, tensors: Tensors) -> None:
@@ -74,12 +75,12 @@ class EnCodec(AudioCodec, nnx.Module):
 
     @property
     def sample_rate(self) -> int:
-        """Of the audio that it was trained on, in Hz."""
+        """Sample rate of the audio that it was trained on, in Hz."""
         return self.config.sampling_rate
 
     @property
     def vocab_size(self) -> int:
-        """Entries of each codebook."""
+        """Entries per codebook."""
         return self.config.codebook_size
 
     @property
@@ -94,40 +95,40 @@ class EnCodec(AudioCodec, nnx.Module):
 
     @property
     def mu(self) -> int:
-        """0: codes say nothing about amplitude."""
+        """Always 0: codes have no order of amplitude."""
         return 0
 
     @property
     def start_token(self) -> int:
-        """0, in every codebook: no entry stands for silence."""
+        """Always 0, in every codebook: no entry stands for silence."""
         return 0
 
     def encode(self, audio: Waveform, *, levels: int | None = None) -> Tokens:
-        """See `AudioCodec.encode`.
+        """See ``AudioCodec.encode``.
 
         Args:
-            audio: `[B, T]`, at `sample_rate`; it is not clipped.
-            levels: how many codebooks to use, for a lower bit rate: each takes `log2(vocab_size)` bits a frame, and
-                fewer are a prefix of more. None is all.
+            audio: ``[B, T]``, at ``sample_rate``; it is not clipped.
+            levels: how many codebooks to use, for a lower bit rate: each takes ``log2(vocab_size)`` bits per frame,
+                and fewer are a prefix of more. None is all.
 
         Raises:
-            WavegenError: there are not so many levels, or the audio has no sample.
+            WavegenError: if there are not so many levels, or the audio has no samples.
         """
         if not audio.shape[1]:
             raise WavegenError(
-                f"expected at least one sample, got audio of shape {list(audio.shape)}; give some"
+                f"expected at least one sample, got audio of shape {list(audio.shape)}; leave empty clips out"
             )
         latents = self.encoder(audio.astype(jnp.float32)[..., None])
         return self.quantizer.quantize(latents, levels=levels).codes
 
     def decode(self, tokens: Tokens) -> Waveform:
-        """See `AudioCodec.decode`; clipped to [-1, 1].
+        """See ``AudioCodec.decode``; the audio is clipped to [-1, 1].
 
         Args:
-            tokens: of the first codebooks, or of all.
+            tokens: tokens of the first codebooks, or of all.
 
         Raises:
-            WavegenError: more levels than there are codebooks.
+            WavegenError: if there are more levels than codebooks.
         """
         audio = self.decoder(self.quantizer.decode(tokens))[..., 0]
         return jnp.clip(audio, -1, 1)
@@ -137,11 +138,12 @@ def load_encodec(path: str | Path) -> EnCodec:
     """Loads a pretrained codec.
 
     Args:
-        path: a folder with `config.json` and `model.safetensors`, or the safetensors file with the other beside it.
+        path: a folder with ``config.json`` and ``model.safetensors``, or the safetensors file with ``config.json`` in
+            its folder.
 
     Raises:
-        WavegenError: a file is missing or damaged, is not EnCodec, or is that of 48 kHz; a tensor is missing, is too
-            many, or has another shape.
+        WavegenError: if a file is missing or damaged, is not EnCodec, or is that of 48 kHz, or a tensor is missing,
+            unknown or of another shape.
     """
     values, tensors = read_hugging_face(path)
     codec = EnCodec(_read_sizes(values), tensors)
@@ -159,7 +161,7 @@ def _read_sizes(values: dict[str, Any]) -> EnCodecConfig:
         if values.get(key, only) != only:
             raise WavegenError(
                 f"expected {key} {only} in config.json, got {values[key]}; use EnCodec of 24 or 32 kHz: that of 48 "
-                "codes overlapping stereo chunks with a scale for each, for which tokens have no room"
+                "kHz codes overlapping stereo chunks with a scale for each, which tokens cannot represent"
             )
     try:
         config = EnCodecConfig.model_validate(values)

@@ -1,4 +1,4 @@
-"""Reads model folders of the Hugging Face layout: `config.json` beside `model.safetensors`."""
+"""Reads model folders in the layout of Hugging Face: ``config.json`` and ``model.safetensors``."""
 
 import json
 from pathlib import Path
@@ -11,33 +11,38 @@ from safetensors import SafetensorError, safe_open
 from wavegen.errors import WavegenError
 
 Tensors = dict[str, Float[np.ndarray, "..."]]
-"""Weights by the names of the file, float32, in PyTorch's layouts."""
+"""Weights by their names in the file, float32, in PyTorch's layouts."""
 
 _WEIGHT_NORMS = (
     ("weight_g", "weight_v"),
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
 )
-"""Endings of magnitude and direction: PyTorch's two spellings, until and since its version 2.0."""
+"""Name endings of magnitude and direction: PyTorch's two spellings, before and since its version 2.0."""
 
 
 def read_hugging_face(path: str | Path) -> tuple[dict[str, Any], Tensors]:
     """Reads a model's configuration and weights.
 
-    Weight normalization (Salimans and Kingma 2016) is folded: `g v / |v|` is named `weight`, whichever way the file
-    spells it.
+    Weight normalization (Salimans and Kingma 2016) is folded: ``g v / |v|`` is named ``weight``, whichever way the
+    file spells it.
 
     Args:
-        path: a folder with `config.json` and `model.safetensors`, or a safetensors file with `config.json` beside it.
+        path: a folder with ``config.json`` and ``model.safetensors``, or a safetensors file with ``config.json`` in
+            its folder.
+
+    Returns:
+        The configuration and the weights.
 
     Raises:
-        WavegenError: a file is missing or damaged, a weight is not finite, or half of a normalized weight is missing.
+        WavegenError: if a file is missing or damaged, a weight is not finite, or half of a normalized weight is
+            missing.
     """
     file = _weights_file(path)
     return read_config(path), _fold(_read_tensors(file))
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """Reads `config.json` alone; see `read_hugging_face`."""
+    """Reads ``config.json`` alone; see ``read_hugging_face``."""
     return _read_json(_weights_file(path).with_name("config.json"))
 
 
@@ -46,21 +51,21 @@ def _weights_file(path: str | Path) -> Path:
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
         raise WavegenError(
-            f"expected model.safetensors in {path.parent if file == path else path}, found none; "
-            "weights of other formats are converted by transformers' save_pretrained"
+            f"expected model.safetensors in {path.parent if file == path else path}, got none; "
+            "convert weights of other formats with transformers' save_pretrained"
         )
     return file
 
 
 def take_tensor(tensors: Tensors, name: str, shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
-    """Removes one tensor and returns it; what a loader leaves in the dictionary has no place in its model.
+    """Removes one tensor and returns it, so that the tensors that remain at the end are those that the model lacks.
 
     Raises:
-        WavegenError: there is none of this name, or it has another shape.
+        WavegenError: if there is none of this name, or it has another shape.
     """
     if name not in tensors:
         raise WavegenError(
-            f"expected a tensor {name} {list(shape)}, found none; the weights do not belong to this config.json"
+            f"expected a tensor {name} {list(shape)}, got none; the weights do not belong to this config.json"
         )
     tensor = tensors.pop(name)
     if tensor.shape != shape:
@@ -75,11 +80,11 @@ def expect_no_more(tensors: Tensors) -> None:
     """Checks that every tensor was taken.
 
     Raises:
-        WavegenError: some were not.
+        WavegenError: if some were not.
     """
     if tensors:
         raise WavegenError(
-            f"expected no tensor {min(tensors)} (one of {len(tensors)} that the model has no place for); "
+            f"expected no more tensors than the model has, got {len(tensors)} more, such as {min(tensors)}; "
             "the weights do not belong to this config.json"
         )
 
@@ -89,7 +94,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise WavegenError(
-            f"{file} cannot be read ({error.strerror}); put the model's config.json beside its weights"
+            f"{file} cannot be read ({error.strerror}); put the model's config.json into the folder of its weights"
         ) from None
     except ValueError as error:
         raise WavegenError(f"{file} is not JSON ({error}); download it again") from None
@@ -109,7 +114,7 @@ def _read_tensors(file: Path) -> Tensors:
         raise WavegenError(f"{file} is not a whole safetensors file ({error}); download it again") from None
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
-            raise WavegenError(f"expected finite weights in {file}, {name} is not; download it again")
+            raise WavegenError(f"expected finite weights in {file}, got others in {name}; download it again")
     return tensors
 
 
@@ -121,7 +126,7 @@ def _fold(tensors: Tensors) -> Tensors:
             for ending in endings:
                 if layer + ending not in tensors:
                     raise WavegenError(
-                        f"expected a tensor {layer}{ending}, found none; download the weights again"
+                        f"expected a tensor {layer}{ending}, got none; download the weights again"
                     )
             g, v = (folded.pop(layer + ending) for ending in endings)
             folded[f"{layer}weight"] = _normalized(f"{layer}weight", g, v)
@@ -131,7 +136,7 @@ def _fold(tensors: Tensors) -> Tensors:
 def _normalized(
     name: str, g: Float[np.ndarray, "..."], v: Float[np.ndarray, "..."]
 ) -> Float[np.ndarray, "..."]:
-    # The norm is over all axes but the first, which for a transposed convolution holds its inputs.
+    # The norm is over all axes but the first, which is that of the inputs in a transposed convolution.
     expected = (*v.shape[:1], *(1 for _ in v.shape[1:]))
     if g.shape != expected:
         raise WavegenError(
@@ -139,5 +144,5 @@ def _normalized(
             "download the weights again"
         )
     norm = np.sqrt(np.sum(v.astype(np.float64) ** 2, axis=tuple(range(1, v.ndim)), keepdims=True))
-    # A filter of zeros stays one.
+    # A filter of zeros stays zero.
     return (g * (v / np.maximum(norm, np.finfo(np.float32).tiny))).astype(np.float32)

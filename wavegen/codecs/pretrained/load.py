@@ -1,4 +1,4 @@
-"""Published codecs, by what their `config.json` says they are."""
+"""Published codecs, by the model type in their ``config.json``."""
 
 from wavegen.codecs.learned import LearnedCodec, freeze
 from wavegen.codecs.pretrained.dac import load_dac
@@ -16,7 +16,7 @@ def load_pretrained(config: PretrainedCodecConfig) -> LearnedCodec:
             the other beside it.
 
     Raises:
-        WavegenError: there is no such folder, it is damaged, or of a model that is not known here.
+        WavegenError: if there is no such folder, a file is damaged, or the model type is not supported.
     """
     path = config.pretrained
     kind = read_config(path).get("model_type")

@@ -1,9 +1,10 @@
-"""SEANet, the convolutional encoder and decoder of EnCodec, with weights that were trained elsewhere.
+"""SEANet, the convolutional encoder and decoder of EnCodec, with pretrained weights.
 
 Sources: Tagliasacchi et al. 2020, "SEANet: A Multi-modal Speech Enhancement Network" (residual blocks between strided
-convolutions); Défossez et al. 2022, "High Fidelity Neural Audio Compression", section 3.1 (the LSTM, the paddings).
+convolutions); Défossez et al. 2022, "High Fidelity Neural Audio Compression", section 3.1 (the LSTM, the padding).
 
-Arithmetic is float32 at full precision on every device: a latent off by a rounding of bfloat16 has another code.
+Arithmetic is float32 at full precision on every device, because a latent that is off by a rounding of bfloat16 has
+another code.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,25 +24,26 @@ _EXACT = lax.Precision.HIGHEST
 
 Layer = Callable[[Float[Array, "B T D"]], Float[Array, "B t d"]]
 Build = Callable[[Tensors, str], Layer]
-"""Makes a layer of the tensors whose names begin with this text; takes them out of the dictionary."""
+"""Makes a layer of the tensors whose names begin with this text, and removes them from the dictionary."""
 
 
 class SEANetConfig(BaseModel):
-    """Sizes, by the names and with the defaults of Hugging Face's `config.json`.
+    """Sizes, by the names and with the defaults of Hugging Face's ``config.json``.
 
     Attributes:
-        hidden_size: of the latents, D.
-        num_filters: channels at sample rate; every stage doubles them.
-        num_residual_layers: residual blocks in a stage.
-        upsampling_ratios: of the decoder's stages; the encoder has the reverse. Their product is the hop.
-        kernel_size: of the first convolution.
-        last_kernel_size: of the last convolution.
-        residual_kernel_size: of the first convolution in a residual block.
-        dilation_growth_rate: residual block j of a stage is dilated by this to the power of j.
+        hidden_size: width of the latents, D.
+        num_filters: channels at the sample rate; every stage doubles them.
+        num_residual_layers: residual blocks per stage.
+        upsampling_ratios: strides of the decoder's stages; the encoder has the reverse. Their product is the hop.
+        kernel_size: taps of the first convolution.
+        last_kernel_size: taps of the last convolution.
+        residual_kernel_size: taps of the first convolution in a residual block.
+        dilation_growth_rate: base of the dilations: residual block j of a stage is dilated by its j-th power.
         use_causal_conv: whether frames depend on no later samples (24 kHz: yes, 32 kHz: no).
-        compress: how many times fewer channels there are inside a residual block.
-        num_lstm_layers: between the convolutions and the latents.
-        use_conv_shortcut: whether a residual block has a convolution beside it (24 kHz) or nothing (32 kHz).
+        compress: factor by which a residual block has fewer channels inside.
+        num_lstm_layers: LSTM layers between the convolutions and the latents.
+        use_conv_shortcut: whether the shortcut of a residual block is a convolution (24 kHz) or the identity (32
+            kHz).
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -66,10 +68,10 @@ class SEANetConfig(BaseModel):
 
 
 class Convolution(nnx.Module):
-    """A convolution over a signal that is continued by reflection, so that T steps give `ceil(T / stride)`.
+    """A convolution over a signal that is continued by reflection, so that T steps become ``ceil(T / stride)``.
 
-    Where it is causal all steps are added on the left; else half of them, and the odd one. What the length lacks to a
-    multiple of the stride is always added on the right.
+    A causal one is padded on the left; otherwise half of the padding is on either side, with the odd step on the
+    left. What the length lacks to a multiple of the stride is always added on the right.
     """
 
     def __init__(
@@ -93,16 +95,16 @@ class Convolution(nnx.Module):
         self.left = added - self.right
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B t d"]:
-        """`[B, T, inputs]` to `[B, ceil(T / stride), outputs]`."""
+        """Maps ``[B, T, inputs]`` to ``[B, ceil(T / stride), outputs]``."""
         x = _reflect(x, self.left, self.right + -x.shape[1] % self.stride)
         return _convolve(x, self.weight[...], self.bias[...], self.stride, self.dilation)
 
 
 class TransposedConvolution(nnx.Module):
-    """The transposed convolution of kernel `2 stride`, cut so that T steps give `T stride`.
+    """The transposed convolution of kernel ``2 stride``, cut so that T steps become ``T stride``.
 
-    Written out, step `t stride + j` of the uncut output is `W[j] x[t] + W[stride + j] x[t - 1]`: a convolution of two
-    taps whose outputs are the `stride` steps.
+    Written out, step ``t stride + j`` of the uncut output is ``W[j] x[t] + W[stride + j] x[t - 1]``: a convolution of
+    two taps whose outputs are the ``stride`` steps.
     """
 
     def __init__(
@@ -116,7 +118,7 @@ class TransposedConvolution(nnx.Module):
         self.first = 0 if causal else stride - stride // 2
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B t d"]:
-        """`[B, T, inputs]` to `[B, T stride, outputs]`."""
+        """Maps ``[B, T, inputs]`` to ``[B, T stride, outputs]``."""
         batch, steps, _ = x.shape
         x = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
         uncut = _convolve(x, self.weight[...], jnp.tile(self.bias[...], self.stride))
@@ -125,7 +127,7 @@ class TransposedConvolution(nnx.Module):
 
 
 class LSTM(nnx.Module):
-    """Layers of LSTM (Hochreiter and Schmidhuber 1997), with a residual connection beside all of them."""
+    """Layers of LSTM (Hochreiter and Schmidhuber 1997), with one residual connection around all of them."""
 
     def __init__(self, tensors: Tensors, name: str, *, width: int, layers: int) -> None:
         def stack(kind: str, *shape: int) -> Float[Array, "L ..."]:
@@ -138,13 +140,13 @@ class LSTM(nnx.Module):
         self.bias = nnx.Param(stack("bias_ih", 4 * width) + stack("bias_hh", 4 * width))
 
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-        """The state before the first frame is zero."""
+        """Reads all frames; the state before the first one is zero."""
         weights = (self.input[...], self.hidden[...], self.bias[...])
         return x + lax.scan(lambda y, layer: (_lstm(y, *layer), None), x, weights)[0]
 
 
 class Residual(nnx.Module):
-    """Two activated convolutions in fewer channels, and what goes by them."""
+    """Two activated convolutions with fewer channels, and a shortcut around them."""
 
     def __init__(
         self, tensors: Tensors, name: str, *, width: int, dilation: int, config: SEANetConfig
@@ -166,26 +168,26 @@ class Residual(nnx.Module):
         )
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """Shape for shape."""
+        """Maps a signal to one of the same shape."""
         inside = self.outward(jax.nn.elu(self.inward(jax.nn.elu(x))))
         return inside + (x if self.shortcut is None else self.shortcut(x))
 
 
 class SEANet(nnx.Module):
-    """Layers one after another, numbered as in the file, where activations have numbers too."""
+    """Layers one after another, numbered as in the file, where activations are counted too."""
 
     def __init__(self, tensors: Tensors, name: str, layers: Sequence[Build]) -> None:
         self.layers = nnx.List([build(tensors, f"{name}.layers.{i}") for i, build in enumerate(layers)])
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B t d"]:
-        """All layers."""
+        """Applies all layers."""
         for layer in self.layers:
             x = layer(x)
         return x
 
 
 def encoder(config: SEANetConfig, tensors: Tensors) -> SEANet:
-    """The network from samples `[B, T, 1]` to latents `[B, ceil(T / hop), D]`; takes its tensors out."""
+    """Builds the network from samples ``[B, T, 1]`` to latents ``[B, ceil(T / hop), D]``, and removes its tensors."""
     width = config.num_filters
     convolution = partial(partial, Convolution, causal=config.use_causal_conv)
     layers: list[Build] = [convolution(inputs=1, outputs=width, kernel=config.kernel_size)]
@@ -205,7 +207,7 @@ def encoder(config: SEANetConfig, tensors: Tensors) -> SEANet:
 
 
 def decoder(config: SEANetConfig, tensors: Tensors) -> SEANet:
-    """The network from latents `[B, N, D]` to samples `[B, N hop, 1]`; takes its tensors out."""
+    """Builds the network from latents ``[B, N, D]`` to samples ``[B, N hop, 1]``, and removes its tensors."""
     width = config.num_filters * 2 ** len(config.upsampling_ratios)
     convolution = partial(partial, Convolution, causal=config.use_causal_conv)
     layers: list[Build] = [
@@ -233,7 +235,7 @@ def _elu(tensors: Tensors, name: str) -> Layer:
 
 
 def _reflect(x: Float[Array, "B T D"], left: int, right: int) -> Float[Array, "B t D"]:
-    """Continues a signal by reflection; one that is too short for it is first continued by zeros, then cut again."""
+    """Continues a signal by reflection; one that is too short is first extended by zeros, which are cut off again."""
     short = max(max(left, right) - x.shape[1] + 1, 0)
     x = jnp.pad(x, ((0, 0), (0, short), (0, 0)))
     x = jnp.pad(x, ((0, 0), (left, right), (0, 0)), mode="reflect")
@@ -265,7 +267,7 @@ def _lstm(
     hidden: Float[Array, "D gates"],
     bias: Float[Array, "gates"],
 ) -> Float[Array, "B N D"]:
-    """One layer; gates are input, forget, candidate and output, as PyTorch has them."""
+    """Applies one layer; gates are input, forget, candidate and output, in the order of PyTorch."""
 
     def step(
         state: tuple[Float[Array, "B D"], Float[Array, "B D"]], given: Float[Array, "B gates"]

@@ -1,4 +1,4 @@
-"""Latent vectors to integers and back: residual, finite scalar, by gradient or by averages."""
+"""Quantizers of latent vectors: residual codebooks, trained by gradient or by averages, and finite scalar ones."""
 
 from wavegen.codecs.quantizers.base import Quantized, Quantizer, draw_levels
 from wavegen.codecs.quantizers.ema import Average, EMAResidualVQ

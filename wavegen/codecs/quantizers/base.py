@@ -1,4 +1,4 @@
-"""The contract of quantizers: latent vectors to integers and back, with gradients that pass by the rounding."""
+"""The contract of quantizers: latent vectors to integers and back, with gradients that bypass the rounding."""
 
 from abc import abstractmethod
 from typing import Any, NamedTuple
@@ -15,16 +15,18 @@ from wavegen.types import Tokens
 
 
 class Quantized(NamedTuple):
-    """What a quantizer made of a batch of latents.
+    """The result of quantizing a batch of latents.
 
     Attributes:
-        codes: of every level that was computed.
-        latents: the nearest that the levels of each row can say, in the dtype of the input. Values are those of the
-            codes; gradients go straight through to the input.
-        losses: float32 scalars. "commitment" pulls latents to their entries, "codebook" entries to their latents;
-            both are means over batch and frames, summed over levels, and 0 where the quantizer has no such loss.
-        statistics: of the whole batch, on however many devices it lies; free of gradients. "counts" [K V], int32:
-            how often each entry was used; add those of several batches up. And whatever else `update` reads.
+        codes: the codes of every level that was computed.
+        latents: the latents that the codes of each row stand for, in the dtype of the input. Gradients go straight
+            through to the input.
+        losses: float32 scalars. "commitment" pulls latents to their entries, "codebook" pulls entries to their
+            latents; both are means over batch, frames and dimensions, summed over levels, and 0 where the quantizer
+            has no such loss.
+        statistics: statistics of the whole batch, on however many devices it lies, without gradients. "counts" [K V],
+            int32, is how often each entry was used; counts of several batches add up. The other entries are for
+            ``update``.
     """
 
     codes: Tokens
@@ -34,21 +36,21 @@ class Quantized(NamedTuple):
 
 
 class Quantizer(nnx.Module):
-    """Latent vectors in, `codebooks` integers a frame out, and back.
+    """Latent vectors in, ``codebooks`` integers per frame out, and back.
 
-    Arithmetic is float32 whatever the dtype of the input. `quantize` and `decode` do not change the module.
+    Arithmetic is float32 whatever the dtype of the input. ``quantize`` and ``decode`` do not change the module.
 
     Laws, tested for every member:
 
-    - codes lie in `[0, codebook_size)`, and `decode(codes)` equals the quantized latents;
+    - codes lie in ``[0, codebook_size)``, and ``decode(codes)`` equals the quantized latents;
     - a row of a batch is quantized as the same row alone;
     - codes of fewer levels are a prefix of the codes of more, and once trained every level lowers the mean error;
     - an update does not depend on how the batch is spread over devices.
 
     Attributes:
-        width: of the latents.
-        codebooks: levels, K: integers per frame.
-        codebook_size: values that a code can take, V.
+        width: width of the latents, D.
+        codebooks: number of levels, K: integers per frame.
+        codebook_size: number of values that a code can take, V.
     """
 
     width: int
@@ -63,44 +65,44 @@ class Quantizer(nnx.Module):
     def quantize(
         self, latents: Float[Array, "B N D"], *, levels: int | Int[Array, "B"] | None = None
     ) -> Quantized:
-        """Write latents as codes.
+        """Writes latents as codes.
 
         Args:
-            latents: D is `width`.
-            levels: how many codebooks are used, from 1 to `codebooks`; None is all. A number computes no others and
-                returns as many codes a frame. An array, one number a row, is for training (see `draw_levels`): all
+            latents: vectors of ``width`` dimensions.
+            levels: how many codebooks are used, from 1 to ``codebooks``; None is all. An integer computes only that
+                many codes per frame. An array with one number per row is for training (see ``draw_levels``): all
                 codes are returned, but those past a row's number add nothing to its latents, losses or statistics.
 
         Raises:
-            WavegenError: the width or the number of levels does not fit.
+            WavegenError: if the width or the number of levels does not fit.
         """
 
     @abstractmethod
     def decode(self, codes: Tokens) -> Float[Array, "B N D"]:
-        """Turn codes back into float32 latents.
+        """Converts codes to float32 latents.
 
         Args:
-            codes: of the first K levels, in `[0, codebook_size)`.
+            codes: codes of the first K levels, in ``[0, codebook_size)``.
 
         Raises:
-            WavegenError: more levels than there are codebooks.
+            WavegenError: if there are more levels than codebooks.
         """
 
     @abstractmethod
     def update(self, statistics: dict[str, Array]) -> None:
-        """Learn what no gradient reaches, after each training step.
+        """Updates the weights that no gradient reaches, after each training step.
 
-        This changes the module, by arithmetic that can be traced: in a jitted step call it on the module that was
-        merged there, and split the module again. Without such weights it does nothing.
+        This changes the module by arithmetic that can be traced: a jitted step calls it on the module that was merged
+        there, and splits the module again. It does nothing where there are no such weights.
 
         Args:
-            statistics: of the step's batch, all levels.
+            statistics: statistics of the step's batch, with all levels.
         """
 
     def _used(
         self, latents: Float[Array, "B N D"], levels: int | Int[Array, "B"] | None
     ) -> Bool[Array, "K B"]:
-        """Which rows use each level that is to be computed, after checking the arguments of `quantize`."""
+        """Returns which rows use each level to be computed, after checking the arguments of ``quantize``."""
         batch, _, width = latents.shape
         if width != self.width:
             raise WavegenError(
@@ -111,7 +113,7 @@ class Quantizer(nnx.Module):
             count = self.codebooks if levels is None else levels
             if not 1 <= count <= self.codebooks:
                 raise WavegenError(
-                    f"expected 1 to {self.codebooks} levels, got {levels}; leave it out for all"
+                    f"expected 1 to {self.codebooks} levels, got {levels}; leave levels out to use all"
                 )
             return jnp.ones((count, batch), bool)
         return jnp.arange(self.codebooks)[:, None] < levels[None]
@@ -125,10 +127,10 @@ class Quantizer(nnx.Module):
 
 
 def require_sizes(**sizes: int) -> None:
-    """Check the arguments of a quantizer.
+    """Checks the sizes of a quantizer.
 
     Raises:
-        WavegenError: a size is under 1.
+        WavegenError: if a size is under 1.
     """
     for name, size in sizes.items():
         if size < 1:
@@ -138,7 +140,7 @@ def require_sizes(**sizes: int) -> None:
 def straight_through(
     latents: Float[Array, "*axes"], quantized: Float[Array, "*axes"]
 ) -> Float[Array, "*axes"]:
-    """The values of `quantized`, to the last bit, with the gradient of `latents` (Bengio et al. 2013)."""
+    """Returns the values of ``quantized``, to the last bit, with the gradient of ``latents`` (Bengio et al. 2013)."""
     return lax.stop_gradient(quantized) + (latents - lax.stop_gradient(latents))
 
 
@@ -149,10 +151,16 @@ def draw_levels(key: Array, batch: int, codebooks: int, probability: float) -> I
     as in Kumar et al. 2023, DAC).
 
     Args:
-        key: of this step.
-        batch: rows.
+        key: PRNG key of this step.
+        batch: number of rows.
         codebooks: levels of the quantizer.
-        probability: that a row uses a number drawn evenly from 1 to `codebooks`; the others use all.
+        probability: probability that a row uses a number drawn uniformly from 1 to ``codebooks``; the others use all.
+
+    Example:
+        >>> import jax
+        >>> from wavegen.codecs.quantizers import draw_levels
+        >>> draw_levels(jax.random.key(0), batch=4, codebooks=8, probability=0.0).tolist()
+        [8, 8, 8, 8]
     """
     which, count = jax.random.split(key)
     dropped = jax.random.bernoulli(which, probability, (batch,))

@@ -2,9 +2,9 @@
 
 Sources: van den Oord et al. 2017, "Neural Discrete Representation Learning", appendix A.1 (averages); Dhariwal et al.
 2020, "Jukebox", section 3.1 (restart of dead entries); Zeghidour et al. 2021, "SoundStream", section III-C (residual
-levels, k-means start).
+levels, k-means initialisation).
 
-A jitted step carries the averages beside the parameters:
+A jitted step carries the averages in addition to the parameters:
 
     graph, params, averages = nnx.split(model, nnx.Param, Average)      # once
 
@@ -30,33 +30,42 @@ from wavegen.types import Tokens
 
 
 class Average(nnx.Variable[Array]):
-    """A weight that `Quantizer.update` sets: no gradient reaches it, and no optimizer may decay it."""
+    """A weight that ``Quantizer.update`` sets: no gradient reaches it, and no optimizer may decay it."""
 
 
 class EMAResidualVQ(Quantizer):
     """The quantizer of SoundStream and EnCodec.
 
-    Codes are those of the nearest entries, in the latents' own space. With `n_k` the share of a batch's vectors that
-    entry k got and `m_k` their mean, an update is
+    Codes are those of the nearest entries in the latents' own space. With ``n_k`` the share of a batch's vectors that
+    chose entry k and ``m_k`` their mean, an update is
 
         p_k <- decay p_k + (1 - decay) n_k,   e_k <- e_k + (1 - decay) n_k (m_k - e_k) / p_k
 
     which is the paper's ratio of averaged sums and averaged counts, with counts as shares so that they do not depend
-    on the size of a batch. An entry whose share falls below `restart / codebook_size` is dead: it moves to a vector of
-    the batch and gets an even share, so that it has time to prove itself (230 updates by default).
+    on the size of a batch. An entry whose share falls below ``restart / codebook_size`` is dead: it moves to a vector
+    of the batch and gets an even share, which lasts for 230 unused updates by default.
 
-    The loss "codebook" is 0. EnCodec weighs "commitment" 0.25 to 1.
+    The loss "codebook" is 0. EnCodec weights "commitment" by 0.25 to 1.
 
     Args:
-        width: of the latents.
-        codebooks: levels.
-        codebook_size: entries of each codebook.
-        decay: of the averages, 0 to 1.
-        restart: a dead entry's share of an even share, 0 to 1; 0 restarts none.
-        random: draws the initial entries; `start` places them better.
+        width: width of the latents.
+        codebooks: number of levels.
+        codebook_size: entries per codebook.
+        decay: decay of the averages, from 0 to below 1.
+        restart: share of an even share below which an entry is dead, from 0 to below 1; 0 restarts none.
+        random: generator of the initial entries; ``start`` places them better.
 
     Raises:
-        WavegenError: a size under 1, or `decay` or `restart` out of range.
+        WavegenError: if a size is under 1, or ``decay`` or ``restart`` is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> from wavegen.codecs.quantizers import EMAResidualVQ
+        >>> quantizer = EMAResidualVQ(2, codebooks=3, codebook_size=16, random=np.random.default_rng(0))
+        >>> codes = quantizer.quantize(jnp.ones((1, 5, 2))).codes
+        >>> codes.shape, quantizer.decode(codes).shape
+        ((1, 5, 3), (1, 5, 2))
     """
 
     def __init__(
@@ -72,7 +81,9 @@ class EMAResidualVQ(Quantizer):
         require_sizes(width=width, codebooks=codebooks, codebook_size=codebook_size)
         for name, number in {"decay": decay, "restart": restart}.items():
             if not 0 <= number < 1:
-                raise WavegenError(f"expected {name} from 0 to below 1, got {number}; leave it out")
+                raise WavegenError(
+                    f"expected {name} from 0 to below 1, got {number}; leave it out for the default"
+                )
         self.width, self.codebooks, self.codebook_size = width, codebooks, codebook_size
         self.decay, self.restart = decay, restart
         entries = random.standard_normal((codebooks, codebook_size, width), np.float32)
@@ -82,10 +93,11 @@ class EMAResidualVQ(Quantizer):
     def quantize(
         self, latents: Float[Array, "B N D"], *, levels: int | Int[Array, "B"] | None = None
     ) -> Quantized:
-        """See `Quantizer.quantize`.
+        """See ``Quantizer.quantize``.
 
-        Statistics besides "counts": "sums" [K V D] of the vectors that chose each entry; "candidates" [K V D]: vectors
-        of the batch to which dead entries may move. Sums of several batches add up, candidates are those of any.
+        The statistics have two more entries. "sums" [K V D] are the sums of the vectors that chose each entry; those
+        of several batches add up. "candidates" [K V D] are vectors of the batch to which dead entries may move; those
+        of any batch serve.
         """
         used = self._used(latents, levels)
         codebook = self.codebook[...].astype(jnp.float32)
@@ -97,13 +109,13 @@ class EMAResidualVQ(Quantizer):
         return Quantized(codes, quantized, losses, statistics)
 
     def decode(self, codes: Tokens) -> Float[Array, "B N D"]:
-        """See `Quantizer.decode`."""
+        """See ``Quantizer.decode``."""
         self._check_codes(codes)
         codebook = self.codebook[...].astype(jnp.float32)
         return decode_levels(lambda code, entries: entries[code], codes, codebook, self.width)
 
     def update(self, statistics: dict[str, Array]) -> None:
-        """See `Quantizer.update`; a level that no row used stays as it is."""
+        """See ``Quantizer.update``; a level that no row used stays unchanged."""
         counts = statistics["counts"][..., None].astype(jnp.float32)
         if len(counts) != self.codebooks:
             raise WavegenError(
@@ -114,7 +126,7 @@ class EMAResidualVQ(Quantizer):
         batch_share, batch_sum = (x / jnp.maximum(vectors, 1) for x in (counts, statistics["sums"]))
         share = self.share[...][..., None]
         share = share + rate * (batch_share - share)
-        # Not by the sums' own average: entries without vectors keep their place to the last bit.
+        # No average of the sums is kept, so that entries without vectors keep their place to the last bit.
         step = rate * (batch_sum - batch_share * self.codebook[...])
         codebook = self.codebook[...] + step / jnp.maximum(share, jnp.finfo(jnp.float32).tiny)
         dead = (share < self.restart / self.codebook_size) & (vectors > 0)
@@ -124,15 +136,15 @@ class EMAResidualVQ(Quantizer):
     def start(
         self, latents: Float[Array, "B N D"], *, iterations: int = 50, random: np.random.Generator
     ) -> None:
-        """Place the entries by k-means, level by level; call it before the first step.
+        """Places the entries by k-means, level by level; it belongs before the first step.
 
         Args:
-            latents: what the untrained encoder makes of real audio, at least `codebook_size` vectors.
-            iterations: of k-means.
-            random: draws where k-means begins.
+            latents: output of the untrained encoder for real audio, at least ``codebook_size`` vectors.
+            iterations: iterations of k-means.
+            random: generator of the first entries of k-means.
 
         Raises:
-            WavegenError: too few vectors, or the width does not fit.
+            WavegenError: if there are too few vectors, or the width does not fit.
         """
         self._used(latents, None)
         residual = latents.astype(jnp.float32).reshape(-1, self.width)
@@ -157,7 +169,7 @@ def _level(
     more = {
         "commitment": mean_of_used((residual - entries) ** 2, used),
         "sums": sum_by_code(counted, codes, size),
-        # Evenly spaced: crops are drawn at random already.
+        # Evenly spaced rows suffice, because crops are drawn at random already.
         "candidates": rows[np.arange(size) * len(rows) // size],
     }
     return codes.reshape(residual.shape[:2]), entries, more

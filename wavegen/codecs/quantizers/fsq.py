@@ -1,8 +1,8 @@
-"""Finite scalar quantization, and its residual form: no codebook to learn, so none can collapse.
+"""Finite scalar quantization and its residual form: without a learned codebook none can collapse.
 
-Latents are projected to a few dimensions, each is squeezed into a range of L steps and rounded. The code is the number
-whose digits are the rounded values, the first dimension the least significant. Source: Mentzer et al. 2023, "Finite
-Scalar Quantization: VQ-VAE Made Simple".
+Latents are projected to a few dimensions, each is squeezed into a range of L steps and rounded. The code is the
+number whose digits are the rounded values, the first dimension the least significant. Source: Mentzer et al. 2023,
+"Finite Scalar Quantization: VQ-VAE Made Simple".
 """
 
 from math import prod
@@ -20,34 +20,46 @@ from wavegen.networks.initial import normal, zeros
 from wavegen.types import Tokens
 
 EXCESS = 1e-3
-"""By how much the squeezed range is wider than the steps, as a share: so the outer ones can be reached."""
+"""By which share the squeezed range is wider than the steps, so that the outer ones can be reached."""
 
 
 class FSQ(Quantizer):
     """Rounding of squeezed latents, on one or several levels.
 
-    With `o = 1/2` where the size L of a dimension is even, else 0, and `h = (1 + EXCESS) (L - 1) / 2`:
+    With ``o = 1/2`` where the size L of a dimension is even, else 0, and ``h = (1 + EXCESS) (L - 1) / 2``:
 
         y = h tanh(z + atanh(o / h)) - o,   first level = round(y),   its digit = round(y) + floor(L / 2)
 
-    so that z = 0 is y = 0. To the output projection go the rounded values over `floor(L / 2)`, about [-1, 1]; the
+    so that z = 0 is y = 0. The output projection reads the rounded values over ``floor(L / 2)``, about [-1, 1]; the
     gradient goes straight through the rounding to y.
 
-    Every level more cuts the step of the level before into L even parts and takes the middle of the part in which y
-    lies, so that the error falls L times. The residual is not squeezed again: that would leave the ends bare.
+    Every further level divides the step of the level before into L equal parts and takes the middle of the part in
+    which y lies, so that the error falls L times. The residual is not squeezed again, which would leave the ends of
+    the range bare.
 
-    There are no losses.
+    All losses are 0.
 
     Args:
-        width: of the latents.
-        sizes: L of each dimension: a code takes their product of values. The paper's: (8, 6, 5) for about 2^8,
-            (8, 5, 5, 5) for 2^10, (7, 5, 5, 5, 5) for 2^12, (8, 8, 8, 6, 5) for 2^14.
-        codebooks: levels.
-        random: draws the initial weights.
+        width: width of the latents.
+        sizes: L of each dimension; a code takes their product of values. The paper's sizes are (8, 6, 5) for about
+            2^8, (8, 5, 5, 5) for 2^10, (7, 5, 5, 5, 5) for 2^12 and (8, 8, 8, 6, 5) for 2^14.
+        codebooks: number of levels.
+        random: generator of the initial weights.
 
     Raises:
-        WavegenError: no sizes, one out of 2 to 256, or a product over 2^24; more levels than float32 can tell apart;
-            or another size under 1.
+        WavegenError: if there are no sizes, a size is outside 2 to 256, their product is over 2^24, there are more
+            levels than float32 can resolve, or another size is under 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> from wavegen.codecs.quantizers import FSQ
+        >>> quantizer = FSQ(4, sizes=(8, 5, 5, 5), codebooks=2, random=np.random.default_rng(0))
+        >>> quantized = quantizer.quantize(jnp.ones((1, 3, 4)))
+        >>> quantizer.codebook_size, quantized.codes.shape, quantized.latents.shape
+        (1000, (1, 3, 2), (1, 3, 4))
+        >>> bool((quantizer.decode(quantized.codes) == quantized.latents).all())
+        True
     """
 
     def __init__(
@@ -59,7 +71,7 @@ class FSQ(Quantizer):
         random: np.random.Generator,
     ) -> None:
         require_sizes(width=width, codebooks=codebooks)
-        # Past 256 EXCESS would be a sizeable part of a step.
+        # With more than 256 steps EXCESS would be a large part of a step.
         if not sizes or min(sizes) < 2 or max(sizes) > 256 or prod(sizes) > 2**24:
             raise WavegenError(
                 f"expected sizes from 2 to 256 with a product of at most 2^24, got {sizes}; "
@@ -67,7 +79,7 @@ class FSQ(Quantizer):
             )
         if max(sizes) ** codebooks > 2**20:
             raise WavegenError(
-                f"expected steps no finer than float32 can tell apart, {max(sizes)}^codebooks at most 2^20, "
+                f"expected steps no finer than float32 can resolve, {max(sizes)}^codebooks at most 2^20, "
                 f"got {codebooks} codebooks; take fewer"
             )
         self.width, self.codebooks, self.codebook_size = width, codebooks, prod(sizes)
@@ -80,7 +92,7 @@ class FSQ(Quantizer):
     def quantize(
         self, latents: Float[Array, "B N D"], *, levels: int | Int[Array, "B"] | None = None
     ) -> Quantized:
-        """See `Quantizer.quantize`."""
+        """See ``Quantizer.quantize``."""
         used = self._used(latents, levels)
         z = jnp.dot(
             latents.astype(jnp.float32),
@@ -104,15 +116,15 @@ class FSQ(Quantizer):
         return Quantized(codes, quantized.astype(latents.dtype), losses, {"counts": counts})
 
     def decode(self, codes: Tokens) -> Float[Array, "B N D"]:
-        """See `Quantizer.decode`."""
+        """See ``Quantizer.decode``."""
         self._check_codes(codes)
         return self._project_out(decode_levels(self._values, codes, self._steps(), len(self.sizes)))
 
     def update(self, statistics: dict[str, Array]) -> None:
-        """Nothing: all weights learn by gradient."""
+        """Does nothing: all weights are learned by gradient."""
 
     def _steps(self) -> tuple[Float[np.ndarray, "K d"], Float[np.ndarray, "K d"]]:
-        """Each level's step, in steps of the first, and the digit of 0: a value is `(digit - offset) * step`."""
+        """Returns the step and the digit of 0 of each level and dimension; a value is ``(digit - offset) * step``."""
         size, level = np.asarray(self.sizes)[None], np.arange(self.codebooks)[:, None]
         offset = np.where(level == 0, size // 2, (size - 1) / 2)
         return (1 / size**level).astype(np.float32), offset.astype(np.float32)
@@ -135,9 +147,10 @@ class FSQ(Quantizer):
 
 
 def _squeeze(z: Float[Array, "B N d"], sizes: tuple[int, ...]) -> Float[Array, "B N d"]:
-    """Any number to the steps of its dimension, 0 to 0.
+    """Maps any number into the range of its dimension, and 0 to 0.
 
-    The paper's listing has `1 - EXCESS`, for which two steps have no such shift, and `tan` for `atanh`, which moves 0.
+    The paper's listing has ``1 - EXCESS``, for which two steps have no such shift, and ``tan`` for ``atanh``, which
+    moves 0.
     """
     size = np.asarray(sizes)[None, None]
     half = (1 + EXCESS) * (size - 1) / 2

@@ -1,9 +1,9 @@
 """Residual vector quantization with factorised, normalised codebooks that are learned by gradient.
 
-Each level projects to a few dimensions, looks up the entry of the nearest direction, and projects back. Few dimensions
-and normalised distances keep nearly all entries in use without restarts or averages, so training has no state but the
-parameters. Sources: Yu et al. 2022, "Vector-quantized Image Modeling with Improved VQGAN", section 3.2; Kumar et al.
-2023, "High-Fidelity Audio Compression with Improved RVQGAN" (DAC), section 3.2.
+Each level projects to a few dimensions, looks up the entry of the nearest direction, and projects back. Few
+dimensions and normalised distances keep nearly all entries in use without restarts or averages, so that training has
+no state but the parameters. Sources: Yu et al. 2022, "Vector-quantized Image Modeling with Improved VQGAN", section
+3.2; Kumar et al. 2023, "High-Fidelity Audio Compression with Improved RVQGAN" (DAC), section 3.2.
 """
 
 import jax.numpy as jnp
@@ -20,25 +20,34 @@ from wavegen.types import Tokens
 
 
 class ResidualVQ(Quantizer):
-    """DAC's quantizer.
+    """The quantizer of DAC.
 
-    Level i with residual r, projections `p(r) = r A + a` and `q(e) = e B + b`, and codebook E:
+    Level i with residual r, projections ``p(r) = r A + a`` and ``q(e) = e B + b``, and codebook E computes
 
         c = argmin_k |p(r)/|p(r)| - E_k/|E_k||,   quantized residual = q(E_c),   next residual = r - q(E_c)
 
     The entry itself is used, not its direction. Its gradient goes straight through to p(r), so that the gradient of
-    the sum over levels to the latents is `I - (I - A_1 B_1)(I - A_2 B_2)...`.
-    Losses are means over the few dimensions, summed over levels; DAC weighs "codebook" 1 and "commitment" 0.25.
+    the sum over levels to the latents is ``I - (I - A_1 B_1)(I - A_2 B_2)...``. Losses are means over the few
+    dimensions, summed over levels; DAC weights "codebook" by 1 and "commitment" by 0.25.
 
     Args:
-        width: of the latents.
-        codebooks: levels.
-        codebook_size: entries of each codebook.
+        width: width of the latents.
+        codebooks: number of levels.
+        codebook_size: entries per codebook.
         codebook_width: dimensions in which entries are compared.
-        random: draws the initial weights.
+        random: generator of the initial weights.
 
     Raises:
-        WavegenError: a size under 1.
+        WavegenError: if a size is under 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> from wavegen.codecs.quantizers import ResidualVQ
+        >>> quantizer = ResidualVQ(16, codebooks=3, codebook_size=32, random=np.random.default_rng(0))
+        >>> latents = jnp.ones((1, 5, 16))
+        >>> quantizer.quantize(latents).codes.shape, quantizer.quantize(latents, levels=2).codes.shape
+        ((1, 5, 3), (1, 5, 2))
     """
 
     def __init__(
@@ -63,7 +72,7 @@ class ResidualVQ(Quantizer):
     def quantize(
         self, latents: Float[Array, "B N D"], *, levels: int | Int[Array, "B"] | None = None
     ) -> Quantized:
-        """See `Quantizer.quantize`."""
+        """See ``Quantizer.quantize``."""
         used = self._used(latents, levels)
         codes, quantized, losses = quantize_levels(_level, latents.astype(jnp.float32), used, self._weights())
         return Quantized(
@@ -74,14 +83,14 @@ class ResidualVQ(Quantizer):
         )
 
     def decode(self, codes: Tokens) -> Float[Array, "B N D"]:
-        """See `Quantizer.decode`."""
+        """See ``Quantizer.decode``."""
         self._check_codes(codes)
         return decode_levels(
             lambda code, w: _project_out(w["codebook"][code], w), codes, self._weights(), self.width
         )
 
     def update(self, statistics: dict[str, Array]) -> None:
-        """Nothing: all weights learn by gradient."""
+        """Does nothing: all weights are learned by gradient."""
 
     def _weights(self) -> dict[str, Float[Array, "K ..."]]:
         names = ("project_in", "project_in_bias", "codebook", "project_out", "project_out_bias")
@@ -109,6 +118,6 @@ def _project_out(entries: Float[Array, "B N d"], w: dict[str, Array]) -> Float[A
 
 
 def _direction(x: Float[Array, "N D"]) -> Float[Array, "N D"]:
-    """Vectors scaled to length 1; no gradient is to flow, as it would not be finite at 0."""
+    """Scales vectors to length 1, without a gradient, which would not be finite at 0."""
     x = lax.stop_gradient(x)
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

@@ -1,4 +1,4 @@
-"""K-means: entries that lie in the middle of the rows nearest to them (Lloyd 1982)."""
+"""K-means: entries in the middle of the rows nearest to them (Lloyd 1982)."""
 
 from functools import partial
 
@@ -15,21 +15,30 @@ from wavegen.kernels import nearest_code
 def kmeans(
     rows: Float[Array, "N D"], size: int, *, iterations: int, random: np.random.Generator
 ) -> tuple[Float[Array, "V D"], Int[Array, "N"]]:
-    """Cluster rows.
+    """Clusters rows.
 
     The first entries are rows drawn without replacement. An entry to which no row is nearest stays where it is.
 
     Args:
-        rows: at least `size`.
-        size: of the codebook, V.
-        iterations: assignments and means.
-        random: draws the first entries.
+        rows: at least ``size`` rows.
+        size: entries of the codebook, V.
+        iterations: number of assignments, each followed by a move to the means.
+        random: generator of the first entries.
 
     Returns:
-        The float32 entries, and the nearest one of each row.
+        The float32 entries, and the index of the nearest one to each row.
 
     Raises:
-        WavegenError: fewer rows than entries.
+        WavegenError: if there are fewer rows than entries.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> from wavegen.codecs.quantizers.kmeans import kmeans
+        >>> rows = jnp.array([[0.0], [2.0], [10.0], [12.0]])
+        >>> entries, codes = kmeans(rows, 2, iterations=5, random=np.random.default_rng(0))
+        >>> sorted(entries[:, 0].tolist()), len(codes)
+        ([1.0, 11.0], 4)
     """
     if len(rows) < size:
         raise WavegenError(
@@ -41,7 +50,7 @@ def kmeans(
 
 
 def sum_by_code(rows: Float[Array, "N D"], codes: Int[Array, "N"], size: int) -> Float[Array, "V D"]:
-    """The sum of the rows of each code."""
+    """Returns the sum of the rows of each code."""
     return jnp.zeros((size, rows.shape[1]), rows.dtype).at[codes].add(rows)
 
 

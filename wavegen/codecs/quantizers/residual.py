@@ -1,6 +1,6 @@
 """Residual quantization: each level quantizes what the levels before it left over.
 
-The levels are one `lax.scan`: they are compiled once, however many there are. Sources: Zeghidour et al. 2021,
+The levels are one ``lax.scan``: they are compiled once, whatever their number. Sources: Zeghidour et al. 2021,
 "SoundStream: An End-to-End Neural Audio Codec", algorithm 1; Juang and Gray 1982.
 """
 
@@ -17,7 +17,7 @@ from wavegen.types import Tokens
 Level = Callable[
     [Float[Array, "B N D"], Bool[Array, "B"], Any], tuple[Int[Array, "B N"], Float[Array, "B N D"], PyTree]
 ]
-"""`(residual, rows that use this level, its weights) -> (codes, quantized residual, anything else)`."""
+"""``(residual, rows that use this level, its weights) -> (codes, quantized residual, anything else)``."""
 
 
 def quantize_levels(
@@ -26,13 +26,14 @@ def quantize_levels(
     """Runs the levels one after another.
 
     Args:
-        level: one level. Its quantized residual is subtracted as it is: with its gradient, if it has one.
+        level: computes one level. Its quantized residual is subtracted with its gradient, if it has one.
         latents: float32.
         used: which rows use each level; a row that does not use one uses none after it.
-        weights: what each level reads, arrays [K ...]; levels that `used` lacks are left out.
+        weights: the weights of each level, arrays [K ...]; those of levels that ``used`` lacks are left out.
 
     Returns:
-        The codes, the sum of the quantized residuals of used levels, and what the levels returned besides, [K ...].
+        The codes, the sum of the quantized residuals of used levels, and the remaining results of the levels, [K
+        ...].
     """
 
     def step(carry: tuple[Array, Array], inputs: tuple[Array, PyTree]) -> tuple[tuple[Array, Array], PyTree]:
@@ -52,7 +53,7 @@ def decode_levels(
     weights: PyTree,
     width: int,
 ) -> Float[Array, "B N D"]:
-    """The sum of what the codes of each level stand for, added in the order of `quantize_levels`."""
+    """Sums the vectors of the codes of each level, in the order of ``quantize_levels``."""
     total = jnp.zeros((*codes.shape[:2], width), jnp.float32)
     levels = codes.shape[2]
     weights = jax.tree.map(lambda x: x[:levels], weights)
@@ -62,5 +63,5 @@ def decode_levels(
 
 
 def mean_of_used(values: Float[Array, "B N D"], used: Bool[Array, "B"]) -> Float[Array, ""]:
-    """The mean over all rows, of which those that are not used count as 0 (as in DAC)."""
+    """Returns the mean over all rows, of which unused ones count as 0 (as in DAC)."""
     return jnp.mean(jnp.where(used[:, None, None], values, 0))

@@ -1,6 +1,7 @@
 """How well codebooks are used: figures from histograms of codes.
 
-Figures of one batch understate it: a batch of n frames can use no more than n entries. Add up the counts of an epoch.
+Figures of one batch understate it, because a batch of n frames can use no more than n entries. The counts of a whole
+epoch should be added up first.
 """
 
 from typing import NamedTuple
@@ -15,8 +16,8 @@ class CodeUsage(NamedTuple):
     """Figures of a histogram; a level without any codes has entropy 0 and perplexity 1.
 
     Attributes:
-        entropy: of each level's codes, in bits; at most log2 V.
-        perplexity: 2^entropy: how many equally frequent entries would say as much; at most V.
+        entropy: entropy of each level's codes in bits; at most log2 V.
+        perplexity: 2^entropy, the number of equally frequent entries with the same entropy; at most V.
         used: share of each level's entries that occur at all, 0 to 1.
         efficiency: entropy of all levels over the bits that their codes take, 0 to 1.
     """
@@ -33,13 +34,19 @@ def count_codes(
     used: Bool[Array, "K B"] | None = None,
     valid: Bool[Array, "B N"] | None = None,
 ) -> Int[Array, "K V"]:
-    """How often each level used each of its entries, int32.
+    """Counts how often each level used each of its entries, int32.
 
     Args:
-        codes: in `[0, codebook_size)`.
-        codebook_size: V.
+        codes: codes in ``[0, codebook_size)``.
+        codebook_size: entries per codebook, V.
         used: the rows of each level that count; None is all.
-        valid: the frames that count, which are no padding; None is all.
+        valid: the frames that count, without padding; None is all.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from wavegen.codecs.quantizers import count_codes
+        >>> count_codes(jnp.array([[[0], [2], [2]]]), codebook_size=4).tolist()
+        [[1, 0, 2, 0]]
     """
     batch, _, levels = codes.shape
     weight = jnp.ones((levels, batch), jnp.int32) if used is None else used.astype(jnp.int32)
@@ -52,7 +59,18 @@ def count_codes(
 
 
 def code_usage(counts: Int[Array, "K V"]) -> CodeUsage:
-    """The figures of a histogram, from `count_codes` or the "counts" of `Quantized.statistics`, summed as desired."""
+    """Returns the figures of a histogram.
+
+    Args:
+        counts: from ``count_codes`` or the "counts" of ``Quantized.statistics``, or a sum of several.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from wavegen.codecs.quantizers import code_usage
+        >>> usage = code_usage(jnp.array([[5, 5, 0, 0]]))
+        >>> usage.entropy.tolist(), usage.perplexity.tolist(), usage.used.tolist(), float(usage.efficiency)
+        ([1.0], [2.0], [0.5], 0.5)
+    """
     levels, size = counts.shape
     share = counts / jnp.maximum(counts.sum(axis=1, keepdims=True), 1)
     # 0 log 0 is 0.

@@ -1,7 +1,7 @@
 """Codebooks and codes as files: CSV for other programs, safetensors with a description for this one.
 
-CSV has no header: one row of comma-separated values a line for a codebook, one integer a line for codes. Nine
-significant digits tell all float32 numbers apart, so that what is written reads back bit for bit.
+CSV has no header. A codebook has one row of comma-separated values per line, codes have one integer per line. Nine
+significant digits distinguish all float32 numbers, so that a written codebook reads back bit for bit.
 """
 
 import json
@@ -21,22 +21,23 @@ CODEC = "spectrogram_vq"
 
 
 def read_codebook_csv(path: str | Path, bands: int) -> Float32[np.ndarray, "V D"]:
-    """Read the rows of a codebook.
+    """Reads the rows of a codebook.
 
     Args:
-        path: of the file.
-        bands: values of a row, D.
+        path: path of the file.
+        bands: values per row, D.
 
     Raises:
-        WavegenError: no such file, no rows, a row of another width, or a value that is no finite number.
+        WavegenError: if there is no such file, it has no rows, a row has another width, or a value is not a finite
+            number.
     """
     rows = []
     for number, line in _lines(path):
         values = line.split(",")
         if len(values) != bands:
             raise WavegenError(
-                f"expected {bands} values, one a band, in line {number} of {path}, got {len(values)}; "
-                "describe the frames with the bands that the file has, or repair it"
+                f"expected {bands} values, one per band, in line {number} of {path}, got {len(values)}; "
+                "describe the frames with the bands of the file, or repair it"
             )
         try:
             row = np.asarray([float(value) for value in values])
@@ -47,31 +48,45 @@ def read_codebook_csv(path: str | Path, bands: int) -> Float32[np.ndarray, "V D"
             ) from None
         if not (np.abs(row) <= np.finfo(np.float32).max).all():
             raise WavegenError(
-                f"expected finite float32 numbers in line {number} of {path}, got NaN or more; remove the row"
+                f"expected finite float32 numbers in line {number} of {path}, got NaN or a larger one; remove the row"
             )
         rows.append(row)
     return np.asarray(rows, np.float32)
 
 
 def write_codebook_csv(path: str | Path, codebook: Float32[np.ndarray, "V D"]) -> None:
-    """Write the rows of a codebook, a line each.
+    """Writes the rows of a codebook, one per line.
+
+    Args:
+        path: path of the file.
+        codebook: the rows.
 
     Raises:
-        WavegenError: the file cannot be written.
+        WavegenError: if the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from wavegen.codecs.spectrogram.files import read_codebook_csv, write_codebook_csv
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_codebook_csv(f"{folder}/book.csv", np.array([[0.5, -80.0]], np.float32))
+        ...     read_codebook_csv(f"{folder}/book.csv", bands=2).tolist()
+        [[0.5, -80.0]]
     """
     lines = (",".join(f"{value:.9g}" for value in row) for row in codebook.tolist())
     _write_lines(path, lines)
 
 
 def read_codes_csv(path: str | Path, codebook_size: int) -> Int[np.ndarray, "1 N 1"]:
-    """Read codes as the tokens of one clip, int32.
+    """Reads codes as the tokens of one clip, int32.
 
     Args:
-        path: of the file.
-        codebook_size: codes are below it.
+        path: path of the file.
+        codebook_size: number of codes; all are below it.
 
     Raises:
-        WavegenError: no such file, no codes, a line that is no integer, or a code outside the codebook.
+        WavegenError: if there is no such file, it has no codes, a line is not an integer, or a code is outside the
+            codebook.
     """
     codes = []
     for number, line in _lines(path):
@@ -79,7 +94,7 @@ def read_codes_csv(path: str | Path, codebook_size: int) -> Int[np.ndarray, "1 N
             code = int(line)
         except ValueError:
             raise WavegenError(
-                f"expected one integer in line {number} of {path}, got {line[:40]!r}; write one code a line"
+                f"expected one integer in line {number} of {path}, got {line[:40]!r}; write one code per line"
             ) from None
         if not 0 <= code < codebook_size:
             raise WavegenError(
@@ -91,24 +106,24 @@ def read_codes_csv(path: str | Path, codebook_size: int) -> Int[np.ndarray, "1 N
 
 
 def write_codes_csv(path: str | Path, tokens: Int[np.ndarray, "1 N 1"]) -> None:
-    """Write the tokens of one clip, a line each.
+    """Writes the tokens of one clip, one per line.
 
     Raises:
-        WavegenError: the file cannot be written.
+        WavegenError: if the file cannot be written.
     """
     _write_lines(path, map(str, tokens[0, :, 0].tolist()))
 
 
 def write_codebook(path: str | Path, tensors: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> None:
-    """Write a codebook as NAME.safetensors, whole or not at all.
+    """Writes a codebook as NAME.safetensors, whole or not at all.
 
     Args:
-        path: of the file.
-        tensors: "codebook", and what belongs to it.
-        card: JSON values.
+        path: path of the file.
+        tensors: "codebook", and further tensors that belong to it.
+        card: JSON values that describe it.
 
     Raises:
-        WavegenError: another ending, or the file cannot be written.
+        WavegenError: if the name has another ending, or the file cannot be written.
     """
     if Path(path).suffix != ".safetensors":
         raise WavegenError(f"codebooks are written as NAME.safetensors, got {Path(path).name}")
@@ -120,10 +135,13 @@ def write_codebook(path: str | Path, tensors: Mapping[str, np.ndarray], card: Ma
 
 
 def read_codebook(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read what `write_codebook` wrote.
+    """Reads a file of ``write_codebook``.
+
+    Returns:
+        The tensors and the card.
 
     Raises:
-        WavegenError: no such file, or not one of these.
+        WavegenError: if there is no such file, or it was not written by ``write_codebook``.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -138,12 +156,12 @@ def read_codebook(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, An
 
 
 def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """The numbered lines of a text file, which has at least one; blank ones only at its end."""
+    """Returns the numbered lines of a text file, which has at least one; blank lines at its end are ignored."""
     try:
-        # Spreadsheets put a byte order mark in front.
+        # Spreadsheets write a byte order mark first.
         lines = Path(path).read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = "it is no text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        reason = "it is not text" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise WavegenError(f"cannot read {path}: {reason}; give a CSV file") from None
     if not lines:
         raise WavegenError(f"expected at least one line in {path}, got an empty file; write it again")

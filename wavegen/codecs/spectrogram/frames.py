@@ -1,4 +1,4 @@
-"""Log-mel frames: what they mean, from audio and back."""
+"""Log-mel frames: their definition, and their conversion from and to audio."""
 
 from dataclasses import dataclass
 from math import log10
@@ -15,29 +15,37 @@ from wavegen.types import Waveform
 
 @dataclass(frozen=True)
 class MelFrames:
-    """The meaning of rows of mel values: energies in decibels.
+    """The definition of rows of mel values: energies in decibels.
 
         row = 10 log10(max(mel, floor) / reference)
 
-    where `mel` is the energy of a periodic Hann window in bands on Slaney's scale, each of area 1. The defaults are
-    those of `librosa.feature.melspectrogram`, then `librosa.power_to_db(mel, ref=1.0, amin=1e-10, top_db=None)`. Rows
-    that were made with `ref=np.max`, relative to the peak of each recording, have lost their level: give a common
-    peak as the reference.
+    where ``mel`` is the energy of a periodic Hann window in bands on Slaney's scale, each of area 1. The defaults are
+    those of ``librosa.feature.melspectrogram``, then ``librosa.power_to_db(mel, ref=1.0, amin=1e-10, top_db=None)``.
+    Rows that were made with ``ref=np.max``, relative to the peak of each recording, have lost their level; a common
+    peak can serve as their reference.
 
-    Frame n is centred on sample `n * hop_length`, with silence beyond the ends.
+    Frame n is centred on sample ``n * hop_length``, with silence beyond the ends.
 
     Args:
-        sample_rate: Hz.
-        n_fft: samples of a frame, even.
+        sample_rate: sample rate in Hz.
+        n_fft: samples per frame, even.
         hop_length: samples between frames, at most half a frame.
-        bands: values of a row, D.
-        f_min: Hz, where the first band begins.
-        f_max: Hz, where the last band ends; None is half the sample rate.
+        bands: values per row, D.
+        f_min: frequency in Hz at which the first band begins.
+        f_max: frequency in Hz at which the last band ends; None is half the sample rate.
         floor: the least energy.
         reference: the energy of 0 dB.
 
     Raises:
-        WavegenError: a value is out of range.
+        WavegenError: if a value is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from wavegen.codecs.spectrogram.frames import MelFrames
+        >>> frames = MelFrames(sample_rate=8000, n_fft=512, hop_length=128, bands=20)
+        >>> rows = frames.from_audio(jnp.zeros((1, 1000)))
+        >>> rows.shape, frames.silence, float(rows.max())
+        ((1, 8, 20), -100.0, -100.0)
     """
 
     sample_rate: int = 22050
@@ -59,21 +67,21 @@ class MelFrames:
             raise WavegenError(
                 f"expected floor and reference above 0, got {self.floor:g} and {self.reference:g}; they are energies"
             )
-        self._filterbank()  # frequencies are checked there
+        self._filterbank()  # checks the frequencies
 
     @property
     def silence(self) -> float:
-        """The value of every band in silence, in dB: the least there is."""
+        """The value of every band in silence, the least possible one, in dB."""
         return float(10 * log10(self.floor / self.reference))
 
     def from_audio(self, audio: Waveform) -> Float[Array, "B N D"]:
-        """The rows of audio.
+        """Computes the rows of audio.
 
         Args:
-            audio: mono, of this sample rate.
+            audio: mono, at this sample rate.
 
         Returns:
-            float32 in dB, one row for every hop that has begun: N = `ceil(T / hop_length)`.
+            float32 in dB, one row per started hop: N = ``ceil(T / hop_length)``.
         """
         frames = -(-audio.shape[1] // self.hop_length)
         padded = jnp.pad(audio, ((0, 0), (0, frames * self.hop_length - audio.shape[1])))
@@ -86,22 +94,22 @@ class MelFrames:
             f_min=self.f_min,
             f_max=self.f_max,
         )
-        # The last frame is centred on the end, where nothing has begun.
+        # The frame that is centred on the end is dropped, because no hop starts there.
         return 10 * log_mel(mel[:, :frames] / self.reference, floor=self.floor / self.reference)
 
     def to_audio(self, rows: Float[Array, "B N D"], *, iterations: int = 32) -> Waveform:
-        """Audio with these rows, as nearly as can be; phases are found by Griffin-Lim.
+        """Finds audio that has nearly these rows; Griffin-Lim finds the phases.
 
         Args:
-            rows: in dB.
-            iterations: of Griffin-Lim.
+            rows: rows in dB.
+            iterations: iterations of Griffin-Lim.
 
         Returns:
-            `[B, N * hop_length]` float32 in [-1, 1].
+            ``[B, N * hop_length]`` float32 in [-1, 1].
         """
-        # The floor stands for silence: kept, it would sound as hiss.
+        # The floor is subtracted, because it stands for silence and would sound as hiss.
         mel = jnp.maximum(self.reference * 10 ** (rows / 10) - self.floor, 0)
-        # The last row once more, for the frame centred on the end.
+        # The last row is repeated for the frame that is centred on the end.
         mel = jnp.concatenate([mel, mel[:, -1:]], axis=1)
         magnitudes = jnp.sqrt(mel_to_power(mel, self._filterbank()))
         audio = griffin_lim(magnitudes, n_fft=self.n_fft, hop_length=self.hop_length, iterations=iterations)

@@ -1,8 +1,8 @@
-"""Networks that tell recordings from decoded audio, for the second phase of a codec's training.
+"""Networks that distinguish recordings from decoded audio, for the second phase of a codec's training.
 
-Two kinds, each at several resolutions: one looks at every p-th sample, for periodicity; one at bands of the complex
-spectrum, for phase and for high frequencies. Sources: Kong et al. 2020, "HiFi-GAN", section 2.3; Kumar et al. 2023,
-"High-Fidelity Audio Compression with Improved RVQGAN" (DAC), section 3.3.
+There are two kinds, each at several resolutions: one reads every p-th sample, for periodicity; the other reads bands
+of the complex spectrum, for phase and for high frequencies. Sources: Kong et al. 2020, "HiFi-GAN", section 2.3; Kumar
+et al. 2023, "High-Fidelity Audio Compression with Improved RVQGAN" (DAC), section 3.3.
 """
 
 from collections.abc import Sequence
@@ -22,27 +22,28 @@ from wavegen.types import Waveform
 PERIODS = (2, 3, 5, 7, 11)
 WINDOWS = (2048, 1024, 512)
 BANDS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-"""Edges, as shares of half the sample rate."""
+"""Edges of the bands, as shares of half the sample rate."""
 
 Judgement = list[Float[Array, "..."]]
-"""What every layer of one discriminator put out; the last are scores, high for recordings."""
+"""The outputs of every layer of one discriminator; the last are scores, high for recordings."""
 
 
 class Discriminators(nnx.Module):
     """All discriminators of DAC.
 
-    They hear audio without its mean and at one loudness. Stereo channels are judged as clips of their own.
+    They read audio without its mean and scaled to a peak of 0.8. The channels of a stereo clip are judged as clips of
+    their own.
 
     Args:
-        periods: in samples, of the first kind.
-        windows: in samples, of the second; at low sample rates take shorter ones.
-        bands: edges of the bands into which the second kind cuts spectra, from 0 to 1.
-        period_channels: of the hidden layers of the first kind.
-        band_channels: of those of the second.
-        random: draws the initial weights.
+        periods: periods of the first kind, in samples.
+        windows: windows of the second kind, in samples; low sample rates need shorter ones.
+        bands: edges of the bands into which the second kind cuts spectra, rising within 0 to 1.
+        period_channels: channels of the hidden layers of the first kind.
+        band_channels: channels of the hidden layers of the second kind.
+        random: generator of the initial weights.
 
     Raises:
-        WavegenError: bands are not in order.
+        WavegenError: if the edges of the bands do not rise within 0 to 1.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class Discriminators(nnx.Module):
         random: np.random.Generator,
     ) -> None:
         if list(bands) != sorted(set(bands)) or len(bands) < 2 or bands[0] < 0 or bands[-1] > 1:
-            raise WavegenError(f"expected edges of bands that rise from 0 to 1, got {list(bands)}; see BANDS")
+            raise WavegenError(
+                f"expected edges of bands that rise within 0 to 1, got {list(bands)}; see BANDS"
+            )
         self.periods = nnx.List([PeriodDiscriminator(p, period_channels, random=random) for p in periods])
         self.spectra = nnx.List([BandDiscriminator(w, bands, band_channels, random=random) for w in windows])
 
@@ -64,10 +67,10 @@ class Discriminators(nnx.Module):
         """Judges clips.
 
         Args:
-            audio: in [-1, 1].
+            audio: waveforms in [-1, 1].
 
         Returns:
-            Of each discriminator.
+            The judgement of each discriminator.
         """
         rows = jnp.moveaxis(audio, 1, -1).reshape(-1, audio.shape[1])
         rows = rows - jnp.mean(rows, axis=1, keepdims=True)
@@ -76,12 +79,12 @@ class Discriminators(nnx.Module):
 
 
 class PeriodDiscriminator(nnx.Module):
-    """Convolutions over every p-th sample: the p phases share weights and do not meet.
+    """Convolutions over every p-th sample; the p phases share weights and do not interact.
 
     Args:
-        period: p.
-        channels: of the hidden layers; all but the last take every third frame.
-        random: draws the initial weights.
+        period: p, in samples.
+        channels: channels of the hidden layers; all but the last have a stride of three.
+        random: generator of the initial weights.
     """
 
     def __init__(self, period: int, channels: Sequence[int], *, random: np.random.Generator) -> None:
@@ -97,20 +100,20 @@ class PeriodDiscriminator(nnx.Module):
         self.score = WeightNormConvolution((3,), channels[-1], 1, (1,), random=random)
 
     def __call__(self, audio: Waveform) -> Judgement:
-        """See `Discriminators`."""
+        """See ``Discriminators``."""
         audio = jnp.pad(audio, ((0, 0), (0, -audio.shape[1] % self.period)), mode="reflect")
         phases = audio.reshape(len(audio), -1, self.period)
         return _judge(jnp.moveaxis(phases, 2, 1).reshape(-1, phases.shape[1], 1), self.hidden, self.score)
 
 
 class BandDiscriminator(nnx.Module):
-    """Convolutions over the real and imaginary parts of spectra, with weights of their own for each band.
+    """Convolutions over the real and imaginary parts of spectra, with separate weights for each band.
 
     Args:
-        window: samples of a frame; the next begins a quarter later.
-        bands: edges, as shares of half the sample rate.
-        channels: of the hidden layers.
-        random: draws the initial weights.
+        window: samples per frame; the hop is a quarter of it.
+        bands: edges of the bands, as shares of half the sample rate.
+        channels: channels of the hidden layers.
+        random: generator of the initial weights.
     """
 
     def __init__(
@@ -122,7 +125,7 @@ class BandDiscriminator(nnx.Module):
         self.score = WeightNormConvolution((3, 3), channels, 1, (1, 1), random=random)
 
     def __call__(self, audio: Waveform) -> Judgement:
-        """See `Discriminators`."""
+        """See ``Discriminators``."""
         spectrum = stft(audio, n_fft=self.window, hop_length=self.window // 4)
         parts = jnp.stack([jnp.real(spectrum), jnp.imag(spectrum)], axis=-1)
         judgement, last = [], []
@@ -136,17 +139,17 @@ class BandDiscriminator(nnx.Module):
 
 
 class WeightNormConvolution(nnx.Module):
-    """A convolution whose kernel is a direction and a length per output, centred, with zeros beyond the ends.
+    """A centred convolution with zeros beyond the ends, whose kernel is a direction and a length per output.
 
-    So the size of a step does not depend on that of the weights, and neither side of the game runs away. Source:
-    Salimans and Kingma 2016, "Weight Normalization".
+    The size of a step then does not depend on that of the weights, so that neither side of the adversarial game runs
+    away. Source: Salimans and Kingma 2016, "Weight Normalization".
 
     Args:
-        kernel: taps of each axis, odd.
-        inputs: channels in.
-        outputs: channels out.
-        strides: of each axis.
-        random: draws the initial weights.
+        kernel: number of taps per axis, odd.
+        inputs: input channels.
+        outputs: output channels.
+        strides: stride per axis.
+        random: generator of the initial weights.
     """
 
     def __init__(
@@ -176,7 +179,7 @@ class WeightNormConvolution(nnx.Module):
 
 
 def _band_layers(channels: int, random: np.random.Generator) -> list[WeightNormConvolution]:
-    """Five layers over time and frequency; the middle three halve the frequencies."""
+    """Returns five layers over time and frequency, of which the middle three halve the frequencies."""
     shapes = [((3, 9), 2, 1), *[((3, 9), channels, 2)] * 3, ((3, 3), channels, 1)]
     return [
         WeightNormConvolution(taps, inputs, channels, (1, stride), random=random)

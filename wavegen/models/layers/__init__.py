@@ -1,1 +1,1 @@
-"""Parts that several token models are built of."""
+"""Layers that several token models share."""

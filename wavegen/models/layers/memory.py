@@ -1,14 +1,15 @@
-"""Causal attention in segments, with a memory of the segments before, the older part of it compressed.
+"""Causal attention in segments, with a memory of earlier segments, whose older part is compressed.
 
 Dai et al. 2019 (Transformer-XL, arXiv:1901.02860); Rae et al. 2020 (Compressive Transformer, arXiv:1911.05507).
 
-With segments of S frames, a memory of M and C compressed entries of c frames each, frame n of segment s = n // S reads
+With segments of S frames, a memory of M and C compressed entries of c frames each, frame n of segment s = n // S
+reads
 
     the frames [s S - M, n], and the entries of the C groups of c frames before s S - M.
 
-Groups are [g c, (g + 1) c): as c divides S and M, no frame is read both ways, and a whole segment reads one memory. The
-cut into segments is the model's own, and one frame after the other gives what a whole sequence gives. From what is read
-of earlier segments nothing learns but the weights that read it.
+Groups are [g c, (g + 1) c): as c divides S and M, no frame is read both ways, and a whole segment reads one memory.
+The model itself cuts sequences into segments, so that one frame after the other gives what a whole sequence gives.
+What is read of earlier segments passes no gradient, except to the weights that read it.
 """
 
 from collections.abc import Iterator
@@ -30,10 +31,10 @@ class Reach(NamedTuple):
     """How far one layer reads; see the module.
 
     Attributes:
-        segment: frames, S.
+        segment: frames per segment, S.
         memory: frames before the segment, M.
-        compressed: entries before those, C.
-        rate: frames of an entry, c.
+        compressed: entries before those frames, C.
+        rate: frames per entry, c.
     """
 
     segment: int
@@ -42,10 +43,10 @@ class Reach(NamedTuple):
     rate: int = 4
 
     def check(self) -> None:
-        """Refuses what does not fit.
+        """Checks that the sizes fit each other.
 
         Raises:
-            WavegenError: compressed entries that do not end where segments and memory do.
+            WavegenError: if compressed entries do not end where segments and memory do.
         """
         if self.compressed and (self.segment % self.rate or self.memory % self.rate):
             raise WavegenError(
@@ -54,29 +55,29 @@ class Reach(NamedTuple):
 
     @property
     def frames(self) -> int:
-        """That are read before the segment."""
+        """Number of frames before the segment that are read."""
         return self.memory + self.compressed * self.rate
 
     @property
     def entries(self) -> int:
-        """Keys that are read before the segment."""
+        """Number of keys before the segment that are read."""
         return self.memory + self.compressed
 
     def through(self, layers: int) -> int:
-        """Frames, the newest included, that the last frame of a segment depends on through so many layers."""
+        """Returns how many frames, the newest included, the last frame of a segment depends on through these layers."""
         segments = (layers - 1) * -(-self.frames // self.segment) + 1
         return segments * self.segment + self.frames
 
 
 class MemoryAttention(nnx.Module):
-    """Attention as the module says.
+    """Causal attention with a memory; see the module.
 
     Args:
-        width: of the frames.
+        width: width of the frames.
         heads: see ``Attention``.
         reach: how far it reads.
         scale: see ``Attention``.
-        random: draws the initial weights.
+        random: generator of the initial weights.
     """
 
     def __init__(
@@ -85,12 +86,12 @@ class MemoryAttention(nnx.Module):
         self.reach = reach
         self.attention = Attention(width, heads, scale=scale, random=random)
         if reach.compressed:
-            # At first an entry is the mean of its frames, which the keys and values can read as they are.
+            # Initially an entry is the mean of its frames, which the projections to keys and values can read.
             mean = np.tile(np.eye(width, dtype=np.float32) / reach.rate, (reach.rate, 1, 1))
             self.compress = nnx.Param(jnp.asarray(mean))
 
     def __call__(self, x: Float[Array, "B N width"]) -> Float[Array, "B N width"]:
-        """Reads sequences from their beginning on; N is a multiple of the segment, or less than one."""
+        """Reads sequences from their beginning; N is a multiple of the segment, or less than one."""
         count = -(-x.shape[1] // self.reach.segment)
         length = x.shape[1] // count
         positions = jnp.arange(x.shape[1])
@@ -113,7 +114,10 @@ class MemoryAttention(nnx.Module):
     def _past(
         self, x: Float[Array, "B N width"]
     ) -> Iterator[tuple[Array, Int[Array, "places"], tuple[int, int, int]]]:
-        """What is read before a segment, the nearest first: frames, their positions, and the windows over them."""
+        """Yields what is read before a segment, the nearest first.
+
+        Each item has frames, their positions, and the windows over them.
+        """
         s, m, c, rate = self.reach
         if x.shape[1] <= s:
             return
@@ -128,14 +132,14 @@ class MemoryAttention(nnx.Module):
         return jnp.einsum("bgcw,cwv->bgv", groups, self.compress[...])
 
     def _places(self, first: Int[Array, ""] | int, count: int) -> Int[Array, "G"]:
-        """The position of a group is that of its last frame."""
+        """Returns the positions of groups, each that of its last frame."""
         return (first + jnp.arange(count) + 1) * self.reach.rate - 1
 
     def reconstruction(self, x: Float[Array, "B N width"]) -> Float[Array, ""]:
-        """How far what a segment reads of the compressed entries is from what it would read of their frames.
+        """Returns how much reading the compressed entries differs from reading their frames.
 
-        The mean square, over segments whose memory has just been compressed (Rae et al. 2020, algorithm 2), by content
-        alone, without positions. Only the compression learns from it.
+        This is the mean squared difference over segments whose memory has just been compressed (Rae et al. 2020,
+        algorithm 2), by content alone, without positions. Only the compression is trained by it.
         """
         s, m, _, rate = self.reach
         first = 1 + -(-m // s)
@@ -157,10 +161,10 @@ class MemoryAttention(nnx.Module):
         return jnp.mean((read(entry_keys, entry_values, s // rate, (m + s) // rate) - exact) ** 2)
 
     def begin(self, batch: int) -> State:
-        """The memory before the first frame.
+        """Returns the memory before the first frame.
 
-        "keys" and "values" hold two rings, of frames and of entries: number n lies at n modulo the ring's size. The
-        frames that are not in an entry yet are among the "newest".
+        "keys" and "values" are two rings, of frames and of entries: number n is stored at n modulo the ring's size.
+        "newest" are the frames that are not in an entry yet, and some before them.
         """
         width, _, heads, head = self.attention.project.shape
         dtype = self.attention.project.dtype
@@ -172,7 +176,7 @@ class MemoryAttention(nnx.Module):
 
     @property
     def _sizes(self) -> tuple[int, int]:
-        """Of the rings. New frames are stored before the first of them is done with the oldest."""
+        """Sizes of the two rings. New frames are stored before the first of them has read the oldest."""
         s, m, c, rate = self.reach
         frames = m + 2 * s
         return frames, c + frames // rate if c else 0
@@ -183,9 +187,12 @@ class MemoryAttention(nnx.Module):
         """Reads the next frames.
 
         Args:
-            x: frames, at most as many as a segment has; they need not lie in one.
-            memory: from ``begin`` or ``go_on``.
-            position: of the first frame.
+            x: at most as many frames as a segment has; they may cross a border between segments.
+            memory: memory from ``begin`` or ``go_on``.
+            position: position of the first frame.
+
+        Returns:
+            The output for these frames, and the memory after them.
         """
         s, m, c, rate = self.reach
         size, size_of_entries = self._sizes
@@ -195,39 +202,39 @@ class MemoryAttention(nnx.Module):
         memory = _store(memory, now % size, keys, values)
         seen = _between(_numbers(position + x.shape[1], size), nearest, now + 1)
         if c:
-            group, heard = nearest // rate, jnp.concatenate([memory["newest"], x], axis=1)
-            numbers, keys, values = self._entries(heard, position)
+            group, recent = nearest // rate, jnp.concatenate([memory["newest"], x], axis=1)
+            numbers, keys, values = self._entries(recent, position)
             memory = _store(memory, size + numbers % size_of_entries, keys, values)
-            memory = {**memory, "newest": heard[:, -rate:]}
+            memory = {**memory, "newest": recent[:, -rate:]}
             there = _numbers((position + x.shape[1]) // rate, size_of_entries)
             seen = jnp.concatenate([seen, _between(there, group - c, group)], axis=1)
         read = attend(queries, memory["keys"], memory["values"], seen[None, None])
         return self.attention.mix(read), memory
 
     def _entries(
-        self, heard: Float[Array, "B heard width"], position: Int[Array, ""]
+        self, recent: Float[Array, "B recent width"], position: Int[Array, ""]
     ) -> tuple[Int[Array, "G"], Float[Array, "B G heads D"], Float[Array, "B G heads D"]]:
-        """Numbers, keys and values of the groups to which the frames from ``position`` on belong.
+        """Returns numbers, keys and values of the groups to which the frames from ``position`` on belong.
 
-        What is heard begins c frames earlier. The last group may not be complete: it will be stored again when it is,
-        and is not read before.
+        ``recent`` begins c frames earlier. The last group may be incomplete: it is not read before it is stored
+        again, complete.
         """
-        rate, batch = self.reach.rate, len(heard)
-        frames = heard.shape[1] - rate
+        rate, batch = self.reach.rate, len(recent)
+        frames = recent.shape[1] - rate
         count, first = (frames + rate - 1) // rate, position // rate
 
         def project() -> tuple[Array, Array]:
-            padded = jnp.pad(heard, ((0, 0), (0, count * rate - frames), (0, 0)))
+            padded = jnp.pad(recent, ((0, 0), (0, count * rate - frames), (0, 0)))
             groups = lax.dynamic_slice_in_dim(padded, rate - position % rate, count * rate, axis=1)
             entries = self._compress(groups)
             return self.attention.queries_keys_values(entries, self._places(first, count))[1:]
 
         def wait() -> tuple[Array, Array]:
             _, _, heads, head = self.attention.project.shape
-            nothing = jnp.zeros((batch, count, heads, head), heard.dtype)
+            nothing = jnp.zeros((batch, count, heads, head), recent.dtype)
             return nothing, nothing
 
-        # Frame by frame most end no group, and need not pay for one.
+        # One frame at a time rarely completes a group, and then need not compute one.
         keys, values = lax.cond((position + frames) // rate > first, project, wait)
         return first + jnp.arange(count), keys, values
 
@@ -243,13 +250,13 @@ def _store(
 
 
 def _numbers(count: Int[Array, ""], size: int) -> Int[Array, "size"]:
-    """The number of what lies in each place of a ring after so many; negative where nothing does yet."""
+    """Returns the number in each place of a ring after this many; it is negative where there is none yet."""
     newest = count - 1
     return newest - (newest - jnp.arange(size)) % size
 
 
 def _between(numbers: Int[Array, "S"], first: Int[Array, "N"], last: Int[Array, "N"]) -> Bool[Array, "N S"]:
-    """Which numbers are of something, and lie in [first, last)."""
+    """Returns which numbers exist and lie in [first, last)."""
     numbers = numbers[None]
     return (numbers >= 0) & (numbers >= first[:, None]) & (numbers < last[:, None])
 
@@ -257,12 +264,12 @@ def _between(numbers: Int[Array, "S"], first: Int[Array, "N"], last: Int[Array, 
 def _windows(
     x: Float[Array, "B N heads D"], count: int, hop: int, size: int, back: int
 ) -> Float[Array, "B count size heads D"]:
-    """Window s holds the ``size`` frames from ``s hop - back`` on; zeros where there is none."""
+    """Returns windows, of which s has the ``size`` frames from ``s hop - back`` on; zeros where there is none."""
     padded = jnp.pad(x, ((0, 0), (back, 0), (0, 0), (0, 0)))
-    # Slices, not one gather: its derivative would be a scatter.
+    # Slices rather than one gather, whose derivative would be a scatter.
     return jnp.stack([padded[:, s * hop : s * hop + size] for s in range(count)], axis=1)
 
 
 def _there(count: int, hop: int, size: int, back: int) -> Bool[Array, "count size"]:
-    """Which frames of ``_windows`` there are."""
+    """Returns which frames of ``_windows`` exist."""
     return jnp.arange(count)[:, None] * hop + jnp.arange(size)[None] >= back

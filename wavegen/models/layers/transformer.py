@@ -1,11 +1,11 @@
-"""The block of a transformer: attention, then a gated layer, each added to what it read in normalised form.
+"""The block of a transformer: attention, then a gated layer, each added to its input, which it reads normalised.
 
     x <- x + Attention(RMSNorm(x)),    x <- x + W_down (silu(W_gate h) * (W_up h)),  h = RMSNorm(x)
 
-Queries and keys are normalised (Henry et al. 2020, arXiv:2010.04245), which keeps the logits of attention bounded, and
-then rotated by their positions (Su et al. 2021, arXiv:2104.09864), so that attention sees distances alone.
-Other sources: Vaswani et al. 2017; Zhang and Sennrich 2019 (RMSNorm); Shazeer 2020, arXiv:2002.05202 (SwiGLU);
-Xiong et al. 2020 (normalising first). There are no biases.
+Queries and keys are normalised (Henry et al. 2020, arXiv:2010.04245), which keeps the logits of attention bounded,
+and then rotated by their positions (Su et al. 2021, arXiv:2104.09864), so that attention depends on distances alone.
+Other sources: Vaswani et al. 2017; Zhang and Sennrich 2019 (RMSNorm); Shazeer 2020, arXiv:2002.05202 (SwiGLU); Xiong
+et al. 2020 (normalising first). There are no biases.
 """
 
 from functools import partial
@@ -21,16 +21,16 @@ from wavegen.networks.initial import normal, zeros
 
 
 class RMSNorm(nnx.Module):
-    """Vectors scaled to a root mean square of 1, then by a gain for each dimension.
+    """Vectors scaled to a root mean square of 1, then by a gain per dimension.
 
     Arithmetic is float32; the result has the dtype of the input.
 
     Args:
-        width: of the vectors.
+        width: width of the vectors.
     """
 
     def __init__(self, width: int) -> None:
-        self.gain = zeros(width)  # minus 1
+        self.gain = zeros(width)  # the gain minus 1
 
     def __call__(self, x: Float[Array, "*axes D"]) -> Float[Array, "*axes D"]:
         """Normalises the last axis."""
@@ -41,27 +41,27 @@ class RMSNorm(nnx.Module):
 
 
 def rotate(x: Float[Array, "B N heads D"], positions: Int[Array, "N"]) -> Float[Array, "B N heads D"]:
-    """Turns dimensions d and d + D/2 by the angle ``position 10000^(-2 d / D)``.
+    """Rotates dimensions d and d + D/2 by the angle ``position 10000^(-2 d / D)``.
 
     Args:
         x: queries or keys; D is even.
-        positions: of the frames.
+        positions: positions of the frames.
     """
     half = x.shape[-1] // 2
     frequency = 10000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle = positions.astype(jnp.float32)[None, :, None, None] * frequency[None, None, None, :]
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
-    # The other half of the pair by a roll: halves that are put together take XLA on a CPU six times as long.
+    # A roll swaps the halves: concatenating them takes XLA on a CPU six times as long.
     wide = x.astype(jnp.float32)
     along, across = jnp.concatenate([cosine, cosine], -1), jnp.concatenate([-sine, sine], -1)
     return (wide * along + jnp.roll(wide, half, axis=-1) * across).astype(x.dtype)
 
 
 def apply(x: Float[Array, "B N D"], weights: Float[Array, "D *outputs"]) -> Float[Array, "B N *outputs"]:
-    """A matrix times every frame.
+    """Multiplies every frame by a matrix.
 
-    All frames are one column of rows: contracted over rows and frames apart, the gradient of the weights takes XLA on a
-    CPU half as long again.
+    Batch and frames are merged into one axis of rows: with two axes to contract, the gradient of the weights takes
+    XLA on a CPU 1.5 times as long.
     """
     rows = x.reshape(-1, x.shape[2]) @ weights.reshape(len(weights), -1)
     return rows.reshape(*x.shape[:2], *weights.shape[1:])
@@ -73,10 +73,10 @@ def attend(
     values: Float[Array, "B N heads D"],
     mask: Bool[Array, "#B 1 #M N"] | None = None,
 ) -> Float[Array, "B M heads D"]:
-    """The mean of the values, weighted by ``softmax(queries . keys / sqrt(D))``, for each head.
+    """Returns the mean of the values, weighted by ``softmax(queries . keys / sqrt(D))``, for each head.
 
-    It is ``jax.nn.dot_product_attention``, flash attention where there is one, but for a CPU, on which it takes twice
-    the time of what is written out here.
+    This is ``jax.nn.dot_product_attention``, with flash attention where available, except on a CPU, where it takes
+    twice the time of the code here.
     """
 
     def elsewhere(queries: Array, keys: Array, values: Array) -> Array:
@@ -93,7 +93,7 @@ def _attend_on_cpu(
     values: Float[Array, "B N heads D"],
     mask: Bool[Array, "#B 1 #M N"] | None = None,
 ) -> Float[Array, "B M heads D"]:
-    """Heads stand beside rows before the products, and the weights are divided by their sum after them."""
+    """Moves heads before rows for the products, and divides by the sum of the weights after them."""
     queries, keys, values = (jnp.moveaxis(x, 2, 1) for x in (queries, keys, values))
     scores = jnp.einsum(
         "bhmd,bhnd->bhmn", queries * queries.shape[3] ** -0.5, keys, preferred_element_type=jnp.float32
@@ -112,10 +112,10 @@ class Attention(nnx.Module):
     """Multi-head attention.
 
     Args:
-        width: of the frames; a multiple of ``heads``, each of which has an even number of dimensions.
-        heads: attend side by side.
-        scale: of the initial output weights.
-        random: draws the initial weights.
+        width: width of the frames; a multiple of ``heads``, each of which has an even number of dimensions.
+        heads: number of heads.
+        scale: scale of the initial output weights.
+        random: generator of the initial weights.
     """
 
     def __init__(self, width: int, heads: int, *, scale: float, random: np.random.Generator) -> None:
@@ -127,7 +127,7 @@ class Attention(nnx.Module):
     def queries_keys_values(
         self, x: Float[Array, "B N width"], positions: Int[Array, "N"] | None
     ) -> tuple[Float[Array, "B N heads D"], Float[Array, "B N heads D"], Float[Array, "B N heads D"]]:
-        """What each frame asks, answers to, and says; a decoder remembers the last two. None turns nothing."""
+        """Projects frames to queries, keys and values; a decoder stores the last two. None rotates nothing."""
         project = self.project[...]
         queries, keys, values = (apply(x, project[:, i]) for i in range(3))
         queries, keys = self.query_norm(queries), self.key_norm(keys)
@@ -136,7 +136,7 @@ class Attention(nnx.Module):
         return queries, keys, values
 
     def mix(self, read: Float[Array, "B N heads D"]) -> Float[Array, "B N width"]:
-        """What the heads have read, as one frame again."""
+        """Projects the output of all heads to frames."""
         return _mix(read, self.output[...])
 
     def __call__(
@@ -145,7 +145,7 @@ class Attention(nnx.Module):
         positions: Int[Array, "N"],
         mask: Bool[Array, "B 1 #N N"] | None,
     ) -> Float[Array, "B N width"]:
-        """Every frame reads all frames where the mask (rows, heads, queries, keys) is true; None is everywhere."""
+        """Lets every frame read all frames where the mask (rows, heads, queries, keys) is true; None is everywhere."""
         queries, keys, values = self.queries_keys_values(x, positions)
         return self.mix(attend(queries, keys, values, mask))
 
@@ -154,10 +154,10 @@ class CrossAttention(nnx.Module):
     """Multi-head attention of one sequence to another.
 
     Args:
-        width: of the frames of both; see ``Attention``.
+        width: width of the frames of both; see ``Attention``.
         heads: see ``Attention``.
         scale: see ``Attention``.
-        random: draws the initial weights.
+        random: generator of the initial weights.
     """
 
     def __init__(self, width: int, heads: int, *, scale: float, random: np.random.Generator) -> None:
@@ -170,7 +170,7 @@ class CrossAttention(nnx.Module):
     def keys_values(
         self, source: Float[Array, "B F width"], positions: Int[Array, "F"]
     ) -> tuple[Float[Array, "B F heads D"], Float[Array, "B F heads D"]]:
-        """What the frames of the source answer to, and say."""
+        """Projects the frames of the source to keys and values."""
         project = self.project[...]
         keys, values = (apply(source, project[:, i]) for i in range(2))
         return rotate(self.key_norm(keys), positions), values
@@ -183,7 +183,7 @@ class CrossAttention(nnx.Module):
         values: Float[Array, "B F heads D"],
         mask: Bool[Array, "B 1 1 F"],
     ) -> Float[Array, "B N width"]:
-        """Every frame reads the frames of the source where the mask is true."""
+        """Lets every frame read the frames of the source where the mask is true."""
         queries = rotate(self.query_norm(apply(x, self.query[...])), positions)
         return _mix(attend(queries, keys, values, mask), self.output[...])
 
@@ -199,10 +199,10 @@ class SwiGLU(nnx.Module):
     """The gated layer.
 
     Args:
-        width: of the frames.
-        hidden: units.
-        scale: of the initial output weights.
-        random: draws the initial weights.
+        width: width of the frames.
+        hidden: number of hidden units.
+        scale: scale of the initial output weights.
+        random: generator of the initial weights.
     """
 
     def __init__(self, width: int, hidden: int, *, scale: float, random: np.random.Generator) -> None:
@@ -210,7 +210,7 @@ class SwiGLU(nnx.Module):
         self.down = normal(random, hidden, width, scale=scale * hidden**-0.5)
 
     def __call__(self, x: Float[Array, "B N width"]) -> Float[Array, "B N width"]:
-        """Each frame on its own."""
+        """Maps each frame on its own."""
         gate_up = self.gate_up[...]
         gate, up = jnp.split(apply(x, gate_up.reshape(len(gate_up), -1)), 2, axis=2)
         return apply(nnx.silu(gate) * up, self.down[...])
@@ -220,11 +220,12 @@ class Block(nnx.Module):
     """Attention and a gated layer, with dropout on what each adds.
 
     Args:
-        width: of the frames; see ``Attention``.
-        heads: of attention.
-        hidden: units of the gated layer.
-        scale: of what the block adds to its input at first; ``(2 layers) ** -0.5`` keeps the sum of all near 1.
-        random: draws the initial weights.
+        width: width of the frames; see ``Attention``.
+        heads: number of heads.
+        hidden: hidden units of the gated layer.
+        scale: initial scale of what the block adds to its input; ``(2 layers) ** -0.5`` keeps the sum of all blocks
+            near 1.
+        random: generator of the initial weights.
     """
 
     def __init__(
@@ -243,7 +244,10 @@ class Block(nnx.Module):
         dropout: float = 0.0,
         dropout_key: Array | None = None,
     ) -> Float[Array, "B N width"]:
-        """See ``Attention`` for positions and mask; ``dropout`` is the share dropped where a key is given."""
+        """Maps frames to frames.
+
+        See ``Attention`` for positions and mask; ``dropout`` is the share that is dropped if a key is given.
+        """
         first, second = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x = x + drop(self.attention(self.attention_norm(x), positions, mask), dropout, first)
         return x + drop(self.gated(self.gated_norm(x)), dropout, second)
@@ -253,7 +257,7 @@ def drop(x: Float[Array, "*axes"], rate: float, key: Array | None) -> Float[Arra
     """Zeroes a share of the values and scales the others up; without a key or a rate it does nothing."""
     if key is None or rate == 0:
         return x
-    # 16 bits for each value, as drawing them takes longer than all else here.
+    # 16 bits per value suffice, and drawing random bits takes longer than everything else here.
     width = x.shape[-1]
     bits = jax.random.bits(key, (*x.shape[:-1], -(-width // 2)))
     bits = lax.bitcast_convert_type(bits, jnp.uint16).reshape(*x.shape[:-1], -1)[..., :width]

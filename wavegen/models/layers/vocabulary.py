@@ -12,20 +12,20 @@ from wavegen.types import Labels, Logits, Tokens
 
 
 class Vocabulary(nnx.Module):
-    """What a network reads of a row of tokens, and how it says what comes next.
+    """The embedding of rows of tokens, and the logits of the next row.
 
-    The input is the sum of a vector for each codebook's token, one for the place in the period, and one for each label.
-    Tokens may be ``vocab_size``, for nothing.
+    The input is the sum of a vector for each codebook's token, one for the place in the period, and one for each
+    label. Tokens may be ``vocab_size``, which stands for no token.
 
     Args:
-        size: values of a token, V.
-        codebooks: tokens of a row, K.
-        width: of the network.
-        period: rows after which the kinds of tokens come back (four voices written one after the other, or the fields
-            of an event); 0 is none. Sequences begin at its start.
-        tied: the output weights of a codebook are its embedding.
-        label_sizes: values of each label field.
-        random: draws the initial weights.
+        size: values that a token can take, V.
+        codebooks: tokens per row, K.
+        width: width of the network.
+        period: number of rows after which the kinds of tokens repeat (four voices written one after the other, or the
+            fields of an event); 0 is none. Sequences begin at its start.
+        tied: whether the output weights of a codebook are its embedding.
+        label_sizes: number of values of each label field.
+        random: generator of the initial weights.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class Vocabulary(nnx.Module):
         self.embedding = normal(random, codebooks, size + 1, width, scale=codebooks**-0.5)
         self.places = normal(random, period, width, scale=0.5) if period else nnx.data(None)
         self.labels = LabelCondition(label_sizes, width, random=random) if label_sizes else nnx.data(None)
-        # Small, so that all values start out about equally likely.
+        # The weights are small, so that all values are about equally likely at first.
         self.head = (
             nnx.data(None) if tied else normal(random, codebooks, width, size, scale=0.1 * width**-0.5)
         )
 
     def condition(self, labels: Labels | None) -> Float[Array, "B 1 width"] | None:
-        """The vectors of the labels, which are added to every row.
+        """Returns the vectors of the labels, which are added to every row.
 
         Raises:
-            WavegenError: labels missing, or not taken.
+            WavegenError: if labels are missing, or the model takes none.
         """
         if (labels is None) != (self.labels is None):
             raise WavegenError(
@@ -68,16 +68,16 @@ class Vocabulary(nnx.Module):
         first: Int[Array, ""] | int,
         condition: Float[Array, "B #N width"] | None,
     ) -> Float[Array, "B N width"]:
-        """What the network reads.
+        """Returns the input of the network.
 
         Args:
-            rows: tokens.
-            first: the number of the token that the first row is to predict, for the place in the period: the row of
-                the start token predicts token 0.
-            condition: of the labels, and whatever else is added; one for all rows, or one a row.
+            rows: rows of tokens.
+            first: number of the token that the first row is to predict, for the place in the period: the row of the
+                start token predicts token 0.
+            condition: vectors of labels and other conditions to add, one for all rows or one per row.
 
         Raises:
-            WavegenError: rows of another number of codebooks.
+            WavegenError: if the rows have another number of codebooks.
         """
         if rows.shape[2] != self.codebooks:
             raise WavegenError(
@@ -90,7 +90,7 @@ class Vocabulary(nnx.Module):
         return x if condition is None else x + condition.astype(x.dtype)
 
     def logits(self, x: Float[Array, "B N width"]) -> Logits:
-        """The logits of each codebook, float32."""
+        """Returns the logits of each codebook, float32."""
         if self.head is not None:
             return jnp.einsum("bnw,kwv->bnkv", x, self.head[...], preferred_element_type=jnp.float32)
         table = self.embedding[...][:, :-1]
