@@ -16,7 +16,7 @@ CODEC = {
         "strides": [5],
         "width": 2,
         "decoder_width": 16,
-        "quantizer": {"kind": "residual", "codebooks": 2, "codebook_size": 8, "codebook_width": 3},
+        "quantizer": {"kind": "gradient", "codebooks": 2, "codebook_size": 8, "codebook_width": 3},
     },
 }
 BERT = {

@@ -197,7 +197,7 @@ def test_ctrl_c_while_sampling_keeps_a_valid_recording(tmp_path):
             ["train", "HERE/tiny.yaml", "--runs", "HERE/file/runs"],
             "cannot write HERE/file/runs/run/config.yaml: Not a",
         ),
-        (["train", "HERE/tiny.yaml", "model.global_fields=[digit]", "--runs", "HERE/runs"], "names 'digit'"),
+        (["train", "HERE/tiny.yaml", "model.label_fields=[digit]", "--runs", "HERE/runs"], "names 'digit'"),
         (
             ["train", "HERE/tiny.yaml", "training.mesh.fsdp=3", "--runs", "HERE/runs"],
             "expected data * fsdp == 8",

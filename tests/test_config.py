@@ -112,7 +112,7 @@ trees = st.fixed_dictionaries(
             {},
             optional={
                 "dilations": st.lists(st.integers(1, 512), min_size=1, max_size=9),
-                "global_fields": st.lists(st.text(), max_size=3),
+                "label_fields": st.lists(st.text(), max_size=3),
                 "dropout": st.floats(0, 1, exclude_max=True),
                 "head": head,
                 "local": local,
@@ -327,7 +327,7 @@ def test_parts_that_fit_again_are_accepted():
 
 def test_a_version_from_the_future_says_what_to_do():
     assert message([f"version={VERSION + 1}"]) == (
-        f"the configuration has version {VERSION + 1}, this wavegen reads version {VERSION}; update wavegen"
+        f"the configuration has version {VERSION + 1}, this wavegen reads versions 1 to {VERSION}; update wavegen"
     )
 
 

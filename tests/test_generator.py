@@ -31,7 +31,7 @@ MODEL |= {"head_channels": 8, "kernel_size": 3}
 VOCABULARY = {"digit": ["0", "1", "2"], "speaker": ["george", "lucas"]}
 VARIANTS = {
     "plain": [],
-    "labels": ["model.global_fields=[digit, speaker]"],
+    "labels": ["model.label_fields=[digit, speaker]"],
     "notes": ["model.local={kind: notes, channels: 6, hop_length: 40, harmonics: 1}"],
     "features": ["model.local={kind: features, width: 3, channels: 6, hop_length: 64}"],
     "mixture": ["codec.kind=linear", "model.input=scalar", "model.head.kind=mixture"],
@@ -42,7 +42,7 @@ VARIANTS = {
     ],
 }
 OTHERS = {
-    "lstm": {"kind": "lstm", "width": 8, "layers": 1, "global_fields": ["digit"]},
+    "lstm": {"kind": "lstm", "width": 8, "layers": 1, "label_fields": ["digit"]},
     "decoder": {
         "kind": "decoder",
         "width": 8,
@@ -259,7 +259,7 @@ def test_the_likelihood_does_not_depend_on_windows_and_is_that_of_training(varia
         "pcm": jnp.asarray(audio.to_pcm16().T),
         "length": jnp.array([500]),
         "context": jnp.array([0]),
-        "labels": jnp.array([[1, 1]])[:, : len(generator.config.model.global_fields)],
+        "labels": jnp.array([[1, 1]])[:, : len(generator.config.model.label_fields)],
         "features": jnp.asarray(MELODY.frames(RATE, 40, 500))[None],
     }
     evaluate = jax.jit(make_evaluation_step(generator.config, generator.graph))

@@ -59,7 +59,7 @@ SPECTROGRAM = {
     "quantizer": {"kind": "ema", "codebooks": 2, "codebook_size": 8},
     "iterations": 2,
 }
-BERT = {"kind": "bert", "width": 8, "layers": 1, "heads": 1, "global_fields": ["note"]}
+BERT = {"kind": "bert", "width": 8, "layers": 1, "heads": 1, "label_fields": ["note"]}
 VOCODER = {
     "dilations": [1, 2],
     "cycles": 1,
@@ -119,7 +119,7 @@ def test_a_codec_run_learns_reports_and_reconstructs_to_the_sample(folder, recor
     tokens = codec.encode(recording)
     assert tokens.shape == (1, -(-403 // HOP), 2)
     np.testing.assert_array_equal(codec.decode(tokens, 403).samples, result.samples)
-    assert not np.array_equal(codec.reconstruct(recording, levels=1).samples, result.samples)
+    assert not np.array_equal(codec.reconstruct(recording, codebooks=1).samples, result.samples)
     again = wavegen.load(codec.save(folder / "codec.safetensors"))
     np.testing.assert_array_equal(again.encode(recording), tokens)
 
@@ -277,7 +277,7 @@ def test_tokens_of_another_codec_are_refused(folder, tmp_path):
     ("sections", "text"),
     [
         ({"codec": {"run": "nowhere"}}, "no run folder"),
-        ({"codec": {"run": "CODEC", "levels": 3}}, "has 2 codebooks, 3 were asked for"),
+        ({"codec": {"run": "CODEC", "codebooks": 3}}, "has 2 codebooks, 3 were asked for"),
         ({"codec": {"run": "CODEC"}, "data": {**SMALL["data"], "sample_rate": 4000}}, "1000 Hz"),
         ({"codec": {"run": "BERT"}}, "expected a run that learned a codec"),
     ],
@@ -300,7 +300,7 @@ def test_fewer_levels_are_a_prefix(folder, recording):
     codec = wavegen.load(folder / "codec").codec
     assert isinstance(codec, LearnedCodec)
     audio = jnp.asarray(recording.samples[:, 0])[None]
-    np.testing.assert_array_equal(codec.with_levels(1).encode(audio), codec.encode(audio)[..., :1])
+    np.testing.assert_array_equal(codec.with_codebooks(1).encode(audio), codec.encode(audio)[..., :1])
 
 
 def test_commands_reconstruct_generate_inpaint_and_measure(folder, recording, tmp_path, capsys):

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from wavegen.errors import WavegenError
 from wavegen.notes.arrange import concatenate, together
 from wavegen.notes.midi import midi_bytes, parse_midi, read_midi, write_midi
-from wavegen.notes.score import COLUMNS, END_OF_TIME, TICKS, Notes, Track
+from wavegen.notes.score import COLUMNS, END_OF_TIME, TICKS, Score, Track
 
 
-def notes_of(*rows: tuple[int, int, int, int, int], **options) -> Notes:
+def notes_of(*rows: tuple[int, int, int, int, int], **options) -> Score:
     """Rows of pitch, onset, duration, velocity, track."""
     columns = np.array(rows, int).reshape(-1, 5).T
-    return Notes(*columns, **options)
+    return Score(*columns, **options)
 
 
 @st.composite
 def scores(draw: st.DrawFn) -> dict:
-    """Arguments of any `Notes` that a MIDI file can say: none within another of the same track and pitch."""
+    """Arguments of any `Score` that a MIDI file can say: none within another of the same track and pitch."""
     tracks = draw(
         st.lists(
             st.builds(Track, st.text("aé\x00音", max_size=3), st.integers(0, 127), st.booleans()),
@@ -64,7 +64,7 @@ def scores(draw: st.DrawFn) -> dict:
 @given(scores())
 @settings(deadline=None, max_examples=60)
 def test_a_midi_file_gives_its_notes_again(score: dict) -> None:
-    notes = Notes(**score)
+    notes = Score(**score)
     assert parse_midi(midi_bytes(notes)) == notes
 
 
@@ -266,7 +266,7 @@ def test_seconds_follow_the_tempo_map() -> None:
 @given(scores(), st.integers(1, 100))
 @settings(deadline=None, max_examples=30)
 def test_a_finer_resolution_and_back_changes_nothing(score: dict, factor: int) -> None:
-    coarse = Notes(**score | {"ticks_per_quarter": min(score["ticks_per_quarter"], 32767 // factor)})
+    coarse = Score(**score | {"ticks_per_quarter": min(score["ticks_per_quarter"], 32767 // factor)})
     fine = coarse.at_resolution(coarse.ticks_per_quarter * factor)
     np.testing.assert_array_equal(fine.onset, coarse.onset * factor)
     np.testing.assert_allclose(fine.seconds(fine.onset), coarse.seconds(coarse.onset), rtol=1e-12)

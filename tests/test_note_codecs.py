@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from wavegen.codecs.notes.events import NoteEvents
 from wavegen.codecs.notes.grid import NoteGrid
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Notes, Track
+from wavegen.notes.score import Score, Track
 
 GRIDS = [
     NoteGrid(),
@@ -19,9 +19,9 @@ GRIDS = [
 EVENTS = [NoteEvents(), NoteEvents(4, 5, 3, 127, 1), NoteEvents(480, 1, 1, 1, 128)]
 
 
-def notes_of(*rows: tuple[int, int, int, int, int], **options) -> Notes:
+def notes_of(*rows: tuple[int, int, int, int, int], **options) -> Score:
     """Rows of pitch, onset, duration, velocity, track."""
-    return Notes(*np.array(rows, int).reshape(-1, 5).T, **options)
+    return Score(*np.array(rows, int).reshape(-1, 5).T, **options)
 
 
 def voices(count: int) -> dict:

@@ -22,7 +22,7 @@ from wavegen.errors import WavegenError
 from wavegen.models.seq2seq import part_voices
 from wavegen.networks.base import with_parameters
 from wavegen.notes.midi import read_midi, write_midi
-from wavegen.notes.score import Notes, Track
+from wavegen.notes.score import Score, Track
 from wavegen.training import loop
 
 GRID = {"kind": "note_grid", "voices": 2, "low": 60, "high": 72, "bar": 4}
@@ -32,13 +32,13 @@ WAVENET = {"kind": "wavenet", "dilations": [1, 2, 4], "residual_channels": 8, "s
 SEQ2SEQ = {"kind": "seq2seq", "width": 8, "layers": 1, "heads": 1, "encoder_layers": 1}
 
 
-def duet(seed: int, steps: int = 22) -> Notes:
+def duet(seed: int, steps: int = 22) -> Score:
     """Two voices on a grid of sixteenths."""
     rng = np.random.default_rng(seed)
     return NoteGrid(2, 60, 72, bar=4).decode(rng.integers(1, 14, (steps, 2)).repeat(2, axis=0))
 
 
-def lied() -> Notes:
+def lied() -> Score:
     """A melody with a tempo, a name and accents of its own."""
     melody = duet(3).select(lambda track: track.name == "voice 1").at_resolution(480)
     own = {"velocity": 1 + np.arange(len(melody)), "tempos": np.array([[0, 400_000]])}
@@ -250,7 +250,7 @@ def test_models_that_cannot_read_a_codec_are_refused(model, codec, message):
 )
 def test_transposing_tokens_is_transposing_notes(codec):
     pieces = [duet(0), duet(1), duet(2)]
-    lowest = Notes(
+    lowest = Score(
         np.array([60, 72]),
         np.array([0, 4]),
         np.array([4, 4]),

@@ -10,7 +10,7 @@ from wavegen.codecs.notes.events import NoteEvents
 from wavegen.config import resolve
 from wavegen.data.open import open_dataset
 from wavegen.notes.midi import write_midi
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Score
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def folder(tmp_path):
     """Four pieces, one of which has two notes at once, and a file that is none."""
     for n in range(4):
         onset = np.array([0, 480, 480 if n == 3 else 960])
-        piece = Notes(60 + np.arange(3), onset, np.full(3, 480), np.full(3, 80), np.zeros(3, int))
+        piece = Score(60 + np.arange(3), onset, np.full(3, 480), np.full(3, 80), np.zeros(3, int))
         write_midi(tmp_path / "midi" / f"{('train', 'valid', 'test', 'train')[n]}_{n}.mid", piece)
     (tmp_path / "midi" / "train_9.mid").write_text("no MIDI file")
     return tmp_path

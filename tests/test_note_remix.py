@@ -24,7 +24,7 @@ from wavegen.models.base import Choice
 from wavegen.models.kinds import make_model
 from wavegen.networks.base import parameters
 from wavegen.notes.midi import read_midi, write_midi
-from wavegen.notes.score import COLUMNS, Notes, Track
+from wavegen.notes.score import COLUMNS, Score, Track
 from wavegen.samplers.masked import Filling, fill, generate_long
 from wavegen.training import loop
 
@@ -45,10 +45,10 @@ def untrained(model: str, codec: str, *overrides: str) -> wavegen.NoteGenerator:
     return wavegen.NoteGenerator(config, {}, graph, params, tokens)
 
 
-def band(count: int = 120) -> Notes:
+def band(count: int = 120) -> Score:
     """Chords of three players off the grid, with accents, a tempo map and programs that no codec keeps."""
     rng = np.random.default_rng(0)
-    return Notes(
+    return Score(
         rng.integers(40, 90, count),
         np.sort(rng.integers(0, 40 * count, count)) // 37 * 37,
         rng.integers(3, 700, count),
@@ -60,7 +60,7 @@ def band(count: int = 120) -> Notes:
     )
 
 
-def duet() -> Notes:
+def duet() -> Score:
     """Two voices with accents of their own."""
     rng = np.random.default_rng(1)
     piece = NoteGrid(2, 40, 90, bar=4).decode(rng.integers(1, 51, (40, 2)).repeat(2, axis=0))
@@ -68,11 +68,11 @@ def duet() -> Notes:
     return replace(piece.at_resolution(480), **own)
 
 
-def rows(piece: Notes, *names: str) -> list[tuple[int, ...]]:
+def rows(piece: Score, *names: str) -> list[tuple[int, ...]]:
     return sorted(zip(*(getattr(piece, name).tolist() for name in names), strict=True))
 
 
-def same_but(piece: Notes, other: Notes, changed: str) -> float:
+def same_but(piece: Score, other: Score, changed: str) -> float:
     """The share of notes that changed, where nothing else did."""
     others = [name for name in COLUMNS if name != changed]
     assert rows(piece, *others) == rows(other, *others)
@@ -202,7 +202,7 @@ def run(tmp_path_factory, one_device) -> Path:
     tree = {
         "data": {"path": str(here / "midi"), "cache": str(here / "cache"), "crop": 640, "batch_size": 2},
         "codec": EVENTS,
-        "model": BERT | {"global_fields": ["genre"]},
+        "model": BERT | {"label_fields": ["genre"]},
         "optimizer": {"learning_rate": 1e-2, "warmup_steps": 1},
         "training": {"steps": 2, "evaluate_every": 2, "evaluate_batches": 1, "checkpoint_every": 2},
         "sampling": {"masked": {"passes": [2]}},

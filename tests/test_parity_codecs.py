@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wavegen.codecs.quantizers import FSQ, EMAResidualVQ, ResidualVQ
+from wavegen.codecs.quantizers import FSQ, EMAResidualVQ, GradientVQ
 from wavegen.spectral import multi_resolution_stft_loss, multi_scale_mel_loss, si_sdr
 
 torch = pytest.importorskip("torch")
@@ -51,7 +51,7 @@ def test_fsq(their_quantizers, sizes: tuple[int, ...]) -> None:
 
 def test_residual_vq_in_the_space_of_the_latents(their_quantizers) -> None:
     torch.manual_seed(0)
-    theirs = their_quantizers.ResidualVQ(
+    theirs = their_quantizers.GradientVQ(
         dim=WIDTH, num_quantizers=3, codebook_size=32, kmeans_init=False
     ).eval()
     ours = EMAResidualVQ(WIDTH, codebooks=3, codebook_size=32, random=np.random.default_rng(0))
@@ -108,7 +108,7 @@ def test_one_factorised_level(their_quantizers) -> None:
         kmeans_init=False,
         rotation_trick=False,
     ).eval()
-    ours = ResidualVQ(WIDTH, codebooks=1, codebook_size=32, codebook_width=4, random=np.random.default_rng(0))
+    ours = GradientVQ(WIDTH, codebooks=1, codebook_size=32, codebook_width=4, random=np.random.default_rng(0))
     entries = noise(4, 32, 4)
     entries /= np.linalg.norm(entries, axis=1, keepdims=True)
     ours.codebook[...] = jnp.asarray(entries)[None]

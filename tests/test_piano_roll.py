@@ -22,7 +22,7 @@ from wavegen.notes.midi import read_midi, write_midi
 from wavegen.notes.performance import Performance
 from wavegen.notes.piano import Piano
 from wavegen.notes.roll import roll_features
-from wavegen.notes.score import Notes, Track
+from wavegen.notes.score import Score, Track
 from wavegen.training import loop
 
 RATE, HOP, LOW, HIGH = 8000, 40, 57, 74
@@ -30,13 +30,13 @@ LOCAL = {"kind": "piano_roll", "channels": 4, "hop_length": HOP, "low": LOW, "hi
 KIT = (Track("kit", drum=True),)
 
 
-def chords(seed: int) -> Notes:
+def chords(seed: int) -> Score:
     """Three voices that move at times of their own, a beat of drums, half a second in all."""
     rng = np.random.default_rng(seed)
     onset = rng.integers(0, 200, 12)
     track = np.append(np.zeros(11, int), 1)
     pitch = np.append(rng.permutation(np.arange(LOW, HIGH + 1))[:11], 38)
-    return Notes(
+    return Score(
         pitch,
         onset,
         rng.integers(20, 240, 12),

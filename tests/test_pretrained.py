@@ -47,7 +47,7 @@ def folder(tmp_path_factory) -> Path:
 def test_a_dac_serves_as_the_codec_of_a_masked_model(folder):
     tree = {
         "data": {"sample_rate": 8000},
-        "codec": {"pretrained": str(folder), "levels": 2},
+        "codec": {"pretrained": str(folder), "codebooks": 2},
         "model": {"kind": "bert"},
     }
     codec = open_codecs(resolve(tree)).tokens

@@ -16,7 +16,7 @@ from wavegen.codecs.quantizers import (
     FSQ,
     Average,
     EMAResidualVQ,
-    ResidualVQ,
+    GradientVQ,
     code_usage,
     count_codes,
     draw_levels,
@@ -29,7 +29,7 @@ from wavegen.errors import WavegenError
 BATCH, FRAMES, WIDTH = 4, 25, 6
 SMALL = {"codebooks": 3, "codebook_size": 16}
 MAKE = {
-    "residual VQ": partial(ResidualVQ, WIDTH, **SMALL, codebook_width=4),
+    "residual VQ": partial(GradientVQ, WIDTH, **SMALL, codebook_width=4),
     "FSQ": partial(FSQ, WIDTH, sizes=(4, 3, 5)),
     "residual FSQ": partial(FSQ, WIDTH, sizes=(4, 3, 5), codebooks=3),
     "EMA": partial(EMAResidualVQ, WIDTH, **SMALL),
@@ -406,7 +406,7 @@ def test_counts_by_hand() -> None:
         (lambda: make("FSQ").decode(jnp.zeros((1, 1, 2), jnp.int32)), r"1 to 1 levels, got \[1, 1, 2\]"),
         (lambda: make("EMA").update({"counts": jnp.zeros((2, 16), jnp.int32)}), "3 levels, got 2"),
         (lambda: make("EMA").start(LATENTS[:, :3], random=RANDOM), "at least 16 vectors"),
-        (lambda: ResidualVQ(6, codebooks=0, random=RANDOM), "codebooks of at least 1, got 0"),
+        (lambda: GradientVQ(6, codebooks=0, random=RANDOM), "codebooks of at least 1, got 0"),
         (lambda: EMAResidualVQ(6, decay=1.0, random=RANDOM), "decay from 0 to below 1, got 1"),
         (lambda: FSQ(6, sizes=(8, 1), random=RANDOM), r"sizes from 2 to 256 .* \(8, 1\)"),
         (lambda: FSQ(6, sizes=(8, 8), codebooks=7, random=RANDOM), "got 7 codebooks"),

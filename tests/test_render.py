@@ -16,16 +16,16 @@ from wavegen.notes import score
 from wavegen.notes.piano import Piano
 from wavegen.notes.render import LOUDNESS, PEAK, render
 from wavegen.notes.roll import from_piano_roll, piano_roll, roll_features
-from wavegen.notes.score import Notes, Track, from_performance
+from wavegen.notes.score import Score, Track, from_performance
 from wavegen.pictures.audio import read_picture
 from wavegen.pictures.notes import plot_notes
 
 RATE = 16_000
 
 
-def notes_of(*rows: tuple[int, int, int, int, int], **options) -> Notes:
+def notes_of(*rows: tuple[int, int, int, int, int], **options) -> Score:
     """Rows of pitch, onset, duration, velocity, track."""
-    return Notes(*np.array(rows, int).reshape(-1, 5).T, **options)
+    return Score(*np.array(rows, int).reshape(-1, 5).T, **options)
 
 
 def loudest(wave: np.ndarray) -> float:

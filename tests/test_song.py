@@ -21,7 +21,7 @@ from wavegen.models.kinds import make_model
 from wavegen.networks.base import parameters
 from wavegen.notes.arrange import skyline, with_same_tracks
 from wavegen.notes.midi import read_midi
-from wavegen.notes.score import COLUMNS, Notes, Track
+from wavegen.notes.score import COLUMNS, Score, Track
 
 GRID = {"kind": "note_grid", "voices": 2, "low": 48, "high": 84, "bar": 4}
 EVENTS = {"kind": "note_events", "steps_per_quarter": 4, "max_shift": 4, "max_duration": 8, "velocities": 4}
@@ -39,13 +39,13 @@ def untrained(model: str, codec: str) -> wavegen.NoteGenerator:
     return wavegen.NoteGenerator(config, {}, graph, params, tokens)
 
 
-def of(*notes: tuple[int, int, int, int], tracks: tuple[Track, ...] = (Track(),)) -> Notes:
+def of(*notes: tuple[int, int, int, int], tracks: tuple[Track, ...] = (Track(),)) -> Score:
     """Notes written pitch, onset, duration, track."""
     pitch, onset, duration, track = np.array(notes, int).reshape(-1, 4).T
-    return Notes(pitch, onset, duration, np.full(len(notes), 80), track, tracks)
+    return Score(pitch, onset, duration, np.full(len(notes), 80), track, tracks)
 
 
-def rows(piece: Notes) -> list[tuple[int, ...]]:
+def rows(piece: Score) -> list[tuple[int, ...]]:
     return sorted(zip(*(getattr(piece, name).tolist() for name in COLUMNS), strict=True))
 
 
@@ -86,7 +86,7 @@ def test_without_remix_sections_come_back_as_they_were():
 
 def test_the_seed_piece_comes_first_at_its_tempo():
     start = of((60, 0, 240, 0), (64, 240, 240, 0), (48, 0, 480, 1), tracks=(Track("up"), Track("down")))
-    start = Notes(*(getattr(start, name) for name in COLUMNS), start.tracks, tempos=np.array([[0, 400_000]]))
+    start = Score(*(getattr(start, name) for name in COLUMNS), start.tracks, tempos=np.array([[0, 400_000]]))
     piece = wavegen.compose_song(untrained("bert", "grid"), bars=8, seed_piece=start).notes
     opening = piece.between(0, BAR)
     assert rows(opening) == rows(start)

@@ -11,9 +11,9 @@ import optax
 import pytest
 from flax import nnx
 
-from wavegen.codecs.quantizers import FSQ, Average, EMAResidualVQ, ResidualVQ, code_usage
+from wavegen.codecs.quantizers import FSQ, Average, EMAResidualVQ, GradientVQ, code_usage
 from wavegen.codecs.spectrogram.frames import MelFrames
-from wavegen.codecs.spectrogram.network import SpectrogramVAE
+from wavegen.codecs.spectrogram.network import SpectrogramVQ
 from wavegen.errors import WavegenError
 from wavegen.networks.base import Outcome
 
@@ -22,7 +22,7 @@ CLIP = 20 * HOP
 FRAMES = MelFrames(RATE, n_fft=128, hop_length=HOP, bands=BANDS)
 QUANTIZERS = {
     "EMA": lambda random: EMAResidualVQ(LATENT, codebooks=2, codebook_size=16, random=random),
-    "residual VQ": lambda random: ResidualVQ(LATENT, codebooks=2, codebook_size=16, random=random),
+    "residual VQ": lambda random: GradientVQ(LATENT, codebooks=2, codebook_size=16, random=random),
     "FSQ": lambda random: FSQ(LATENT, sizes=(4, 4), codebooks=2, random=random),
 }
 encode = jax.jit(lambda codec, audio: codec.encode(audio))
@@ -30,7 +30,7 @@ decode = jax.jit(lambda codec, tokens: codec.decode(tokens))
 reconstruct = jax.jit(lambda codec, audio: codec.reconstruct(audio))
 
 
-def objective(codec: SpectrogramVAE, audio: jax.Array, length: jax.Array) -> Outcome:
+def objective(codec: SpectrogramVQ, audio: jax.Array, length: jax.Array) -> Outcome:
     """Of the weights that a configuration has by itself, without quantizer dropout."""
     examples = {"waveform": audio, "length": length}
     return codec.objective(examples, None)
@@ -38,7 +38,7 @@ def objective(codec: SpectrogramVAE, audio: jax.Array, length: jax.Array) -> Out
 
 @jax.jit
 def losses(
-    codec: SpectrogramVAE, audio: jax.Array, length: jax.Array
+    codec: SpectrogramVQ, audio: jax.Array, length: jax.Array
 ) -> tuple[dict[str, jax.Array], jax.Array]:
     """Sums over clips, and how many clips count."""
     outcome = objective(codec, audio, length)
@@ -54,9 +54,9 @@ def notes(seed: int, batch: int, length: int) -> jax.Array:
 
 
 @cache
-def make(name: str = "EMA") -> SpectrogramVAE:
+def make(name: str = "EMA") -> SpectrogramVQ:
     random = np.random.default_rng(0)
-    codec = SpectrogramVAE(
+    codec = SpectrogramVQ(
         frames=FRAMES, stride=STRIDE, width=16, depth=1, quantizer=QUANTIZERS[name](random), random=random
     )
     codec.standardise(np.asarray(jax.jit(FRAMES.from_audio)(notes(9, 1, 100 * HOP)))[0])
@@ -178,7 +178,7 @@ def test_it_learns_by_averages_and_by_gradient(name: str) -> None:
 def test_bad_arguments_are_named() -> None:
     random = np.random.default_rng(0)
     with pytest.raises(WavegenError, match="at least 1, got 0, 8 and 1"):
-        SpectrogramVAE(
+        SpectrogramVQ(
             frames=FRAMES, stride=0, width=8, depth=1, quantizer=QUANTIZERS["FSQ"](random), random=random
         )
     with pytest.raises(WavegenError, match=r"rows of 10 values, got \[5, 9\]"):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wavegen.codecs.spectrogram.codebook import SpectrogramVQ
+from wavegen.codecs.spectrogram.codebook import SpectrogramCodebook
 from wavegen.codecs.spectrogram.files import read_codebook_csv, write_codebook, write_codebook_csv
 from wavegen.codecs.spectrogram.frames import MelFrames
 from wavegen.errors import WavegenError
@@ -34,13 +34,15 @@ def notes(seed: int, batch: int, length: int) -> jax.Array:
 
 
 @pytest.fixture(scope="module")
-def codec() -> SpectrogramVQ:
+def codec() -> SpectrogramCodebook:
     """A codebook of frames of other notes, and of silence."""
     rows = np.asarray(jax.jit(FRAMES.from_audio)(notes(9, 1, 200 * HOP)))[0]
-    return SpectrogramVQ(np.concatenate([rows[::4], np.full((1, BANDS), FRAMES.silence)]), frames=FRAMES)
+    return SpectrogramCodebook(
+        np.concatenate([rows[::4], np.full((1, BANDS), FRAMES.silence)]), frames=FRAMES
+    )
 
 
-def test_every_length_is_kept_up_to_the_hop(codec: SpectrogramVQ) -> None:
+def test_every_length_is_kept_up_to_the_hop(codec: SpectrogramCodebook) -> None:
     for frames in (1, 2, 3):
         for length in range((frames - 1) * HOP + 1, frames * HOP + 1):
             tokens = jax.eval_shape(codec.encode, jax.ShapeDtypeStruct((2, length), jnp.float32))
@@ -49,13 +51,13 @@ def test_every_length_is_kept_up_to_the_hop(codec: SpectrogramVQ) -> None:
         assert (audio.shape, audio.dtype) == ((2, frames * HOP), jnp.float32)
 
 
-def test_the_shortest_clip_has_a_code_and_sound(codec: SpectrogramVQ) -> None:
+def test_the_shortest_clip_has_a_code_and_sound(codec: SpectrogramCodebook) -> None:
     tokens = encode(codec, notes(1, 2, 1))
     assert 0 <= tokens.min() <= tokens.max() < codec.vocab_size
     assert 0 < jnp.abs(decode(codec, tokens)).max() <= 1
 
 
-def test_a_row_of_a_batch_equals_the_clip_alone(codec: SpectrogramVQ) -> None:
+def test_a_row_of_a_batch_equals_the_clip_alone(codec: SpectrogramCodebook) -> None:
     audio = notes(0, 2, CLIP)
     tokens = encode(codec, audio)
     sound = decode(codec, tokens)
@@ -64,7 +66,7 @@ def test_a_row_of_a_batch_equals_the_clip_alone(codec: SpectrogramVQ) -> None:
         np.testing.assert_allclose(decode(codec, tokens[row : row + 1])[0], sound[row], atol=2e-3)
 
 
-def test_pieces_have_the_codes_of_the_whole_away_from_cuts(codec: SpectrogramVQ) -> None:
+def test_pieces_have_the_codes_of_the_whole_away_from_cuts(codec: SpectrogramCodebook) -> None:
     audio, cut, reach = notes(1, 1, CLIP), 20, FRAMES.n_fft // 2 // HOP
     whole = encode(codec, audio)
     before, after = encode(codec, audio[:, : cut * HOP]), encode(codec, audio[:, cut * HOP :])
@@ -73,7 +75,7 @@ def test_pieces_have_the_codes_of_the_whole_away_from_cuts(codec: SpectrogramVQ)
     np.testing.assert_array_equal(after[:, reach:], whole[:, cut + reach :])
 
 
-def test_codes_are_those_of_the_nearest_rows(codec: SpectrogramVQ) -> None:
+def test_codes_are_those_of_the_nearest_rows(codec: SpectrogramCodebook) -> None:
     audio = notes(2, 1, CLIP)
     rows, entries = (np.asarray(x, np.float64) for x in (FRAMES.from_audio(audio)[0], codec.codebook[...]))
     expected = ((rows[:, None] - entries[None]) ** 2).sum(axis=-1).argmin(axis=1)
@@ -81,13 +83,13 @@ def test_codes_are_those_of_the_nearest_rows(codec: SpectrogramVQ) -> None:
     np.testing.assert_array_equal(codec.rows(encode(codec, audio))[0], codec.codebook[...][expected])
 
 
-def test_silence_is_the_start_token_and_sounds_silent(codec: SpectrogramVQ) -> None:
+def test_silence_is_the_start_token_and_sounds_silent(codec: SpectrogramCodebook) -> None:
     tokens = encode(codec, jnp.zeros((1, CLIP)))
     assert (tokens == codec.start_token).all()
     assert not decode(codec, tokens).any()
 
 
-def test_decoded_notes_have_the_spectrum_of_their_codes(codec: SpectrogramVQ) -> None:
+def test_decoded_notes_have_the_spectrum_of_their_codes(codec: SpectrogramCodebook) -> None:
     audio = notes(9, 1, 200 * HOP)[:, :CLIP]  # those that the codebook was made of
     back = decode(codec, encode(codec, audio))
     ours, theirs = (np.maximum(np.asarray(FRAMES.from_audio(x[:, :CLIP])), -40) for x in (back, audio))
@@ -137,7 +139,7 @@ def test_an_earlier_pair_of_files_loads_and_sounds(tmp_path: Path) -> None:
     codebook = np.random.default_rng(0).uniform(-80, 0, (6, 128)).astype(np.float32)
     np.savetxt(tmp_path / "codebook.csv", codebook, delimiter=",")
     (tmp_path / "vq_flat.csv").write_bytes(b"\xef\xbb\xbf0\r\n5\r\n3\r\n3\r\n")
-    codec = SpectrogramVQ.from_csv(tmp_path / "codebook.csv")
+    codec = SpectrogramCodebook.from_csv(tmp_path / "codebook.csv")
     np.testing.assert_array_equal(np.asarray(codec.codebook[...]).view(np.uint32), codebook.view(np.uint32))
     tokens = codec.read_codes(tmp_path / "vq_flat.csv")
     np.testing.assert_array_equal(tokens, [[[0], [5], [3], [3]]])
@@ -146,13 +148,13 @@ def test_an_earlier_pair_of_files_loads_and_sounds(tmp_path: Path) -> None:
     assert (tmp_path / "again.csv").read_bytes() == b"0\n5\n3\n3\n"
 
 
-def test_a_saved_codec_is_the_same_codec(codec: SpectrogramVQ, tmp_path: Path) -> None:
+def test_a_saved_codec_is_the_same_codec(codec: SpectrogramCodebook, tmp_path: Path) -> None:
     codec.save(tmp_path / "codec.safetensors")
-    again = SpectrogramVQ.from_file(tmp_path / "codec.safetensors")
+    again = SpectrogramCodebook.from_file(tmp_path / "codec.safetensors")
     assert again.frames == codec.frames
     np.testing.assert_array_equal(again.codebook[...], codec.codebook[...])
     codec.to_csv(tmp_path / "codebook.csv")
-    again = SpectrogramVQ.from_csv(tmp_path / "codebook.csv", FRAMES)
+    again = SpectrogramCodebook.from_csv(tmp_path / "codebook.csv", FRAMES)
     np.testing.assert_array_equal(again.codebook[...], codec.codebook[...])
     assert again.start_token == codec.start_token == codec.vocab_size - 1
 
@@ -179,7 +181,7 @@ def test_bad_codebooks_are_named_in_one_line(tmp_path: Path, text: str | bytes |
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(WavegenError, match=message) as error:
-        SpectrogramVQ.from_csv(path, MelFrames(RATE, 128, 32, bands=3))
+        SpectrogramCodebook.from_csv(path, MelFrames(RATE, 128, 32, bands=3))
     assert "\n" not in str(error.value)
 
 
@@ -195,7 +197,7 @@ def test_bad_codebooks_are_named_in_one_line(tmp_path: Path, text: str | bytes |
     ],
 )
 def test_bad_codes_are_named_in_one_line(
-    codec: SpectrogramVQ, tmp_path: Path, text: str, message: str
+    codec: SpectrogramCodebook, tmp_path: Path, text: str, message: str
 ) -> None:
     assert codec.vocab_size == 51
     (tmp_path / "vq_flat.csv").write_text(text)
@@ -209,15 +211,18 @@ def test_a_damaged_card_is_named(tmp_path: Path) -> None:
     for card in ({}, {"frames": {"window": 3}}):
         write_codebook(path, {"codebook": np.zeros((2, 128), np.float32)}, card)
         with pytest.raises(WavegenError, match="damaged card"):
-            SpectrogramVQ.from_file(path)
+            SpectrogramCodebook.from_file(path)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda c, p: SpectrogramVQ(np.zeros((4, 5), np.float32)), r"rows of 128 values.* got \[4, 5\]"),
         (
-            lambda c, p: SpectrogramVQ(np.full((4, 128), np.nan, np.float32)),
+            lambda c, p: SpectrogramCodebook(np.zeros((4, 5), np.float32)),
+            r"rows of 128 values.* got \[4, 5\]",
+        ),
+        (
+            lambda c, p: SpectrogramCodebook(np.full((4, 128), np.nan, np.float32)),
             "within 300 of 0, got one of nan",
         ),
         (lambda c, p: MelFrames(n_fft=255), "even n_fft"),
@@ -225,11 +230,11 @@ def test_a_damaged_card_is_named(tmp_path: Path) -> None:
         (lambda c, p: MelFrames(floor=0.0), "floor and reference above 0, got 0"),
         (lambda c, p: MelFrames(8000, f_max=5000.0), "f_max=5000"),
         (lambda c, p: c.save(p / "codec.npz"), "NAME.safetensors, got codec.npz"),
-        (lambda c, p: SpectrogramVQ.from_file(p / "none.safetensors"), "not a readable codebook"),
+        (lambda c, p: SpectrogramCodebook.from_file(p / "none.safetensors"), "not a readable codebook"),
         (lambda c, p: c.write_codes(p / "a.csv", jnp.zeros((2, 3, 1), jnp.int32)), r"got \[2, 3, 1\]"),
     ],
 )
-def test_bad_arguments_are_named(codec: SpectrogramVQ, tmp_path: Path, call, message: str) -> None:
+def test_bad_arguments_are_named(codec: SpectrogramCodebook, tmp_path: Path, call, message: str) -> None:
     with pytest.raises(WavegenError, match=message) as error:
         call(codec, tmp_path)
     assert "\n" not in str(error.value)

@@ -22,7 +22,7 @@ WAVENET = {
     "gate_channels": 4,
     "skip_channels": 4,
     "head_channels": 4,
-    "global_fields": ["note"],
+    "label_fields": ["note"],
 }
 CODEC = {
     "kind": "spectrogram_vq",
@@ -103,7 +103,7 @@ def test_the_optimizer_and_the_step_are_new_and_codebooks_stay(data, tmp_path, o
     ("model", "sections", "text"),
     [
         (WAVENET | {"residual_channels": 8}, {}, r"expected weights\[.*\] of shape \(.*8.*\), .* has \("),
-        (WAVENET | {"global_fields": []}, {}, r"of shape None, .* label fields those of that run"),
+        (WAVENET | {"label_fields": []}, {}, r"of shape None, .* label fields those of that run"),
         (WAVENET | {"cycles": 2}, {}, r"of shape \(.* has "),
         (WAVENET, {"codec": {"kind": "linear", "levels": 256}}, r"another codec \(tokens\)"),
         ({"kind": "lstm", "width": 8, "layers": 1}, {}, "weights of model.kind=lstm .* has those of wavenet"),

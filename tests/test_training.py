@@ -341,9 +341,9 @@ def test_what_does_not_move_the_weights_may_change_on_the_way(data, tmp_path, ov
 
 def test_a_run_that_failed_at_its_start_can_be_mended(data, tmp_path):
     with pytest.raises(WavegenError, match="names 'digit', the dataset has label fields: none"):
-        loop.train(experiment(data, "model.global_fields=[digit]"), tmp_path / "run")
+        loop.train(experiment(data, "model.label_fields=[digit]"), tmp_path / "run")
     loop._claim(tmp_path / "run", experiment(data))
-    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["global_fields"] == []
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["label_fields"] == []
 
 
 def test_a_run_folder_that_cannot_be_made_is_one_line(data, tmp_path):

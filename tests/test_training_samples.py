@@ -29,7 +29,7 @@ TINY = {
     "cycles": 1,
     **{f"{name}_channels": 4 for name in ("residual", "gate", "skip", "head")},
 }
-LABELS = {"global_fields": ["note"]}
+LABELS = {"label_fields": ["note"]}
 BERT = {"kind": "bert", "width": 8, "layers": 1, "heads": 1}
 VAE = {"kind": "window_vae", "width": 8, "layers": 1, "heads": 2, "encoder_layers": 1, "latent": 4}
 

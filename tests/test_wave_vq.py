@@ -9,14 +9,14 @@ import optax
 import pytest
 from flax import nnx
 
-from wavegen.codecs.quantizers import FSQ, EMAResidualVQ, ResidualVQ
+from wavegen.codecs.quantizers import FSQ, EMAResidualVQ, GradientVQ
 from wavegen.codecs.waveform.network import PRESETS, WaveVQ
 from wavegen.errors import WavegenError
 
 HOP, WIDTH = 6, 8
 RANDOM = np.random.default_rng(0)
 QUANTIZERS = {
-    "residual VQ": partial(ResidualVQ, WIDTH, codebooks=3, codebook_size=16, codebook_width=4),
+    "residual VQ": partial(GradientVQ, WIDTH, codebooks=3, codebook_size=16, codebook_width=4),
     "residual FSQ": partial(FSQ, WIDTH, sizes=(4, 3, 5), codebooks=3),
     "EMA": partial(EMAResidualVQ, WIDTH, codebooks=3, codebook_size=16),
 }

@@ -38,12 +38,12 @@ VARIANTS = {
     "plain": (MULAW, {}),
     "kernel 3": (MULAW, {"kernel_size": 3}),
     "kernel 4, wide input": (MULAW, {"kernel_size": 4, "input_kernel_size": 3}),
-    "labels": (MULAW, {"global_fields": ("digit", "speaker")}),
+    "labels": (MULAW, {"label_fields": ("digit", "speaker")}),
     "features, upsampled": (MULAW, {"local": {**FEATURES, "upsample": (2, 2)}}),
-    "labels and features": (MULAW, {"global_fields": ("digit",), "local": FEATURES}),
+    "labels and features": (MULAW, {"label_fields": ("digit",), "local": FEATURES}),
     "kernel 3, labels and features": (
         MULAW,
-        {"kernel_size": 3, "global_fields": ("digit",), "local": {**FEATURES, "upsample": (8,)}},
+        {"kernel_size": 3, "label_fields": ("digit",), "local": {**FEATURES, "upsample": (8,)}},
     ),
     "notes": (MULAW, {"kernel_size": 3, "local": NOTES}),
     "piano roll": (MULAW, {"kernel_size": 3, "local": ROLL}),
@@ -51,7 +51,7 @@ VARIANTS = {
     "start token that is not the middle": (GRID, {"period": 4, "kernel_size": 3}),
     "start token that is not the middle, scalar": (GRID, {"input": "scalar", "input_kernel_size": 2}),
     "scalar": (MULAW, {"input": "scalar", "input_kernel_size": 2}),
-    "mixture": (LINEAR16, {"input": "scalar", "head": MIXTURE, "global_fields": ("digit",)}),
+    "mixture": (LINEAR16, {"input": "scalar", "head": MIXTURE, "label_fields": ("digit",)}),
     "linear prediction": (MULAW, {"input": "scalar", "head": PREDICTION, "local": NOTES}),
     "linear prediction, linear codes": (LINEAR16, {"input": "scalar", "head": PREDICTION}),
 }
@@ -96,7 +96,7 @@ class Case:
 
 def build(config: dict, vocab_size=256, mu=255, start_token=128, **sizes) -> WaveNet:
     small = {"dilations": (1, 2, 4), "cycles": 1, "residual_channels": 8, "gate_channels": 6}
-    small |= {"skip_channels": 10, "head_channels": 7, "global_channels": 5}
+    small |= {"skip_channels": 10, "head_channels": 7, "label_channels": 5}
     period = config.get("period", 0)
     settings = {name: value for name, value in config.items() if name != "period"}
     section, random = WaveNetConfig(**small | sizes | settings), np.random.default_rng(0)
@@ -107,7 +107,7 @@ def build(config: dict, vocab_size=256, mu=255, start_token=128, **sizes) -> Wav
         period=period,
         mu=mu,
         start_token=start_token,
-        label_sizes=(10, 4)[: len(config.get("global_fields", ()))],
+        label_sizes=(10, 4)[: len(config.get("label_fields", ()))],
         local=lambda: None if section.local is None else make_condition(section.local, given, random),
         random=random,
     )
@@ -128,7 +128,7 @@ def make_case(name: str) -> Case:
     tokens = random.integers(vocab_size, size=(BATCH, FRAMES, 1), dtype=np.int32)
     tokens[:, 0] = start_token
     labels = features = None
-    if fields := config.get("global_fields"):
+    if fields := config.get("label_fields"):
         labels = jnp.asarray([[3, 1], [7, -1]][:BATCH], jnp.int32)[:, : len(fields)]
     if local := config.get("local"):
         made = {"notes": make_notes, "piano_roll": make_rolls}
@@ -409,7 +409,7 @@ def test_an_unknown_label_adds_nothing():
 
 
 def test_a_field_that_the_data_lacks_is_named():
-    config = resolve({"model": {"global_fields": ["digit"]}})
+    config = resolve({"model": {"label_fields": ["digit"]}})
     with pytest.raises(
         WavegenError, match=r"names 'digit', the dataset has label fields: none; set data\.label"
     ):

@@ -19,16 +19,16 @@ from wavegen.models.kinds import make_model
 from wavegen.networks.base import parameters
 from wavegen.notes.arrange import concatenate, with_same_tracks
 from wavegen.notes.midi import read_midi, write_midi
-from wavegen.notes.score import Notes, Track
+from wavegen.notes.score import Score, Track
 from wavegen.training import loop
 
 GRID = {"kind": "note_grid", "voices": 2, "low": 60, "high": 67, "bar": 8}
 VAE = {"kind": "window_vae", "width": 32, "layers": 1, "encoder_layers": 1, "heads": 2, "latent": 8}
 CROP, STEPS = 32, 16
-NONE = Notes(*(np.zeros(0, int),) * 5, (Track(),) * 2, 4)
+NONE = Score(*(np.zeros(0, int),) * 5, (Track(),) * 2, 4)
 
 
-def duet(seed: int, steps: int = STEPS) -> Notes:
+def duet(seed: int, steps: int = STEPS) -> Score:
     """Two voices on a grid of sixteenths, in eighths."""
     rng = np.random.default_rng(seed)
     return NoteGrid(2, 60, 67, bar=8).decode(
@@ -156,7 +156,7 @@ def test_the_arc_keeps_its_distance_from_the_middle_and_begins_and_ends_where_as
 def test_tracks_that_differ_become_common_ones():
     low, high = Track("low", 32), Track("high", 8)
     parts = [
-        Notes(np.array([60]), np.array([0]), np.array([4]), np.array([80]), np.array([0]), (track,), 4)
+        Score(np.array([60]), np.array([0]), np.array([4]), np.array([80]), np.array([0]), (track,), 4)
         for track in (low, high)
     ]
     one, other = with_same_tracks(parts)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wavegen.notes.midi import read_midi as read_midi
     from wavegen.notes.midi import write_midi as write_midi
     from wavegen.notes.performance import Performance as Performance
-    from wavegen.notes.score import Notes as Notes
+    from wavegen.notes.score import Score as Score
     from wavegen.samplers.drawing import Drawing as Drawing
 
 __version__ = "0.1.0"
@@ -34,7 +34,7 @@ _PUBLIC = {
     "Drawing": "wavegen.samplers.drawing",
     "MaskedGenerator": "wavegen.generation.masked",
     "NoteGenerator": "wavegen.generation.notes",
-    "Notes": "wavegen.notes.score",
+    "Score": "wavegen.notes.score",
     "Performance": "wavegen.notes.performance",
     "Reconstructor": "wavegen.generation.codec",
     "Song": "wavegen.generation.song",
@@ -45,7 +45,7 @@ _PUBLIC = {
     "read_midi": "wavegen.notes.midi",
     "write_midi": "wavegen.notes.midi",
 }
-_RENAMED = {"Generator": "AudioGenerator", "NoteDrawing": "Drawing"}
+_RENAMED = {"Generator": "AudioGenerator", "NoteDrawing": "Drawing", "Notes": "Score"}
 """Names of version 0.1, which version 0.3 will not have."""
 __all__ = sorted(_PUBLIC)
 

@@ -73,7 +73,7 @@ def main(
             np.asarray(generator.codec.encode(wavegen.Audio.read(path).samples.T))[0, :, 0] for path in part
         ]
         values = [dict(zip(("digit", "speaker"), path.stem.split("_"), strict=False)) for path in part]
-        fields = generator.config.model.global_fields
+        fields = generator.config.model.label_fields
         labels = [[generator.labels[field].index(value[field]) for field in fields] for value in values]
         # Lengths in steps of 1,024, so that few shapes are compiled.
         longest = -(-max(len(clip) for clip in clips) // 1024) * 1024

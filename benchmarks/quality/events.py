@@ -22,7 +22,7 @@ from wavegen.codecs.notes.remix import What
 from wavegen.data.dataset import Dataset
 from wavegen.data.open import open_dataset
 from wavegen.generation.notes import NoteGenerator
-from wavegen.notes.score import COLUMNS, Notes
+from wavegen.notes.score import COLUMNS, Score
 
 SMOOTHING = 0.1
 
@@ -56,7 +56,7 @@ def counting(
     return {"values": (alone / count).tolist(), "given the note before": (after / count).tolist()}
 
 
-def columns(notes: Notes, names: Sequence[str]) -> Counter[tuple[int, ...]]:
+def columns(notes: Score, names: Sequence[str]) -> Counter[tuple[int, ...]]:
     return Counter(zip(*(getattr(notes, name).tolist() for name in names), strict=True))
 
 

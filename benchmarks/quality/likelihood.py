@@ -26,7 +26,7 @@ def bits_per_sample(generator: wavegen.AudioGenerator, folder: Path) -> float:
             f"expected a run on {baselines.CODEC} at {baselines.SAMPLE_RATE} Hz, got {generator.codec} "
             f"at {generator.sample_rate} Hz; bits per sample of different codes cannot be compared"
         )
-    fields = generator.config.model.global_fields
+    fields = generator.config.model.label_fields
     nats = []
     for path in baselines.recordings(folder, *baselines.TEST_TAKES):
         labels = dict(zip(("digit", "speaker"), path.stem.split("_"), strict=False))

@@ -27,7 +27,7 @@ from wavegen.errors import WavegenError
 from wavegen.generation.notes import NoteGenerator
 from wavegen.notes.harmony import chord_agreement, chord_tone_match, pitch_classes
 from wavegen.notes.midi import read_midi, write_midi
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Score
 from wavegen.samplers.drawing import Drawing
 
 GRID = NoteGrid(voices=5, low=28, high=96, steps_per_quarter=2, bar=8)
@@ -35,7 +35,7 @@ WINDOW = 8 * GRID.bar
 HEARD = 0.5  # of the steps of a window have a melody
 
 
-def sounding(notes: Notes, steps: int) -> np.ndarray:
+def sounding(notes: Score, steps: int) -> np.ndarray:
     """Which pitches sound in each step of the grid: bool [steps, 128]."""
     grid = notes.at_resolution(GRID.steps_per_quarter)
     roll = np.zeros((steps, 128), bool)
@@ -44,7 +44,7 @@ def sounding(notes: Notes, steps: int) -> np.ndarray:
     return roll
 
 
-def in_voices(song: Notes) -> np.ndarray:
+def in_voices(song: Score) -> np.ndarray:
     """A song as a grid of pitches, [steps, 5]; -1 is silence."""
     steps = song.at_resolution(GRID.steps_per_quarter).end
     parts = {}

@@ -65,7 +65,7 @@ def conditions_of(
     """Draw labels and melodies for clips: what the network is conditioned on."""
     labels = features = None
     if net.model.labels is not None:
-        sizes = [len(generator.labels[field]) for field in generator.config.model.global_fields]
+        sizes = [len(generator.labels[field]) for field in generator.config.model.label_fields]
         labels = jnp.asarray(random.integers(sizes, size=(clips, len(sizes))), jnp.int32)
     if net.model.local is not None:
         hop, rate = generator.config.model.local.hop_length, generator.sample_rate

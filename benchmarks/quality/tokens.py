@@ -204,7 +204,7 @@ def measure_bert(
     places = np.nonzero(held_valid)[1]
     levels = np.arange(held.shape[2])
     numbers = {f: {v: i for i, v in enumerate(values)} for f, values in model.labels.items()}
-    fields = model.config.model.global_fields
+    fields = model.config.model.label_fields
 
     def rows(labels: list[dict]) -> jax.Array | None:
         if not fields:
@@ -260,7 +260,7 @@ def measure_bert(
 
 def speak(model: MaskedGenerator, options: Options) -> tuple[list[Audio], list[int]]:
     """Every digit by every speaker five times, and which digit it is."""
-    fields, generated, digits = model.config.model.global_fields, [], []
+    fields, generated, digits = model.config.model.label_fields, [], []
     for digit in range(10):
         for speaker in SPEAKERS:
             labels = {f: v for f, v in {"digit": str(digit), "speaker": speaker}.items() if f in fields}

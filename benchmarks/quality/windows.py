@@ -23,7 +23,7 @@ from wavegen.generation.notes import NoteGenerator
 from wavegen.generation.windows import WindowGenerator
 from wavegen.notes.harmony import in_range, parallels
 from wavegen.notes.jsb import read_chorales
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Score
 from wavegen.training.evaluate import evaluate_split
 
 GRID = NoteGrid()
@@ -45,11 +45,11 @@ def texture(grids: Sequence[np.ndarray]) -> dict[str, object]:
     }
 
 
-def grid_of(notes: Notes, steps: int) -> np.ndarray:
+def grid_of(notes: Score, steps: int) -> np.ndarray:
     return GRID.encode(notes, steps)[:steps]
 
 
-def judged(judge: NoteGenerator, pieces: Sequence[Notes]) -> float:
+def judged(judge: NoteGenerator, pieces: Sequence[Score]) -> float:
     return float(np.mean([judge.nats(piece).mean() for piece in pieces]))
 
 

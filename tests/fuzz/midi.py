@@ -19,16 +19,16 @@ import tyro
 
 from wavegen.errors import WavegenError
 from wavegen.notes.midi import LARGEST, midi_bytes, parse_midi, read_midi
-from wavegen.notes.score import Notes, Track
+from wavegen.notes.score import Score, Track
 
 Damage = Callable[[np.random.Generator, bytes], bytes]
 END = b"\x00\xff\x2f\x00"
 
 
-def piece(rng: np.random.Generator) -> Notes:
+def piece(rng: np.random.Generator) -> Score:
     """Some notes on some tracks, with tempo and metre changes."""
     count, tracks = int(rng.integers(1, 300)), int(rng.integers(1, 6))
-    return Notes(
+    return Score(
         rng.integers(0, 128, count),
         rng.integers(0, 50_000, count),
         rng.integers(1, 2_000, count),

@@ -24,7 +24,7 @@ CODECS: dict[str, dict[str, Any]] = {
             "kind": "wave_vq",
             "width": 12,
             "decoder_width": 192,
-            "quantizer": {"kind": "residual", "codebook_size": 512},
+            "quantizer": {"kind": "gradient", "codebook_size": 512},
         },
     },
     "wave_vq-16k": {
@@ -37,7 +37,7 @@ CODECS: dict[str, dict[str, Any]] = {
             "kind": "wave_vq",
             "width": 64,
             "decoder_width": 1536,
-            "quantizer": {"kind": "residual", "codebooks": 9},
+            "quantizer": {"kind": "gradient", "codebooks": 9},
         },
     },
 }

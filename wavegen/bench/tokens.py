@@ -120,7 +120,7 @@ def model_work(
     frames = -(-to_samples(seconds, generator.sample_rate) // codec.hop_length)
     masked = jnp.full((batch, frames, codec.codebooks), codec.vocab_size)
     level = jnp.zeros(batch, jnp.int32)
-    fields = len(generator.config.model.global_fields)
+    fields = len(generator.config.model.label_fields)
     labels = jnp.full((batch, fields), -1) if fields else None
     logits = jax.jit(
         lambda params, tokens: with_parameters(generator.graph, params).level_logits(tokens, level, labels)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wavegen.codecs.quantizers import ResidualVQ
+from wavegen.codecs.quantizers import GradientVQ
 from wavegen.codecs.waveform.convolution import (
     Convolution,
     Layer,
@@ -49,9 +49,9 @@ class TorchResidual(nn.Module):
 
 
 class TorchResidualVQ(nn.Module):
-    """See ``ResidualVQ``."""
+    """See ``GradientVQ``."""
 
-    def __init__(self, ours: ResidualVQ) -> None:
+    def __init__(self, ours: GradientVQ) -> None:
         super().__init__()
         self.project_in, self.project_in_bias, self.project_out, self.project_out_bias, self.codebook = (
             parameter(weights[...])
@@ -88,7 +88,7 @@ class TorchCodec(nn.Module):
     Every clip is coded with all codebooks.
 
     Args:
-        codec: mono, not causal, with a ``ResidualVQ``.
+        codec: mono, not causal, with a ``GradientVQ``.
         sample_rate: sample rate in Hz.
         weights: weights of the parts of the loss.
 
@@ -98,7 +98,7 @@ class TorchCodec(nn.Module):
 
     def __init__(self, codec: WaveVQ, sample_rate: int, weights: CodecLossConfig) -> None:
         super().__init__()
-        if codec.causal or codec.audio_channels != 1 or not isinstance(codec.quantizer, ResidualVQ):
+        if codec.causal or codec.audio_channels != 1 or not isinstance(codec.quantizer, GradientVQ):
             raise WavegenError(
                 "expected a mono codec for PyTorch, not causal, with a quantizer learned by gradient, got another; "
                 "leave --against out"

@@ -72,7 +72,7 @@ def model_training(generator: MaskedGenerator, against_torch: bool) -> list[Work
     frames = -(-samples // codec.hop_length)
     random = np.random.default_rng(0)
     tokens = random.integers(0, codec.vocab_size, (rows, frames, codec.codebooks), np.int32)
-    batch = _batch(np.zeros((rows, samples), np.int16), len(config.model.global_fields))
+    batch = _batch(np.zeros((rows, samples), np.int16), len(config.model.label_fields))
     batch["tokens"] = jnp.asarray(tokens)
     trained = (generator.graph, generator.params)
     calls = {"wavegen": _step(config, trained, batch, Codecs(codec))}

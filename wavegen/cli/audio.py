@@ -143,7 +143,7 @@ def reconstruct(
     recording: Positional[Path],
     /,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("generated"),
-    levels: int | None = None,
+    codebooks: Annotated[int | None, tyro.conf.arg(aliases=["--levels"])] = None,
 ) -> None:
     """Send a recording through a codec, or a vocoder, and measure what comes back; a piece through an autoencoder.
 
@@ -152,7 +152,7 @@ def reconstruct(
         recording: what to send through, mixed to mono for a mono codec, or duplicated for a stereo one; for an
             autoencoder a MIDI file.
         out: folder for the WAV file and its picture, and for the MIDI file.
-        levels: use the first so many codebooks of the codec.
+        codebooks: of the codec, the first so many of which are used; by default all.
     """
     import wavegen
     from wavegen.audio import Audio
@@ -162,16 +162,16 @@ def reconstruct(
 
     model = wavegen.load(run)
     if isinstance(model, wavegen.WindowGenerator):
-        refuse("an autoencoder of notes", levels=levels)
+        refuse("an autoencoder of notes", codebooks=codebooks)
         reconstruct_notes(model, run, recording, out)
         return
     audio = Audio.read(recording)
     if isinstance(model, wavegen.Reconstructor):
-        result = model.reconstruct(audio, levels=levels)
-        share = (levels or model.codec.codebooks) / model.codec.codebooks
+        result = model.reconstruct(audio, codebooks=codebooks)
+        share = (codebooks or model.codec.codebooks) / model.codec.codebooks
         print(f"rate         {model.bits_per_second * share:,.0f} bits per second")
     elif isinstance(model, wavegen.AudioGenerator):
-        refuse("a vocoder", levels=levels)
+        refuse("a vocoder", codebooks=codebooks)
         result = model.generate(like=audio)[0]
     else:
         raise WavegenError(

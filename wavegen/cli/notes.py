@@ -14,7 +14,7 @@ from wavegen.errors import WavegenError
 if TYPE_CHECKING:
     from wavegen.generation.notes import NoteGenerator
     from wavegen.generation.windows import WindowGenerator
-    from wavegen.notes.score import Notes
+    from wavegen.notes.score import Score
     from wavegen.samplers.drawing import Drawing
 
 _Out = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
@@ -245,7 +245,7 @@ def drawing_of(temperature: tuple[str, ...], top_k: int | None, top_p: float | N
     return Drawing(None if not numbers else numbers[0] if len(numbers) == 1 else numbers, top_k, top_p)
 
 
-def _write(pieces: list[Notes], path: Path) -> None:
+def _write(pieces: list[Score], path: Path) -> None:
     from wavegen.notes.midi import write_midi
     from wavegen.notes.render import render as play
     from wavegen.pictures.notes import plot_notes

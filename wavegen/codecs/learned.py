@@ -67,17 +67,17 @@ class LearnedCodec(AudioCodec):
             digest.update(np.ascontiguousarray(leaf).tobytes())
         return digest.hexdigest()
 
-    def with_levels(self, levels: int) -> "LearnedCodec":
+    def with_codebooks(self, codebooks: int) -> "LearnedCodec":
         """The same codec at a lower bit rate: only the first codebooks.
 
         Raises:
             WavegenError: there are not so many.
         """
-        if not 1 <= levels <= self.codebooks:
+        if not 1 <= codebooks <= self.codebooks:
             raise WavegenError(
-                f"this codec has {self.codebooks} codebooks, {levels} were asked for; ask for fewer"
+                f"this codec has {self.codebooks} codebooks, {codebooks} were asked for; ask for fewer"
             )
-        return replace(self, sizes=(self.vocab_size, levels, self.hop_length))
+        return replace(self, sizes=(self.vocab_size, codebooks, self.hop_length))
 
     def encode(self, audio: AnyWaveform) -> Tokens:
         """See `AudioCodec.encode`."""

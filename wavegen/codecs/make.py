@@ -11,7 +11,7 @@ from wavegen.codecs.notes.grid import NoteGrid
 from wavegen.codecs.pretrained.load import load_pretrained
 from wavegen.codecs.samples import Linear, MuLaw, Sashimi
 from wavegen.codecs.spectrogram.codebook import load_codebook
-from wavegen.codecs.spectrogram.network import SpectrogramVAE
+from wavegen.codecs.spectrogram.network import SpectrogramVQ
 from wavegen.codecs.waveform.network import WaveVQ
 from wavegen.config.codec_models import SpectrogramVQConfig, WaveVQConfig
 from wavegen.config.codecs import (
@@ -49,7 +49,7 @@ CODECS: Mapping[type[CodecSection], Callable[[Any], Codec]] = {
 
 LEARNED: Mapping[type[NetworkSection], type[Network]] = {
     WaveVQConfig: WaveVQ,
-    SpectrogramVQConfig: SpectrogramVAE,
+    SpectrogramVQConfig: SpectrogramVQ,
 }
 """The networks that are codecs, which ``wavegen.codecs.learned`` freezes."""
 

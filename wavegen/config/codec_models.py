@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from wavegen.config.experiment import Config
 
 
-class ResidualVQConfig(Section):
+class GradientVQConfig(Section):
     """Residual VQ with factorised, normalised codebooks learned by gradient (DAC).
 
     At first latents turn and grow faster than their entries, which move only when they are chosen, and by about the
@@ -21,7 +21,7 @@ class ResidualVQConfig(Section):
     small batches; long ones were not tried.
     """
 
-    kind: Literal["residual"] = "residual"
+    kind: Literal["gradient"] = "gradient"
     codebooks: int = Field(4, ge=1, le=64)
     codebook_size: int = Field(1024, ge=2, le=65536)
     codebook_width: int = Field(8, ge=1, le=1024, description="dimensions in which entries are compared")
@@ -45,7 +45,7 @@ class EMAConfig(Section):
     restart: float = Field(0.1, ge=0, lt=1, description="share of an even share below which an entry is dead")
 
 
-QuantizerConfig = Annotated[ResidualVQConfig | FSQConfig | EMAConfig, Field(discriminator="kind")]
+QuantizerConfig = Annotated[GradientVQConfig | FSQConfig | EMAConfig, Field(discriminator="kind")]
 
 
 class CodecLossConfig(Section):
@@ -90,7 +90,7 @@ class CodecModelConfig(NetworkSection):
     is_codec: ClassVar[bool] = True
 
     @property
-    def global_fields(self) -> tuple[str, ...]:
+    def label_fields(self) -> tuple[str, ...]:
         """There are none."""
         return ()
 
@@ -114,7 +114,7 @@ class WaveVQConfig(CodecModelConfig):
     width: int = Field(32, ge=1, le=1024, description="channels of the encoder's first layer")
     decoder_width: int = Field(512, ge=1, le=8192, description="channels of the decoder's first layer")
     causal: bool = Field(False, description="look at no later samples, so that codes can stream")
-    quantizer: QuantizerConfig = ResidualVQConfig()
+    quantizer: QuantizerConfig = GradientVQConfig()
     quantizer_dropout: float = Field(0.5, ge=0, le=1, description="share of clips coded with fewer codebooks")
     loss: CodecLossConfig = CodecLossConfig()
     adversarial: AdversarialConfig | None = None

@@ -36,7 +36,7 @@ class TrainedCodecConfig(CodecSection):
 
     kind: Literal["trained"] = "trained"
     run: str = Field(..., description="a run folder, or a .safetensors file")
-    levels: int = Field(0, ge=0, description="codebooks that are used; 0 is all")
+    codebooks: int = Field(0, ge=0, description="of which the first so many are used; 0 is all")
 
 
 class PretrainedCodecConfig(CodecSection):
@@ -44,7 +44,7 @@ class PretrainedCodecConfig(CodecSection):
 
     kind: Literal["pretrained"] = "pretrained"
     pretrained: str = Field(..., description="a folder with config.json and model.safetensors")
-    levels: int = Field(0, ge=0, description="codebooks that are used; 0 is all")
+    codebooks: int = Field(0, ge=0, description="of which the first so many are used; 0 is all")
 
 
 class SpectrogramCodecConfig(CodecSection):

@@ -8,7 +8,7 @@ from wavegen.config.models import ModelConfig, WaveNetConfig
 from wavegen.config.section import Section
 from wavegen.config.training import OptimizerConfig, SamplingConfig, TrainingConfig
 
-VERSION = 1
+VERSION = 2
 
 
 class Config(Section):

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from wavegen.config.experiment import VERSION, Config
+from wavegen.config.versions import upgraded
 from wavegen.errors import WavegenError
 
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -122,10 +123,11 @@ def resolve(tree: dict, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         apply_override(tree, override)
     version = tree.get("version", VERSION)
-    if version != VERSION:
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
         raise WavegenError(
-            f"the configuration has version {version}, this wavegen reads version {VERSION}; update wavegen"
+            f"the configuration has version {version}, this wavegen reads versions 1 to {VERSION}; update wavegen"
         )
+    tree = upgraded(tree, VERSION)
     return checked(tree, Config)
 
 

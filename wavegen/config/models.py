@@ -150,8 +150,8 @@ class WaveNetConfig(NetworkSection):
     input_kernel_size: int = Field(1, ge=1, le=64)
     dropout: float = Field(0.0, ge=0, lt=1)
     head: HeadConfig = SoftmaxHeadConfig()
-    global_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
-    global_channels: int = Field(16, ge=1)
+    label_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
+    label_channels: int = Field(16, ge=1)
     local: LocalConditionConfig | None = None
 
     @model_validator(mode="after")
@@ -202,8 +202,8 @@ class BertConfig(NetworkSection):
     layers: int = Field(6, ge=1, le=256)
     heads: int = Field(6, ge=1, le=256)
     dropout: float = Field(0.1, ge=0, lt=1)
-    global_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
-    condition_dropout: float = Field(0.1, ge=0, le=1, description="share of clips trained without labels")
+    label_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
+    label_dropout: float = Field(0.1, ge=0, le=1, description="share of clips trained without labels")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     masking: MaskingConfig = MaskingConfig()
 
@@ -237,7 +237,7 @@ class LSTMConfig(NetworkSection):
     layers: int = Field(2, ge=1, le=64)
     dropout: float = Field(0.1, ge=0, lt=1)
     tied: bool = Field(False, description="the output weights are the embedding")
-    global_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
+    label_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
 
     @property
     def local(self) -> None:
@@ -269,10 +269,10 @@ class DecoderConfig(NetworkSection):
     layers: int = Field(6, ge=1, le=256)
     heads: int = Field(6, ge=1, le=256)
     reach: ReachConfig = ReachConfig()
-    reconstruction: float = Field(1.0, gt=0, description="weight of the loss from which compression learns")
+    memory_loss: float = Field(1.0, gt=0, description="weight of the loss from which compression learns")
     dropout: float = Field(0.1, ge=0, lt=1)
     tied: bool = Field(False, description="the output weights are the embedding")
-    global_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
+    label_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
 
     @property
     def local(self) -> None:
@@ -328,7 +328,7 @@ class WindowVAEConfig(NetworkSection):
         """Conditions at frame rate are not for this model."""
 
     @property
-    def global_fields(self) -> tuple[str, ...]:
+    def label_fields(self) -> tuple[str, ...]:
         """Nor are labels."""
         return ()
 

@@ -30,7 +30,7 @@ class CodecSection(Section):
 
 
 class NetworkSection(Section):
-    """The section of a network that a run trains. A member has a ``kind``, ``global_fields`` and ``local``.
+    """The section of a network that a run trains. A member has a ``kind``, ``label_fields`` and ``local``.
 
     Attributes:
         is_codec: whether the run learns a codec; else it learns a model of tokens.

@@ -14,7 +14,7 @@ from wavegen.config.splits import LabelPattern, SplitRule, Splits
 from wavegen.data.manifest import VERSION, Backend, Format
 from wavegen.data.rendering import Rendering
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Score
 
 AUDIO_SUFFIXES = frozenset(
     f".{name}"
@@ -44,7 +44,7 @@ class NoteTokens(Protocol):
     def fingerprint(self) -> str:
         """An identifier, equal for codecs that write the same tokens."""
 
-    def encode(self, notes: Notes) -> np.ndarray:
+    def encode(self, notes: Score) -> np.ndarray:
         """Writes a piece as tokens, ``[N, K]`` int32."""
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float32, Int16
 
 from wavegen.errors import WavegenError
 from wavegen.notes.roll import roll_features
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Score
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Rendering:
         return f"piano roll of pitches {self.low} to {self.high}"
 
     def play(
-        self, notes: Notes, sample_rate: int
+        self, notes: Score, sample_rate: int
     ) -> tuple[Int16[np.ndarray, "T"], Float32[np.ndarray, "F D"]]:
         """Returns audio up to the end of the last release, and its features; see ``wavegen.notes.roll.roll_features``.
 

@@ -15,12 +15,12 @@ from wavegen.generation.base import TokenGenerator
 from wavegen.generation.requests import pad_frames, to_samples, to_tokens, to_waveform
 from wavegen.kernels.wavenet.api import IMPLEMENTATIONS
 from wavegen.notes.performance import Performance
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Score
 from wavegen.samplers.autoregressive import log_likelihood
 from wavegen.samplers.drawing import USUAL, Drawing
 from wavegen.types import Tokens
 
-Played = Performance | Notes
+Played = Performance | Score
 
 
 @dataclass(frozen=True)
@@ -268,4 +268,4 @@ class AudioGenerator(TokenGenerator):
 
 def _each(notes: Played | Sequence[Played], count: int) -> list[Performance]:
     given = [notes] * count if isinstance(notes, Played) else notes
-    return [played.pitched() if isinstance(played, Notes) else played for played in given]
+    return [played.pitched() if isinstance(played, Score) else played for played in given]

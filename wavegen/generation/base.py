@@ -87,4 +87,4 @@ class TokenGenerator:
         return save_trained(path, Trained(self.config, labels, self.params, codecs))
 
     def _labels(self, labels: Mapping[str, str] | None, count: int) -> Labels | None:
-        return to_labels(self.config.model.global_fields, self.labels, labels, count)
+        return to_labels(self.config.model.label_fields, self.labels, labels, count)

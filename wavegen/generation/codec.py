@@ -92,17 +92,17 @@ class Reconstructor:
         clip = np.asarray(_decode(self.codec, tokens))[0, :samples]
         return Audio(clip, self.sample_rate)
 
-    def reconstruct(self, audio: Audio, *, levels: int | None = None) -> Audio:
+    def reconstruct(self, audio: Audio, *, codebooks: int | None = None) -> Audio:
         """What the codec makes of a recording, of the same length.
 
         Args:
             audio: resampled as needed; mixed to mono for a mono codec, a mono one duplicated for a stereo codec.
-            levels: code with the first so many codebooks; None is all.
+            codebooks: code with the first so many; None is all.
 
         Raises:
             WavegenError: the recording is empty, or there are not so many codebooks.
         """
-        codec = self.codec if levels is None else self.codec.with_levels(levels)
+        codec = self.codec if codebooks is None else self.codec.with_codebooks(codebooks)
         samples = to_waveform(audio, self.sample_rate).shape[1]
         return self.decode(to_tokens(codec, audio, self.sample_rate), samples)
 

@@ -19,7 +19,7 @@ from wavegen.generation.base import TokenGenerator
 from wavegen.models.base import MaskedModel, SourceModel
 from wavegen.networks.base import with_parameters
 from wavegen.notes.arrange import overlaid
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Score
 from wavegen.samplers.autoregressive import log_likelihood
 from wavegen.samplers.bound import order_agnostic_bound
 from wavegen.samplers.drawing import USUAL, Drawing
@@ -46,10 +46,10 @@ class NoteGenerator(TokenGenerator):
         *,
         count: int = 1,
         seed: int = 0,
-        prompt: Notes | None = None,
+        prompt: Score | None = None,
         labels: Mapping[str, str] | None = None,
         drawing: Drawing = USUAL,
-    ) -> list[Notes]:
+    ) -> list[Score]:
         """Generates pieces, or continues one.
 
         Args:
@@ -81,14 +81,14 @@ class NoteGenerator(TokenGenerator):
 
     def harmonise(
         self,
-        melody: Notes,
+        melody: Score,
         *,
         voice: int = 0,
         count: int = 1,
         seed: int = 0,
         labels: Mapping[str, str] | None = None,
         drawing: Drawing = USUAL,
-    ) -> list[Notes]:
+    ) -> list[Score]:
         """Adds the other voices to a melody; the melody stays as it is, note for note.
 
         Args:
@@ -128,7 +128,7 @@ class NoteGenerator(TokenGenerator):
 
     def remix(
         self,
-        notes: Notes,
+        notes: Score,
         share: float,
         what: What = "notes",
         *,
@@ -136,7 +136,7 @@ class NoteGenerator(TokenGenerator):
         seed: int = 0,
         labels: Mapping[str, str] | None = None,
         drawing: Drawing = USUAL,
-    ) -> list[Notes]:
+    ) -> list[Score]:
         """Draws a share of a piece's notes anew; all else stays as it is, to the tick.
 
         A note that is drawn anew may come out as it was.
@@ -178,7 +178,7 @@ class NoteGenerator(TokenGenerator):
         return [gaps.rebuilt(clip) for clip in np.array(filled).reshape(count, *gaps.tokens.shape)]
 
     def nats(
-        self, notes: Notes, *, labels: Mapping[str, str] | None = None, orders: int = 64, seed: int = 0
+        self, notes: Score, *, labels: Mapping[str, str] | None = None, orders: int = 64, seed: int = 0
     ) -> Float[np.ndarray, "N K"]:
         """Nats of each token of a piece: exact for a causal model, else their mean under an upper bound.
 
@@ -214,7 +214,7 @@ class NoteGenerator(TokenGenerator):
             )
         return grid
 
-    def _decode(self, tokens: Int[np.ndarray, "B N K"], prompt: Notes | None) -> list[Notes]:
+    def _decode(self, tokens: Int[np.ndarray, "B N K"], prompt: Score | None) -> list[Score]:
         pieces = [self.codec.decode(clip) for clip in tokens]
         if prompt is None:
             return [piece.at_resolution(TICKS) for piece in pieces]

@@ -16,7 +16,7 @@ from wavegen.generation.notes import TICKS, NoteGenerator
 from wavegen.generation.stems import write_stems
 from wavegen.notes.arrange import concatenate, skyline, with_same_tracks
 from wavegen.notes.midi import midi_bytes
-from wavegen.notes.score import Notes, Track
+from wavegen.notes.score import Score, Track
 from wavegen.samplers.drawing import USUAL, Drawing
 
 NOTES_PER_QUARTER = 64
@@ -33,7 +33,7 @@ class Song:
         request: what was asked for.
     """
 
-    notes: Notes
+    notes: Score
     stages: tuple[Stage, ...]
     request: Mapping[str, Any]
 
@@ -78,7 +78,7 @@ def compose_song(
     bars: int = 32,
     form: str = "AABA",
     seed: int = 0,
-    seed_piece: Notes | None = None,
+    seed_piece: Score | None = None,
     harmoniser: NoteGenerator | None = None,
     remixer: NoteGenerator | None = None,
     remix: float = 0.0,
@@ -133,7 +133,7 @@ def compose_song(
     total = new * (1 if harmoniser is None else 2) + (len(names) - new) * (variation is not None) + 1
     stages: list[Stage] = []
 
-    def tell(name: str, section: str, drawn: int | None, piece: Notes, **arguments: Any) -> Notes:
+    def tell(name: str, section: str, drawn: int | None, piece: Score, **arguments: Any) -> Score:
         size = {"notes": len(piece), "quarters": piece.end / piece.ticks_per_quarter}
         stages.append(Stage(name, section, drawn, arguments, size))
         progress(f"{name} {section}", len(stages), total)
@@ -141,9 +141,9 @@ def compose_song(
 
     progress("starting", 0, total)
     heard = None if seed_piece is None else _heard(model, seed_piece)
-    before: Notes | None = None
-    sections: dict[str, Notes] = {}
-    parts: list[Notes] = []
+    before: Score | None = None
+    sections: dict[str, Score] = {}
+    parts: list[Score] = []
     for number, name in enumerate(names):
         drawn = seed_of(seed, number)
         if name in sections and variation is not None:
@@ -184,7 +184,7 @@ def compose_song(
     return Song(song, tuple(stages), request)
 
 
-def _bar(model: NoteGenerator, seed_piece: Notes | None) -> int:
+def _bar(model: NoteGenerator, seed_piece: Score | None) -> int:
     """Ticks of a bar: the grid's, or the seed piece's first, or four quarter notes."""
     codec = model.codec.plain
     if isinstance(codec, NoteGrid):
@@ -195,7 +195,7 @@ def _bar(model: NoteGenerator, seed_piece: Notes | None) -> int:
     return 4 * TICKS
 
 
-def _heard(model: NoteGenerator, piece: Notes) -> Notes:
+def _heard(model: NoteGenerator, piece: Score) -> Score:
     """A piece as the codec keeps it, in its tracks."""
     if not len(piece):
         raise WavegenError("expected a seed piece with notes, got an empty one; leave it out")
@@ -206,12 +206,12 @@ def _heard(model: NoteGenerator, piece: Notes) -> Notes:
 
 def _grown(
     model: NoteGenerator,
-    piece: Notes | None,
+    piece: Score | None,
     ticks: int,
     seed: int,
     labels: Mapping[str, str] | None,
     drawing: Drawing,
-) -> Notes:
+) -> Score:
     """A piece, or nothing, and what the model writes after it, at least up to a tick."""
     codec = model.codec.plain
     if isinstance(codec, NoteGrid):
@@ -234,7 +234,7 @@ def _grown(
     return piece
 
 
-def _harmonised(harmoniser: NoteGenerator, piece: Notes, length: int, seed: int) -> Notes:
+def _harmonised(harmoniser: NoteGenerator, piece: Score, length: int, seed: int) -> Score:
     """Voices for the highest line of a section."""
     codec = harmoniser.codec.plain
     # On the harmoniser's grid, where no two notes of the line begin together.
@@ -257,7 +257,7 @@ def _remixer(
     )
 
 
-def _played_by(song: Notes, instruments: Sequence[str]) -> Notes:
+def _played_by(song: Score, instruments: Sequence[str]) -> Score:
     if len(instruments) > len(song.tracks):
         raise WavegenError(
             f"expected at most {len(song.tracks)} instruments, one a track, got {len(instruments)}; leave some out"

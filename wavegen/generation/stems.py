@@ -12,7 +12,7 @@ from jaxtyping import Float
 from wavegen.audio import Audio
 from wavegen.notes.midi import write_midi
 from wavegen.notes.render import LOUDNESS, PEAK, levelled, render
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Score
 from wavegen.pictures.notes import plot_notes
 
 RELEASE = 1.0  # seconds of sound after the last note
@@ -20,7 +20,7 @@ RELEASE = 1.0  # seconds of sound after the last note
 
 def write_stems(
     folder: Path,
-    notes: Notes,
+    notes: Score,
     *,
     sample_rate: int,
     soundfont: str | Path | None = None,
@@ -63,7 +63,7 @@ def write_stems(
     return {path.name: fingerprint(path) for path in sorted(paths)}
 
 
-def _alone(notes: Notes, number: int) -> Notes:
+def _alone(notes: Score, number: int) -> Score:
     """One track of a piece."""
     played = notes.where(notes.track == number)
     return replace(played, track=np.zeros(len(played), np.int64), tracks=(notes.tracks[number],))

@@ -14,7 +14,7 @@ from wavegen.errors import WavegenError, require_least
 from wavegen.generation.notes import NoteGenerator
 from wavegen.models.base import LatentModel
 from wavegen.networks.base import with_parameters
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Score
 from wavegen.samplers.drawing import USUAL, Drawing
 from wavegen.types import Tokens
 
@@ -41,10 +41,10 @@ class WindowGenerator(NoteGenerator):
         *,
         count: int = 1,
         seed: int = 0,
-        prompt: Notes | None = None,
+        prompt: Score | None = None,
         labels: Mapping[str, str] | None = None,
         drawing: Drawing = USUAL,
-    ) -> list[Notes]:
+    ) -> list[Score]:
         """Generates windows from latents drawn from N(0, I).
 
         Args:
@@ -69,7 +69,7 @@ class WindowGenerator(NoteGenerator):
         tokens = self.sampler.draw(length * self.codec.interleaving, seed, count=count, drawing=drawing)
         return self._decode(np.asarray(tokens), None)
 
-    def latents(self, notes: Notes) -> Float[np.ndarray, "windows D"]:
+    def latents(self, notes: Score) -> Float[np.ndarray, "windows D"]:
         """The mean of q(z | window) for each window of a piece.
 
         Raises:
@@ -77,7 +77,7 @@ class WindowGenerator(NoteGenerator):
         """
         return self._means(self._tokens(notes))
 
-    def reconstruct(self, notes: Notes) -> Notes:
+    def reconstruct(self, notes: Score) -> Score:
         """What the model makes of a piece, as long as it was: the likeliest tokens given its latents.
 
         Tempos and metres are those of the piece.
@@ -90,7 +90,7 @@ class WindowGenerator(NoteGenerator):
         """
         return self._decode(self._through(self._tokens(notes)), notes)[0]
 
-    def accuracy(self, notes: Notes) -> float:
+    def accuracy(self, notes: Score) -> float:
         """The share of a piece's tokens that its reconstruction has in their places.
 
         Raises:
@@ -99,7 +99,7 @@ class WindowGenerator(NoteGenerator):
         tokens = self._tokens(notes)
         return float(np.mean(self._through(tokens)[0] == tokens))
 
-    def interpolate(self, first: Notes, last: Notes, steps: int = 7) -> list[Notes]:
+    def interpolate(self, first: Score, last: Score, steps: int = 7) -> list[Score]:
         """Pieces on the way from one to another: their latents lie on the arc between those of the two.
 
         The ends are the reconstructions of the two pieces. Windows go in pairs. Where one piece is longer, its windows
@@ -130,7 +130,7 @@ class WindowGenerator(NoteGenerator):
         ]
 
     def nats(
-        self, notes: Notes, *, labels: Mapping[str, str] | None = None, orders: int = 64, seed: int = 0
+        self, notes: Score, *, labels: Mapping[str, str] | None = None, orders: int = 64, seed: int = 0
     ) -> Float[np.ndarray, "N K"]:
         """Not for this model.
 
@@ -139,7 +139,7 @@ class WindowGenerator(NoteGenerator):
         """
         raise WavegenError("an autoencoder bounds the nats of windows; measure it with wavegen evaluate")
 
-    def _tokens(self, notes: Notes) -> Int[np.ndarray, "N 1"]:
+    def _tokens(self, notes: Score) -> Int[np.ndarray, "N 1"]:
         tokens = self.codec.encode(notes)
         if not len(tokens):
             raise WavegenError("expected a piece with notes, got none; give one that has some")

@@ -97,7 +97,7 @@ class Bert(MaskedModel):
             label_sizes=given.label_sizes,
             masking=config.masking,
             label_smoothing=config.label_smoothing,
-            label_dropout=config.condition_dropout,
+            label_dropout=config.label_dropout,
             random=random,
         )
 

@@ -212,7 +212,7 @@ class Decoder(SteppedModel):
 def sizes_of(config: DecoderConfig) -> dict[str, Any]:
     """The fields of a section as arguments of ``Decoder``."""
     sizes = config.model_dump(include={"width", "layers", "heads", "dropout", "tied"})
-    return {**sizes, "reach": Reach(**config.reach.model_dump()), "memory_loss": config.reconstruction}
+    return {**sizes, "reach": Reach(**config.reach.model_dump()), "memory_loss": config.memory_loss}
 
 
 class Source(NamedTuple):

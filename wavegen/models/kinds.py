@@ -49,9 +49,9 @@ def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str
         WavegenError: the model is conditioned on a field that the dataset does not have, or does not fit what is given.
     """
     section, random = config.model, np.random.Generator(np.random.Philox(config.seed))
-    for field in section.global_fields:
+    for field in section.label_fields:
         if field not in labels:
             there = ", ".join(labels) or "none; set data.label_pattern"
-            raise WavegenError(f"model.global_fields names '{field}', the dataset has label fields: {there}")
-    given = Given(config.data, codecs, tuple(len(labels[field]) for field in section.global_fields))
+            raise WavegenError(f"model.label_fields names '{field}', the dataset has label fields: {there}")
+    given = Given(config.data, codecs, tuple(len(labels[field]) for field in section.label_fields))
     return KINDS[type(section)].make(section, given, random)

@@ -41,7 +41,7 @@ class WaveNet(CausalModel):
         vocab_size: tokens of the codec.
         mu: companding of the codec's code space, 0 for linear codes.
         start_token: of the codec.
-        label_sizes: values of each field in ``config.global_fields``.
+        label_sizes: values of each field in ``config.label_fields``.
         local: makes what it is conditioned on at frame rate, if anything: between the other weights, as all take their
             random numbers in turn.
         period: samples after which the kinds of tokens come back, such as voices written one after the other; 0 is
@@ -95,14 +95,12 @@ class WaveNet(CausalModel):
         self.output_bias = nnx.Param(_initial_output_bias(self.shape))
 
         self.labels = (
-            LabelCondition(label_sizes, c.global_channels, random=random)
-            if c.global_fields
-            else nnx.data(None)
+            LabelCondition(label_sizes, c.label_channels, random=random) if c.label_fields else nnx.data(None)
         )
         condition = local()
         self.local = nnx.data(None) if condition is None else condition
         self.places = normal(random, period, residual, scale=0.5) if period else nnx.data(None)
-        channels = c.global_channels if c.global_fields else 0
+        channels = c.label_channels if c.label_fields else 0
         if condition is not None and condition.waves is not None:
             self.excitation = weight(condition.waves, residual, fan_in=max(condition.waves, 1))
         if c.local is not None:

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Int
 
 from wavegen.errors import WavegenError
-from wavegen.notes.score import COLUMNS, TEMPO, Notes, Track
+from wavegen.notes.score import COLUMNS, TEMPO, Score, Track
 
 
-def together(parts: Iterable[Notes]) -> Notes:
+def together(parts: Iterable[Score]) -> Score:
     """Combines parts that sound at the same time, with the tracks of all; tempos and metres are the first part's.
 
     Raises:
@@ -32,7 +32,7 @@ def together(parts: Iterable[Notes]) -> Notes:
     return _joined(parts, [0] * len(parts), [int(first) for first in shift[:-1]])
 
 
-def overlaid(kept: Notes, fresh: Notes, first: int) -> Notes:
+def overlaid(kept: Score, fresh: Score, first: int) -> Score:
     """Combines the notes of two pieces in the same tracks, where those of ``kept`` are the tracks from ``first`` on.
 
     Args:
@@ -51,7 +51,7 @@ def overlaid(kept: Notes, fresh: Notes, first: int) -> Notes:
     return replace(kept, tracks=tuple(tracks), **columns)
 
 
-def concatenate(parts: Iterable[Notes], length: int | None = None) -> Notes:
+def concatenate(parts: Iterable[Score], length: int | None = None) -> Score:
     """Joins parts one after another; all have the same tracks, and each keeps its tempos and metres.
 
     Args:
@@ -87,7 +87,7 @@ def concatenate(parts: Iterable[Notes], length: int | None = None) -> Notes:
     )
 
 
-def with_same_tracks(parts: Iterable[Notes]) -> list[Notes]:
+def with_same_tracks(parts: Iterable[Score]) -> list[Score]:
     """Gives every part the tracks of all parts, as ``concatenate`` needs them.
 
     Tracks are in the order of their first appearance.
@@ -101,7 +101,7 @@ def with_same_tracks(parts: Iterable[Notes]) -> list[Notes]:
     return moved
 
 
-def skyline(notes: Notes) -> Notes:
+def skyline(notes: Score) -> Score:
     """Returns the highest notes as one monophonic track, the usual estimate of a melody.
 
     A note is cut where a higher one begins, and does not return after it. A note that begins under a higher one is
@@ -141,7 +141,7 @@ def _told_apart(tracks: Sequence[Track]) -> list[tuple[Track, int]]:
     return [(track, tracks[:number].count(track)) for number, track in enumerate(tracks)]
 
 
-def _alike(parts: Iterable[Notes]) -> list[Notes]:
+def _alike(parts: Iterable[Score]) -> list[Score]:
     parts = list(parts)
     resolutions = {part.ticks_per_quarter for part in parts}
     if len(resolutions) != 1:
@@ -151,7 +151,7 @@ def _alike(parts: Iterable[Notes]) -> list[Notes]:
     return parts
 
 
-def _joined(parts: Sequence[Notes], starts: Sequence[int], tracks: Sequence[int]) -> Notes:
+def _joined(parts: Sequence[Score], starts: Sequence[int], tracks: Sequence[int]) -> Score:
     """Joins all notes, those of each part moved by its start in ticks and its first track."""
     pitch, onset, duration, velocity, track = (
         np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS
@@ -177,7 +177,7 @@ def _in_turn(
     turns, start = [], 0
     for number, (rows, length) in enumerate(zip(maps, lengths, strict=True)):
         last = number == len(maps) - 1
-        # Of two rows at one tick ``Notes`` keeps the later: the default yields to the part's own row.
+        # Of two rows at one tick ``Score`` keeps the later: the default yields to the part's own row.
         turn = np.concatenate([[default], rows if last else rows[rows[:, 0] < length]])
         turn[:, 0] += start
         turns.append(turn)

@@ -14,7 +14,7 @@ import numpy as np
 
 from wavegen.atomic import atomic_write
 from wavegen.errors import WavegenError
-from wavegen.notes.score import END_OF_TIME, Notes, Track
+from wavegen.notes.score import END_OF_TIME, Score, Track
 
 LARGEST = 8 << 20  # bytes of a file, about a million notes; this bounds time and memory
 DRUMS = 9  # the channel of drums, from 0
@@ -22,7 +22,7 @@ _OFF, _ON, _PROGRAM, _PRESSURE = 0x80, 0x90, 0xC0, 0xD0
 _NAME, _END, _TEMPO, _METRE = 0x03, 0x2F, 0x51, 0x58
 
 
-def read_midi(path: str | Path) -> Notes:
+def read_midi(path: str | Path) -> Score:
     """Reads a MIDI file of format 0 or 1.
 
     Each combination of chunk, channel and program that has notes becomes one track; a chunk with a program and no
@@ -57,7 +57,7 @@ def read_midi(path: str | Path) -> Notes:
         raise WavegenError(f"cannot read {path}: {error}") from error
 
 
-def write_midi(path: str | Path, notes: Notes) -> None:
+def write_midi(path: str | Path, notes: Score) -> None:
     """Writes a MIDI file of format 1, whole or not at all: a chunk of tempos and metres, then one chunk per track.
 
     ``read_midi`` recovers the same notes unless a note lies within another of the same track and pitch. Tracks take
@@ -85,7 +85,7 @@ def write_midi(path: str | Path, notes: Notes) -> None:
         file.write(midi_bytes(notes))
 
 
-def parse_midi(data: bytes) -> Notes:
+def parse_midi(data: bytes) -> Score:
     """Returns the notes in the bytes of a MIDI file; see ``read_midi``."""
     if data[:4] != b"MThd":
         raise WavegenError(f"expected a MIDI file, which begins with 'MThd', got {data[:4]!r}")
@@ -113,7 +113,7 @@ def parse_midi(data: bytes) -> Notes:
     return file.notes(division)
 
 
-def midi_bytes(notes: Notes) -> bytes:
+def midi_bytes(notes: Score) -> bytes:
     """Returns the bytes of a MIDI file; see ``write_midi``."""
     events = [(int(tick), b"\xff\x51\x03" + int(tempo).to_bytes(3)) for tick, tempo in notes.tempos]
     for tick, numerator, denominator in notes.metres.tolist():
@@ -152,9 +152,9 @@ class _File:
         self.metres: list[tuple[int, int, int]] = []
         self.name = ""  # of the chunk that is being read
 
-    def notes(self, ticks_per_quarter: int) -> Notes:
+    def notes(self, ticks_per_quarter: int) -> Score:
         pitch, onset, duration, velocity, track = np.frombuffer(self.rows, np.int64).reshape(-1, 5).T
-        return Notes(
+        return Score(
             pitch,
             onset,
             duration,

@@ -10,7 +10,7 @@ from wavegen.audio import Audio
 from wavegen.errors import WavegenError
 from wavegen.notes.midi import midi_bytes
 from wavegen.notes.piano import Piano
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Score
 
 LOUDNESS = -20.0  # dB of full scale, RMS of the loudest 0.4 s
 PEAK = 0.99
@@ -20,7 +20,7 @@ shipped_piano = cache(Piano.load)
 
 
 def render(
-    notes: Notes,
+    notes: Score,
     sample_rate: int = 16_000,
     *,
     soundfont: str | Path | None = None,
@@ -72,7 +72,7 @@ def render(
     return audio if loudness is None else levelled(audio, loudness)
 
 
-def _with_soundfont(notes: Notes, sample_rate: int, path: Path, length: int | None) -> Audio:
+def _with_soundfont(notes: Score, sample_rate: int, path: Path, length: int | None) -> Audio:
     try:
         import symusic
     except ImportError as error:

@@ -19,7 +19,7 @@ def piano_roll(
     one frame. Where notes of one pitch overlap, the one that began last counts.
 
     Args:
-        notes: notes in seconds; for MIDI, ``Notes.pitched()``.
+        notes: notes in seconds; for MIDI, ``Score.pitched()``.
         frame_rate: frames per second.
         frames: frames of the result; None ends with the last note.
 

@@ -1,7 +1,7 @@
 """Notes as in a score: in ticks, fractions of a quarter note, on tracks, with a tempo map.
 
 Ticks are integers, so that nothing is lost between a file, a grid and a token. Seconds follow from the tempo map
-alone: ``Notes.performance`` converts to them for playing and for measuring audio (``wavegen.notes.performance``).
+alone: ``Score.performance`` converts to them for playing and for measuring audio (``wavegen.notes.performance``).
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Track(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Notes:
+class Score:
     """Notes, sorted by onset, track, pitch, duration and velocity, whatever order they are given in.
 
     Two pieces are equal if they have the same notes, tracks, resolution, tempos and metres.
@@ -52,9 +52,9 @@ class Notes:
 
     Example:
         >>> import numpy as np
-        >>> from wavegen import Notes
+        >>> from wavegen import Score
         >>> one = np.ones(2, int)
-        >>> notes = Notes(np.array([60, 64]), np.array([480, 0]), 480 * one, 90 * one, 0 * one)
+        >>> notes = Score(np.array([60, 64]), np.array([480, 0]), 480 * one, 90 * one, 0 * one)
         >>> notes.pitch.tolist(), notes.seconds(notes.onset).tolist(), notes.end
         ([64, 60], [0.0, 0.5], 960)
         >>> notes.transpose(12).between(480, 960).pitch.tolist()
@@ -101,7 +101,7 @@ class Notes:
         return len(self.pitch)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Notes):
+        if not isinstance(other, Score):
             return NotImplemented
         same = self.tracks == other.tracks and self.ticks_per_quarter == other.ticks_per_quarter
         arrays = (*COLUMNS, "tempos", "metres")
@@ -151,7 +151,7 @@ class Notes:
             )
         return played
 
-    def select(self, keep: Callable[[Track], bool]) -> "Notes":
+    def select(self, keep: Callable[[Track], bool]) -> "Score":
         """Returns the tracks for which ``keep`` is true, and their notes: ``select(lambda track: not track.drum)``."""
         kept = np.array([bool(keep(track)) for track in self.tracks], bool)
         number = np.cumsum(kept) - 1
@@ -159,7 +159,7 @@ class Notes:
         chosen = self.where(kept[self.track])
         return replace(chosen, track=number[chosen.track], tracks=tracks)
 
-    def between(self, start: int, stop: int) -> "Notes":
+    def between(self, start: int, stop: int) -> "Score":
         """Returns the notes that begin in [start, stop) ticks, ended by ``stop``.
 
         Times, tempos and metres of the result start at ``start``.
@@ -173,7 +173,7 @@ class Notes:
             metres=_cut(self.metres, start, stop),
         )
 
-    def transpose(self, semitones: int) -> "Notes":
+    def transpose(self, semitones: int) -> "Score":
         """Moves the pitch of all but drums by ``semitones``.
 
         Raises:
@@ -181,7 +181,7 @@ class Notes:
         """
         return replace(self, pitch=self.pitch + semitones * ~self.drum)
 
-    def at_resolution(self, ticks_per_quarter: int) -> "Notes":
+    def at_resolution(self, ticks_per_quarter: int) -> "Score":
         """Converts to another resolution.
 
         Onsets and ends are rounded to the nearest tick, halves up; no note becomes shorter than a tick.
@@ -220,13 +220,13 @@ class Notes:
         old = self.ticks_per_quarter
         return (2 * ticks * ticks_per_quarter + old) // (2 * old)
 
-    def where(self, kept: Bool[np.ndarray, " notes"]) -> "Notes":
+    def where(self, kept: Bool[np.ndarray, " notes"]) -> "Score":
         """Returns the notes for which ``kept`` is true; all tracks stay."""
         pitch, onset, duration, velocity, track = (getattr(self, name)[kept] for name in COLUMNS)
         return replace(self, pitch=pitch, onset=onset, duration=duration, velocity=velocity, track=track)
 
 
-def from_performance(played: Performance, quarters_per_minute: float = 120.0) -> Notes:
+def from_performance(played: Performance, quarters_per_minute: float = 120.0) -> Score:
     """Converts notes in seconds to notes in ticks on one track, at one tempo; times and velocities are rounded.
 
     Args:
@@ -252,7 +252,7 @@ def from_performance(played: Performance, quarters_per_minute: float = 120.0) ->
     ticks_per_second = 1e6 * TICKS / tempo
     onset, end = (np.rint(time * ticks_per_second) for time in (played.onset, played.onset + played.duration))
     onset, end = (np.minimum(time, END_OF_TIME).astype(np.int64) for time in (onset, end))
-    return Notes(
+    return Score(
         played.pitch,
         onset,
         np.maximum(end - onset, 1),

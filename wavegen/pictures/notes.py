@@ -7,10 +7,10 @@ import numpy as np
 
 from wavegen.errors import WavegenError
 from wavegen.notes.performance import pitch_name
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Score
 
 
-def plot_notes(path: str | Path, pieces: Mapping[str, Notes]) -> Path:
+def plot_notes(path: str | Path, pieces: Mapping[str, Score]) -> Path:
     """Draws piano rolls one above the other, on one time axis and one pitch axis.
 
     A note is a bar from its onset to its end, in the colour of its track, and fainter the softer it is. Drums are

@@ -17,6 +17,7 @@ from wavegen.config import Config, resolve
 from wavegen.config.codecs import TrainedCodecConfig
 from wavegen.config.data import DataConfig
 from wavegen.config.section import CodecSection
+from wavegen.config.versions import upgraded_network
 from wavegen.errors import WavegenError
 from wavegen.models.kinds import make_model
 from wavegen.networks.base import Given, parameters
@@ -134,7 +135,7 @@ def _thaw(card: dict[str, Any], params: PyTree) -> LearnedCodec:
         # Codecs that were written before there were stereo ones do not say.
         sample_rate, channels = int(card["sample_rate"]), int(card.get("channels", 1))
         [(kind, section)] = [(k, s) for s in LEARNED if (k := s.model_fields["kind"].default) in card]
-        config = section.model_validate(card[kind])
+        config = section.model_validate(upgraded_network(card[kind]))
     except (KeyError, ValueError, TypeError) as error:
         raise WavegenError(f"a codec's card is damaged ({error}); copy or export the codec again") from None
     given = Given(DataConfig(sample_rate=sample_rate, channels=channels))
@@ -165,8 +166,8 @@ def _open_learned(section: CodecSection, data: DataConfig, kept: Path | None) ->
         raise WavegenError(
             f"the codec has {codec.audio_channels} channel(s), data.channels is {data.channels}; make them equal"
         )
-    levels = getattr(section, "levels", 0)
-    return codec.with_levels(levels) if levels else codec
+    codebooks = getattr(section, "codebooks", 0)
+    return codec.with_codebooks(codebooks) if codebooks else codec
 
 
 def _open_run(folder: Path, step: int | None) -> Trained:
@@ -190,7 +191,7 @@ def _open_file(path: Path) -> Trained:
     except (KeyError, TypeError, ValueError) as error:
         raise WavegenError(f"{path} holds a damaged wavegen card ({error}); export it again") from None
     learned = {
-        name: _thaw(c, params.pop(f"{name}_codec")).with_levels(levels) for name, (c, levels) in cards.items()
+        name: _thaw(c, params.pop(f"{name}_codec")).with_codebooks(codebooks) for name, (c, codebooks) in cards.items()
     }
     if config.model.is_codec:
         return Trained(config, labels, params, Codecs(None))

@@ -261,7 +261,7 @@ class Sampler:
         """
         own = filling_of(self.config.sampling, self.codec.codebooks)
         guidance = own.guidance if drawing.guidance is None else (drawing.guidance, 1.0)
-        if guidance != (1.0, 1.0) and not self.config.model.global_fields:
+        if guidance != (1.0, 1.0) and not self.config.model.label_fields:
             raise WavegenError("guidance needs a model with labels, this one has none; leave guidance out")
         passes = own.passes if drawing.passes is None else drawing.passes
         return own._replace(

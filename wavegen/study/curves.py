@@ -67,7 +67,7 @@ def _points(cell: Cell, path: Path) -> Iterator[Point]:
 
 def _added(config: Config, row: dict[str, Any]) -> float:
     """What a row of training has on top of the likelihood, in bits: the loss that compression learns from."""
-    weight = getattr(config.model, "reconstruction", 0.0)
+    weight = getattr(config.model, "memory_loss", 0.0)
     return weight * (row.get("memory_loss") or row.get("reconstruction") or 0.0) / math.log(2)
 
 

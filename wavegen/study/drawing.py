@@ -52,7 +52,7 @@ def draw_samples(run: Path, step: int, config: Config, request: SampleConfig) ->
         return Drawn()
     dataset = open_dataset(config)
     count, seed = request.count, config.seed
-    labels = _labels(dataset, config.model.global_fields)
+    labels = _labels(dataset, config.model.label_fields)
     test = _test_clips(dataset)
     if isinstance(model, NoteGenerator):
         pieces, seconds = _timed(

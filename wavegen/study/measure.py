@@ -75,7 +75,7 @@ def count_of(config: Config) -> int:
         WavegenError: the codec, or the data that the model takes labels from, cannot be opened.
     """
     codecs = open_codecs(config)
-    labels = open_dataset(config).labels if config.model.global_fields else {}
+    labels = open_dataset(config).labels if config.model.label_fields else {}
     return count_parameters(jax.eval_shape(lambda: first_state(config, labels, codecs)[1])["params"])
 
 

@@ -134,7 +134,7 @@ def _others(study: Study, cell: Cell) -> dict[str, Config]:
 def _agree(one: Config, other: Config) -> bool:
     """Whether tokens mean the same; the numbers of labels never do."""
     rates = (one.data.sample_rate, other.data.sample_rate)
-    return one.codec == other.codec and rates[0] == rates[1] and not one.model.global_fields
+    return one.codec == other.codec and rates[0] == rates[1] and not one.model.label_fields
 
 
 def _opens(config: Config) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from wavegen.codecs.spectrogram.codebook import SpectrogramVQ
+from wavegen.codecs.spectrogram.codebook import SpectrogramCodebook
 from wavegen.codecs.spectrogram.files import read_codebook, write_codebook
 from wavegen.codecs.spectrogram.frames import MelFrames
 from wavegen.codecs.spectrogram.kmeans import Fit, Progress, fit_batches
@@ -33,7 +33,7 @@ def fit_codebook(
     batch_size: int = 8192,
     seed: int = 0,
     progress: Progress | None = None,
-) -> SpectrogramVQ:
+) -> SpectrogramCodebook:
     """Fit a codebook to the log-mel frames of a dataset, by mini-batch k-means.
 
     The file is written on the way too. The same call goes on where that was cut short, with the result of one that
@@ -75,7 +75,7 @@ def fit_codebook(
         done = fit.batches
         tensors = {"codebook": np.asarray(fit.codebook), "counts": np.asarray(fit.counts)}
         write_codebook(out, tensors, {**settings, "batches": done})
-    return SpectrogramVQ.from_file(out)
+    return SpectrogramCodebook.from_file(out)
 
 
 def _read(path: Path, settings: dict) -> Fit:

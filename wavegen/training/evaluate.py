@@ -50,7 +50,7 @@ def evaluation_source(
         batch_size=config.data.batch_size,
         window=config.data.crop,
         context=-(-context // hop) * hop,
-        fields=config.model.global_fields,
+        fields=config.model.label_fields,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         period=period,

@@ -77,7 +77,7 @@ def train(config: Config, folder: str | Path) -> Path:
         batch_size=config.data.batch_size,
         crop=config.data.crop,
         seed=config.seed,
-        fields=config.model.global_fields,
+        fields=config.model.label_fields,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         period=1 if codecs.tokens is None else codecs.tokens.period,

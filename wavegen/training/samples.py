@@ -51,8 +51,8 @@ def write_samples(
     files = dataset.split("valid")
     rows = np.linspace(0, len(files) - 1, config.training.sample_count).astype(int)
     labels = None
-    if config.model.global_fields:
-        labels = jnp.asarray(files.labels[rows][:, dataset.label_columns(config.model.global_fields)])
+    if config.model.label_fields:
+        labels = jnp.asarray(files.labels[rows][:, dataset.label_columns(config.model.label_fields)])
     if isinstance(codecs.tokens, NoteCodec):
         sampler = Sampler(config, graph, params, codecs.tokens)
         # Without a source nothing can be written: `wavegen harmonise` shows what an encoder-decoder is worth.

@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 
 from wavegen.codecs.quantizers import EMAResidualVQ
-from wavegen.codecs.spectrogram.network import SpectrogramVAE
+from wavegen.codecs.spectrogram.network import SpectrogramVQ
 from wavegen.config import Config
 from wavegen.data.batches import BatchSource
 from wavegen.data.dataset import Dataset
@@ -28,7 +28,7 @@ def start_codec(config: Config, graph: nnx.GraphDef, state: TrainState, dataset:
     source = BatchSource(dataset, "train", batch_size=data.batch_size, crop=data.crop, seed=config.seed)
     frames = data.batch_size * -(-data.crop // model.hop_length)
     batches = [source.batch(step)["pcm"] for step in range(-(-4 * model.vocab_size // frames))]
-    if isinstance(model, SpectrogramVAE):
+    if isinstance(model, SpectrogramVQ):
         to_rows = jax.jit(lambda pcm: model.frames.from_audio(to_waveform(pcm)))
         model.standardise(np.concatenate([to_rows(pcm) for pcm in batches]).reshape(-1, model.frames.bands))
     if isinstance(model.quantizer, EMAResidualVQ):

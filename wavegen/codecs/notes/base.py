@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Int
 from wavegen.codecs.base import Codec
 from wavegen.codecs.notes.remix import Redrawing, What
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Score
 from wavegen.types import Tokens
 
 
@@ -62,7 +62,7 @@ class NoteCodec(Codec):
         return self
 
     @abstractmethod
-    def encode(self, notes: Notes) -> Int[np.ndarray, "N K"]:
+    def encode(self, notes: Score) -> Int[np.ndarray, "N K"]:
         """Write a piece as tokens, int32.
 
         Raises:
@@ -70,7 +70,7 @@ class NoteCodec(Codec):
         """
 
     @abstractmethod
-    def decode(self, tokens: Int[np.ndarray, "N K"]) -> Notes:
+    def decode(self, tokens: Int[np.ndarray, "N K"]) -> Score:
         """Turn tokens back into a piece.
 
         Raises:
@@ -96,7 +96,7 @@ class NoteCodec(Codec):
         """
 
     @abstractmethod
-    def redraw(self, notes: Notes, chosen: Bool[np.ndarray, " notes"], what: What) -> Redrawing:
+    def redraw(self, notes: Score, chosen: Bool[np.ndarray, " notes"], what: What) -> Redrawing:
         """Takes out of a piece what is to be drawn anew.
 
         Args:
@@ -165,11 +165,11 @@ class Interleaved(NoteCodec):
             return None
         return np.arange(self.vocab_size)[None] < sizes[:, None]
 
-    def encode(self, notes: Notes) -> Int[np.ndarray, "N K"]:
+    def encode(self, notes: Score) -> Int[np.ndarray, "N K"]:
         """See `NoteCodec`."""
         return self.codec.encode(notes).reshape(-1, 1)
 
-    def decode(self, tokens: Int[np.ndarray, "N K"]) -> Notes:
+    def decode(self, tokens: Int[np.ndarray, "N K"]) -> Score:
         """See `NoteCodec`; a last frame that is not whole is left out."""
         width = self.codec.codebooks
         if tokens.ndim != 2 or tokens.shape[1] != 1:
@@ -187,7 +187,7 @@ class Interleaved(NoteCodec):
         """See `NoteCodec`."""
         return self.codec.narrowed(allowed, instruments, pitches)
 
-    def redraw(self, notes: Notes, chosen: Bool[np.ndarray, " notes"], what: What) -> Redrawing:
+    def redraw(self, notes: Score, chosen: Bool[np.ndarray, " notes"], what: What) -> Redrawing:
         """See `NoteCodec`; the tokens are those of the plain codec."""
         return self.codec.redraw(notes, chosen, what)
 

@@ -26,7 +26,7 @@ from wavegen.codecs.notes.choice import DRUMS, FAMILIES, family, require_range
 from wavegen.codecs.notes.grid import check_tokens
 from wavegen.codecs.notes.remix import Redrawing, What, require_what
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Notes, Track
+from wavegen.notes.score import Score, Track
 from wavegen.types import Tokens
 
 FIELDS = ("shift", "pitch", "duration", "velocity", "instrument")
@@ -107,7 +107,7 @@ class NoteEvents(NoteCodec):
         """See `Codec`; of every field."""
         return 0
 
-    def encode(self, notes: Notes) -> Int[np.ndarray, "N 5"]:
+    def encode(self, notes: Score) -> Int[np.ndarray, "N 5"]:
         """Write notes as tokens; onsets and ends are rounded to steps, no note under a step.
 
         Names, tempos and metres are lost; so is which of two tracks of one group plays a note.
@@ -119,13 +119,13 @@ class NoteEvents(NoteCodec):
         shift = np.minimum(np.diff(grid.onset[order], prepend=0), self.max_shift)
         return np.column_stack([shift, *(field[order] for field in fields)]).astype(np.int32)
 
-    def order(self, notes: Notes) -> Int[np.ndarray, " notes"]:
+    def order(self, notes: Score) -> Int[np.ndarray, " notes"]:
         """Which note of a piece each frame of `encode` is."""
         return notes.order_at(self.steps_per_quarter)[self._sorted(notes)[2]]
 
     def revised(
-        self, notes: Notes, tokens: Integer[np.ndarray, "N 5"], changed: Bool[np.ndarray, "N 5"]
-    ) -> Notes:
+        self, notes: Score, tokens: Integer[np.ndarray, "N 5"], changed: Bool[np.ndarray, "N 5"]
+    ) -> Score:
         """A piece whose fields that are marked as changed are those of tokens; all else stays as it is, to the tick.
 
         Args:
@@ -136,7 +136,7 @@ class NoteEvents(NoteCodec):
         check_tokens(tokens, self.sizes)
         order = self.order(notes)
         ticks = notes.ticks_per_quarter
-        # Halves up, as in `Notes.at_resolution`.
+        # Halves up, as in `Score.at_resolution`.
         steps = 2 * (tokens[:, 2].astype(np.int64) + 1) * ticks + self.steps_per_quarter
         fields = {
             "pitch": (tokens[:, 1], changed[:, 1]),
@@ -148,7 +148,7 @@ class NoteEvents(NoteCodec):
             columns[name][order[new]] = values[new]
         return replace(notes, **columns)
 
-    def decode(self, tokens: Integer[np.ndarray, "N 5"]) -> Notes:
+    def decode(self, tokens: Integer[np.ndarray, "N 5"]) -> Score:
         """Turn tokens into notes: a tick a step, a track for each instrument there is, at the default tempo.
 
         Raises:
@@ -157,7 +157,7 @@ class NoteEvents(NoteCodec):
         check_tokens(tokens, self.sizes)
         shift, pitch, duration, velocity, instrument = tokens.astype(np.int64).T
         used, track = np.unique(instrument, return_inverse=True)
-        return Notes(
+        return Score(
             pitch,
             np.cumsum(shift),
             duration + 1,
@@ -186,7 +186,7 @@ class NoteEvents(NoteCodec):
             allowed[FIELDS.index("pitch")] &= (values >= low) & (values <= high)
         return allowed
 
-    def redraw(self, notes: Notes, chosen: Bool[np.ndarray, " notes"], what: What) -> Redrawing:
+    def redraw(self, notes: Score, chosen: Bool[np.ndarray, " notes"], what: What) -> Redrawing:
         """See `NoteCodec`."""
         require_what(what)
         tokens = self.encode(notes)
@@ -204,8 +204,8 @@ class NoteEvents(NoteCodec):
         return tokens.at[:, :, 1].set(jnp.where(fits, moved, pitch))
 
     def _sorted(
-        self, notes: Notes
-    ) -> tuple[Notes, tuple[Int[np.ndarray, " notes"], ...], Int[np.ndarray, " notes"]]:
+        self, notes: Score
+    ) -> tuple[Score, tuple[Int[np.ndarray, " notes"], ...], Int[np.ndarray, " notes"]]:
         """The piece on the grid, its pitches, durations, velocities and instruments, and their canonical order."""
         grid = notes.at_resolution(self.steps_per_quarter)
         duration = np.minimum(grid.duration, self.max_duration) - 1

@@ -22,7 +22,7 @@ from wavegen.codecs.notes.choice import require_range
 from wavegen.codecs.notes.remix import Redrawing, What, require_what
 from wavegen.errors import WavegenError
 from wavegen.notes.arrange import overlaid
-from wavegen.notes.score import Notes, Track
+from wavegen.notes.score import Score, Track
 from wavegen.types import Tokens
 
 VELOCITY = 80  # of decoded notes
@@ -97,7 +97,7 @@ class NoteGrid(NoteCodec):
         """Values that the token of each voice can take."""
         return (self.vocab_size,) * self.voices
 
-    def encode(self, notes: Notes, frames: int | None = None) -> Int[np.ndarray, "N K"]:
+    def encode(self, notes: Score, frames: int | None = None) -> Int[np.ndarray, "N K"]:
         """Write notes as tokens.
 
         Onsets and ends are rounded to steps, no note under a step. Velocities, tempos and instruments are lost.
@@ -144,7 +144,7 @@ class NoteGrid(NoteCodec):
             tokens[onset, voice] = pitch - self.low + 1
         return tokens
 
-    def decode(self, tokens: Integer[np.ndarray, "N K"]) -> Notes:
+    def decode(self, tokens: Integer[np.ndarray, "N K"]) -> Score:
         """Turn tokens into notes: a tick a step, a track a voice, all of one velocity, at the default tempo.
 
         Raises:
@@ -162,7 +162,7 @@ class NoteGrid(NoteCodec):
         voice, step = np.nonzero(struck)
         token, following = tokens[voice, step], np.append(step[1:], 0)
         sung = token > 0
-        return Notes(
+        return Score(
             token[sung].astype(np.int64) + self.low - 1,
             step[sung],
             (following - step)[sung],
@@ -190,7 +190,7 @@ class NoteGrid(NoteCodec):
             allowed &= ((values == 0) | (pitch > self.high) | ((pitch >= low) & (pitch <= high)))[None]
         return allowed
 
-    def redraw(self, notes: Notes, chosen: Bool[np.ndarray, " notes"], what: What) -> Redrawing:
+    def redraw(self, notes: Score, chosen: Bool[np.ndarray, " notes"], what: What) -> Redrawing:
         """See `NoteCodec`; durations are not written on their own."""
         require_what(what)
         if what == "durations":
@@ -200,16 +200,16 @@ class NoteGrid(NoteCodec):
             )
         return self._redraw_pitches(notes, chosen) if what == "pitches" else self._redraw(notes, chosen)
 
-    def _redraw(self, notes: Notes, chosen: Bool[np.ndarray, " notes"]) -> Redrawing:
+    def _redraw(self, notes: Score, chosen: Bool[np.ndarray, " notes"]) -> Redrawing:
         tokens, kept = self.encode(notes), notes.where(~chosen)
         hidden = self.encode(notes.where(chosen), len(tokens)) > 0
 
-        def rebuilt(filled: Int[np.ndarray, "N K"]) -> Notes:
+        def rebuilt(filled: Int[np.ndarray, "N K"]) -> Score:
             return overlaid(kept, self.decode(np.where(hidden, filled, 0)), 0)
 
         return Redrawing(tokens, hidden, None, rebuilt)
 
-    def _redraw_pitches(self, notes: Notes, chosen: Bool[np.ndarray, " notes"]) -> Redrawing:
+    def _redraw_pitches(self, notes: Score, chosen: Bool[np.ndarray, " notes"]) -> Redrawing:
         tokens, grid = self.encode(notes), notes.at_resolution(self.steps_per_quarter)
         order = notes.order_at(self.steps_per_quarter)
         drawn = np.flatnonzero(chosen[order])
@@ -222,7 +222,7 @@ class NoteGrid(NoteCodec):
         pitches = np.arange(self.vocab_size)
         allowed = (pitches > 0) & (pitches <= self.high - self.low + 1)
 
-        def rebuilt(filled: Int[np.ndarray, "N K"]) -> Notes:
+        def rebuilt(filled: Int[np.ndarray, "N K"]) -> Score:
             pitch = notes.pitch.copy()
             pitch[order[drawn]] = filled[grid.onset[drawn], grid.track[drawn]] + self.low - 1
             return replace(notes, pitch=pitch)

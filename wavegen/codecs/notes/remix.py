@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from wavegen.errors import WavegenError
-from wavegen.notes.score import Notes
+from wavegen.notes.score import Score
 
 What = Literal["notes", "pitches", "durations"]
 
@@ -25,7 +25,7 @@ class Redrawing(NamedTuple):
     tokens: Int[np.ndarray, "N K"]
     hidden: Bool[np.ndarray, "N K"]
     allowed: Bool[np.ndarray, " V"] | None
-    rebuilt: Callable[[Int[np.ndarray, "N K"]], Notes]
+    rebuilt: Callable[[Int[np.ndarray, "N K"]], Score]
 
 
 def require_what(what: str) -> None:

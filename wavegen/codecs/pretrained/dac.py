@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from wavegen.codecs.pretrained.hugging_face import expect_no_more, read_hugging_face, take_tensor
-from wavegen.codecs.quantizers import ResidualVQ
+from wavegen.codecs.quantizers import GradientVQ
 from wavegen.codecs.waveform.convolution import (
     Convolution,
     Layer,
@@ -89,7 +89,7 @@ def _build(config: dict[str, Any]) -> tuple[WaveVQ, int]:
                 f"downsampling_ratios, got {list(mirrored)}; no other decoders can be loaded"
             )
         random = np.random.default_rng(0)  # Every weight drawn here is replaced.
-        quantizer = ResidualVQ(
+        quantizer = GradientVQ(
             config["hidden_size"],
             codebooks=config["n_codebooks"],
             codebook_size=config["codebook_size"],
@@ -113,7 +113,7 @@ def _places(codec: WaveVQ) -> Iterator[_Place]:
         for layer, name in _layers(getattr(codec, part), part):
             yield from _places_of_layer(layer, name)
     quantizer = codec.quantizer
-    assert isinstance(quantizer, ResidualVQ)
+    assert isinstance(quantizer, GradientVQ)
     levels = [f"quantizer.quantizers.{level}" for level in range(codec.codebooks)]
     width, narrow = quantizer.project_in.shape[1:]
     for ours, theirs, shape in (

@@ -3,7 +3,7 @@
 from wavegen.codecs.quantizers.base import Quantized, Quantizer, draw_levels
 from wavegen.codecs.quantizers.ema import Average, EMAResidualVQ
 from wavegen.codecs.quantizers.fsq import FSQ
-from wavegen.codecs.quantizers.gradient import ResidualVQ
+from wavegen.codecs.quantizers.gradient import GradientVQ
 from wavegen.codecs.quantizers.usage import CodeUsage, code_usage, count_codes
 
 __all__ = [
@@ -11,9 +11,9 @@ __all__ = [
     "Average",
     "CodeUsage",
     "EMAResidualVQ",
+    "GradientVQ",
     "Quantized",
     "Quantizer",
-    "ResidualVQ",
     "code_usage",
     "count_codes",
     "draw_levels",

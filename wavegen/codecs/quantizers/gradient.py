@@ -19,7 +19,7 @@ from wavegen.networks.initial import normal, zeros
 from wavegen.types import Tokens
 
 
-class ResidualVQ(Quantizer):
+class GradientVQ(Quantizer):
     """The quantizer of DAC.
 
     Level i with residual r, projections ``p(r) = r A + a`` and ``q(e) = e B + b``, and codebook E computes
@@ -43,8 +43,8 @@ class ResidualVQ(Quantizer):
     Example:
         >>> import jax.numpy as jnp
         >>> import numpy as np
-        >>> from wavegen.codecs.quantizers import ResidualVQ
-        >>> quantizer = ResidualVQ(16, codebooks=3, codebook_size=32, random=np.random.default_rng(0))
+        >>> from wavegen.codecs.quantizers import GradientVQ
+        >>> quantizer = GradientVQ(16, codebooks=3, codebook_size=32, random=np.random.default_rng(0))
         >>> latents = jnp.ones((1, 5, 16))
         >>> quantizer.quantize(latents).codes.shape, quantizer.quantize(latents, levels=2).codes.shape
         ((1, 5, 3), (1, 5, 2))

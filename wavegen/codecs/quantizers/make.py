@@ -7,12 +7,12 @@ import numpy as np
 from wavegen.codecs.quantizers.base import Quantizer
 from wavegen.codecs.quantizers.ema import EMAResidualVQ
 from wavegen.codecs.quantizers.fsq import FSQ
-from wavegen.codecs.quantizers.gradient import ResidualVQ
-from wavegen.config.codec_models import EMAConfig, FSQConfig, QuantizerConfig, ResidualVQConfig
+from wavegen.codecs.quantizers.gradient import GradientVQ
+from wavegen.config.codec_models import EMAConfig, FSQConfig, GradientVQConfig, QuantizerConfig
 from wavegen.config.section import Section
 
 QUANTIZERS: Mapping[type[Section], type[Quantizer]] = {
-    ResidualVQConfig: ResidualVQ,
+    GradientVQConfig: GradientVQ,
     FSQConfig: FSQ,
     EMAConfig: EMAResidualVQ,
 }

@@ -29,7 +29,7 @@ LOUDEST = 300.0
 """dB. No audio comes near; energies beyond it leave the range of float32."""
 
 
-class SpectrogramVQ(nnx.Module, AudioCodec):
+class SpectrogramCodebook(nnx.Module, AudioCodec):
     """A frame is the row of a codebook that is nearest to its log-mel spectrum; phases are not kept.
 
     Windows overlap: a piece cut out of a clip has the codes of the whole but for frames whose window, `n_fft / 2`
@@ -68,7 +68,7 @@ class SpectrogramVQ(nnx.Module, AudioCodec):
         self._silence = int(((rows - frames.silence) ** 2).sum(axis=1).argmin())
 
     @classmethod
-    def from_csv(cls, path: str | Path, frames: MelFrames | None = None) -> "SpectrogramVQ":
+    def from_csv(cls, path: str | Path, frames: MelFrames | None = None) -> "SpectrogramCodebook":
         """Read a codebook of one row a line.
 
         Args:
@@ -82,7 +82,7 @@ class SpectrogramVQ(nnx.Module, AudioCodec):
         return cls(read_codebook_csv(path, frames.bands), frames=frames)
 
     @classmethod
-    def from_file(cls, path: str | Path) -> "SpectrogramVQ":
+    def from_file(cls, path: str | Path) -> "SpectrogramCodebook":
         """Read what `save` or `fit_codebook` wrote.
 
         Raises:
@@ -165,7 +165,7 @@ def load_codebook(config: SpectrogramCodecConfig) -> LearnedCodec:
     """Opens the codec of a codebook file.
 
     Raises:
-        WavegenError: see `SpectrogramVQ.from_file`.
+        WavegenError: see `SpectrogramCodebook.from_file`.
     """
-    codebook = SpectrogramVQ.from_file(config.codebook)
+    codebook = SpectrogramCodebook.from_file(config.codebook)
     return freeze(codebook, sample_rate=codebook.frames.sample_rate)

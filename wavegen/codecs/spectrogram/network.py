@@ -44,7 +44,7 @@ class MelReconstruction(NamedTuple):
     statistics: dict[str, Array]
 
 
-class SpectrogramVAE(Network, Codec):
+class SpectrogramVQ(Network, Codec):
     """Convolutions over mel frames around any quantizer.
 
     The encoder: a convolution of 3 frames, residual units, and a linear map of every `stride` frames to one latent.
@@ -104,7 +104,7 @@ class SpectrogramVAE(Network, Codec):
         self.last = nnx.Conv(width, frames.bands, 3, **options)
 
     @classmethod
-    def make(cls, config: SpectrogramVQConfig, given: Given, random: np.random.Generator) -> "SpectrogramVAE":
+    def make(cls, config: SpectrogramVQConfig, given: Given, random: np.random.Generator) -> "SpectrogramVQ":
         """See `Network`."""
         return cls(
             frames=MelFrames(given.data.sample_rate, config.n_fft, config.hop_length, config.bands),
