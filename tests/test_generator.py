@@ -43,6 +43,7 @@ VARIANTS = {
 }
 OTHERS = {
     "lstm": {"kind": "lstm", "width": 8, "layers": 1, "label_fields": ["digit"]},
+    "ssm": {"kind": "ssm", "width": 8, "layers": 1, "pooling": [4], "label_fields": ["digit"]},
     "decoder": {
         "kind": "decoder",
         "width": 8,
@@ -374,7 +375,7 @@ def change(path, arrays=None, card=None) -> None:
         ),
         (
             lambda path: change(path, card={"config": {"version": VERSION + 1}, "labels": {}}),
-            f"has version {VERSION + 1}, this wavegen reads version {VERSION}; update wavegen",
+            f"has version {VERSION + 1}, this wavegen reads versions 1 to {VERSION}; update wavegen",
         ),
         (lambda path: change(path, card="{"), "holds a damaged wavegen card"),
         (lambda path: change(path, card={"labels": {}}), "holds a damaged wavegen card"),

@@ -273,7 +273,7 @@ def test_what_cannot_be_is_one_line():
         with pytest.raises(WavegenError, match=message) as caught:
             ask()
         assert "\n" not in str(caught.value)
-    with pytest.raises(WavegenError, match="groups of 128 programs do not tell bass"):
+    with pytest.raises(WavegenError, match="groups of 128 programs do not distinguish bass"):
         allowed_values(Interleaved(NoteEvents(programs_per_group=128)), ("bass",))
     with pytest.raises(WavegenError, match=r"train with codec.interleave=true"):
         allowed_values(NoteEvents(), ("bass",))

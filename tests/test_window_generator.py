@@ -210,4 +210,4 @@ def test_levels_are_for_codecs(folder, capsys):
     piece = str(folder / "midi" / "train_0.mid")
     with pytest.raises(SystemExit):
         main(["reconstruct", str(folder / "vae"), piece, "--levels", "2"])
-    assert "an autoencoder of notes takes no --levels" in capsys.readouterr().err
+    assert "an autoencoder of notes takes no --codebooks" in capsys.readouterr().err

@@ -53,7 +53,7 @@ class MuLaw(AudioCodec):
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from wavegen.codecs import MuLaw
+        >>> from wavegen.codecs.samples import MuLaw
         >>> codec = MuLaw()
         >>> tokens = codec.encode(jnp.array([[-1.0, 0.0, 0.1, 1.0]]))
         >>> tokens[0, :, 0].tolist()

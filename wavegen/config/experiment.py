@@ -12,7 +12,14 @@ VERSION = 2
 
 
 class Config(Section):
-    """One experiment."""
+    """One experiment.
+
+    Example:
+        >>> from wavegen import Config
+        >>> config = Config(name="slow")
+        >>> config.optimizer.learning_rate, config.data.sample_rate
+        (0.002, 16000)
+    """
 
     version: int = Field(VERSION, ge=VERSION, le=VERSION)
     name: str = Field("run", pattern=r"^[\w.-]+$", description="the run folder is runs/NAME")

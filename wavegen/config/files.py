@@ -173,6 +173,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises:
         WavegenError: the file is missing, is not YAML, or does not pass ``resolve``.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from wavegen import load_config
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "digits.yaml"
+        ...     _ = path.write_text("model: {label_fields: [digit]}")
+        ...     load_config(path, ["training.steps=2000"]).training.steps
+        2000
     """
     return resolve(read_tree(path), overrides)
 

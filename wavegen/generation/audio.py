@@ -28,8 +28,11 @@ class AudioGenerator(TokenGenerator):
     """A trained causal model of audio: recordings in, recordings out. Its attributes are ``TokenGenerator``'s.
 
     Example:
-        >>> generator = wavegen.load()  # doctest: +SKIP
-        >>> generator.generate(seconds=3, seed=1)[0].write("three.wav")  # doctest: +SKIP
+        >>> import wavegen
+        >>> piano = wavegen.load()
+        >>> clip = piano.generate(notes=wavegen.Performance.parse("tempo 240, C4 1"), seed=1)[0]
+        >>> clip.samples.shape, clip.sample_rate
+        ((2000, 1), 8000)
     """
 
     codec: AudioCodec

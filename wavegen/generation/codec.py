@@ -39,6 +39,11 @@ class Reconstructor:
     Attributes:
         trained: the configuration and weights that the codec was made from.
         codec: between audio and tokens.
+
+    Example:
+        >>> import wavegen
+        >>> codec = wavegen.load("runs/fsdd-codec")  # doctest: +SKIP
+        >>> tokens = codec.encode(wavegen.Audio.read("one.wav"))  # doctest: +SKIP
     """
 
     trained: Trained

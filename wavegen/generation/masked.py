@@ -30,7 +30,13 @@ _decode = jax.jit(lambda codec, tokens: codec.decode(tokens))
 
 @dataclass(frozen=True)
 class MaskedGenerator(TokenGenerator):
-    """A trained masked model of audio: recordings in, recordings out. Its attributes are ``TokenGenerator``'s."""
+    """A trained masked model of audio: recordings in, recordings out. Its attributes are ``TokenGenerator``'s.
+
+    Example:
+        >>> import wavegen
+        >>> digits = wavegen.load("runs/fsdd-bert")  # doctest: +SKIP
+        >>> digits.generate(0.6, seed=1, labels={"digit": "3"})[0].write("three.wav")  # doctest: +SKIP
+    """
 
     codec: AudioCodec
 

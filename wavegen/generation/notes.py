@@ -31,7 +31,13 @@ TICKS = 480
 
 @dataclass(frozen=True)
 class NoteGenerator(TokenGenerator):
-    """A trained model of notes: scores in, scores out. Its attributes are ``TokenGenerator``'s."""
+    """A trained model of notes: scores in, scores out. Its attributes are ``TokenGenerator``'s.
+
+    Example:
+        >>> import wavegen
+        >>> chorales = wavegen.load("runs/chorales-decoder")  # doctest: +SKIP
+        >>> wavegen.write_midi("piece.mid", chorales.generate(128, seed=1)[0])  # doctest: +SKIP
+    """
 
     codec: NoteCodec
 

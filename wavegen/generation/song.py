@@ -31,6 +31,13 @@ class Song:
         notes: a track a player.
         stages: in the order in which they were done.
         request: what was asked for.
+
+    Example:
+        >>> import wavegen
+        >>> decoder = wavegen.load("runs/chorales-decoder")  # doctest: +SKIP
+        >>> song = wavegen.compose_song(decoder, bars=8, form="AB")  # doctest: +SKIP
+        >>> [stage.name for stage in song.stages]  # doctest: +SKIP
+        ['generate', 'generate', 'arrange']
     """
 
     notes: Score
@@ -112,6 +119,11 @@ def compose_song(
 
     Raises:
         WavegenError: a form, a number or a share that cannot be, or a model that cannot do its part.
+
+    Example:
+        >>> import wavegen
+        >>> decoder = wavegen.load("runs/chorales-decoder")  # doctest: +SKIP
+        >>> wavegen.compose_song(decoder, bars=32, form="AABA", seed=0).write("out")  # doctest: +SKIP
     """
     names = parse_form(form)
     if bars < 1 or bars % len(names):

@@ -28,6 +28,12 @@ class WindowGenerator(NoteGenerator):
 
     Longer pieces are taken window by window. The last window of a piece may be shorter: what is missing is not read,
     and what is written there is left out.
+
+    Example:
+        >>> import wavegen
+        >>> windows = wavegen.load("runs/chorales-vae")  # doctest: +SKIP
+        >>> one, other = wavegen.read_midi("one.mid"), wavegen.read_midi("other.mid")  # doctest: +SKIP
+        >>> between = windows.interpolate(one, other, steps=7)  # doctest: +SKIP
     """
 
     @property

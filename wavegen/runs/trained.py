@@ -23,7 +23,6 @@ from wavegen.models.kinds import make_model
 from wavegen.networks.base import Given, parameters
 from wavegen.runs.checkpoints import Checkpoints
 from wavegen.runs.weights import read_weights, write_weights
-from wavegen.runs.weights import read_weights, write_weights
 
 CODEC_FILES = {"tokens": "codec.safetensors", "condition": "condition.safetensors"}
 """Where a run keeps its copies of the learned codecs that it reads through."""
@@ -191,7 +190,8 @@ def _open_file(path: Path) -> Trained:
     except (KeyError, TypeError, ValueError) as error:
         raise WavegenError(f"{path} holds a damaged wavegen card ({error}); export it again") from None
     learned = {
-        name: _thaw(c, params.pop(f"{name}_codec")).with_codebooks(codebooks) for name, (c, codebooks) in cards.items()
+        name: _thaw(c, params.pop(f"{name}_codec")).with_codebooks(codebooks)
+        for name, (c, codebooks) in cards.items()
     }
     if config.model.is_codec:
         return Trained(config, labels, params, Codecs(None))
