@@ -244,6 +244,41 @@ class LSTMConfig(NetworkSection):
         """Conditions at frame rate are not for this model."""
 
 
+class SSMConfig(NetworkSection):
+    """Diagonal state-space layers, at one rate or several (`wavegen.models.ssm`)."""
+
+    kind: Literal["ssm"] = "ssm"
+    width: int = Field(128, ge=1, le=16384, description="channels")
+    layers: int = Field(6, ge=1, le=64, description="at each rate")
+    state: int = Field(16, ge=1, le=1024, description="oscillators of a channel")
+    pooling: tuple[int, ...] = Field(
+        (), max_length=8, description="rows of a frame of the next lower rate; empty is one rate"
+    )
+    longest: int = Field(
+        2000, ge=2, le=1_000_000, description="slowest time constant of a fresh layer, in rows of its rate"
+    )
+    chunk: int = Field(
+        64, ge=1, le=4096, description="rows that training reads by one product; speed alone depends on it"
+    )
+    smooth: bool = Field(
+        False,
+        description="neighbouring token values begin with similar embeddings, as levels of samples should",
+    )
+    dropout: float = Field(0.1, ge=0, lt=1)
+    tied: bool = Field(False, description="the output weights are the embedding")
+    label_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
+
+    @property
+    def local(self) -> None:
+        """Conditions at frame rate are not for this model."""
+
+    @model_validator(mode="after")
+    def _frames_of_two_rows_or_more(self) -> "SSMConfig":
+        if min(self.pooling, default=2) < 2:
+            raise ValueError(f"pooling must be at least 2 at each rate, got {self.pooling}")
+        return self
+
+
 class ReachConfig(Section):
     """How far each layer of a decoder reads back; see `wavegen.models.layers.memory`."""
 
@@ -349,6 +384,7 @@ ModelConfig = Annotated[
     | SpectrogramVQConfig
     | BertConfig
     | LSTMConfig
+    | SSMConfig
     | DecoderConfig
     | Seq2SeqConfig
     | WindowVAEConfig,

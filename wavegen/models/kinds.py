@@ -12,6 +12,7 @@ from wavegen.config.models import (
     DecoderConfig,
     LSTMConfig,
     Seq2SeqConfig,
+    SSMConfig,
     WaveNetConfig,
     WindowVAEConfig,
 )
@@ -21,6 +22,7 @@ from wavegen.models.bert import Bert
 from wavegen.models.decoder import Decoder
 from wavegen.models.lstm import LSTM
 from wavegen.models.seq2seq import Seq2Seq
+from wavegen.models.ssm import SSM
 from wavegen.models.wavenet import WaveNet
 from wavegen.models.window_vae import WindowVAE
 from wavegen.networks.base import Given, Network
@@ -29,6 +31,7 @@ KINDS: Mapping[type[NetworkSection], type[Network]] = {
     **LEARNED,
     WaveNetConfig: WaveNet,
     LSTMConfig: LSTM,
+    SSMConfig: SSM,
     DecoderConfig: Decoder,
     Seq2SeqConfig: Seq2Seq,
     BertConfig: Bert,

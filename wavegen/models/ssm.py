@@ -1,0 +1,376 @@
+"""Diagonal state-space layers over tokens, at one rate or several (S4D, Gu et al. 2022, arXiv:2206.11893).
+
+Each channel of a layer is filtered by N damped oscillators (complex numbers, h before the first row is zero):
+
+    h_t = lambda h_(t-1) + x_t,    lambda = exp(-a + i theta),    a = exp(decay),    theta = exp(phase)
+    y_t = Re(sum over the oscillators of gamma c h_t) + d x_t,    gamma = sqrt(1 - |lambda|^2)
+
+The exponentials keep every oscillator stable, and gamma its output near the size of a white input (the LRU, Orvieto
+et al. 2023, arXiv:2303.06349, sections 3.3 and 3.4). Channels are then mixed by a gated linear unit, and a layer adds
+to what it read in normalised form (Goel et al. 2022, arXiv:2202.09729, section 4):
+
+    x <- x + (A z) * sigmoid(B z),    z = GELU(y),    y from x / RMS(x)
+
+In training a clip is cut into chunks of L rows. Within a chunk the filter is a product with a triangular Toeplitz
+matrix of the impulse response ``k_t = Re(sum gamma c lambda^t)``; what came before enters through the state at the
+chunk's beginning, which is moved on by ``h <- lambda^L h + sum lambda^(L-1-s) x_s``: one short scan over chunks (the
+scheme of Dao and Gu 2024, arXiv:2405.21060, section 6, with decays that do not depend on the input).
+
+Activations have their channels first, ``[width, B, N]``: then the filters of all channels are one batched product, and
+mixing channels is one plain product, without a transposition between them.
+
+With ``pooling``, layers also run at lower rates (Goel et al. 2022, section 4.2). A frame of p rows ends at row j p, so
+that it holds nothing of a later row, and what the lower rate makes of it is added to rows j p to j p + p - 1.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from wavegen.config.models import SSMConfig
+from wavegen.errors import WavegenError
+from wavegen.models.base import State
+from wavegen.models.layers.transformer import drop
+from wavegen.models.layers.vocabulary import Vocabulary
+from wavegen.models.stepwise import SteppedModel, tokens_of
+from wavegen.networks.base import Given
+from wavegen.networks.initial import normal
+from wavegen.types import Features, Labels, Logits, Tokens
+
+
+class SSM(SteppedModel):
+    """An embedding, layers of oscillators at each rate, the lowest rate first, and a head for each codebook.
+
+    Args:
+        vocab_size: of the codec.
+        codebooks: of the codec; more than one are delayed, see ``wavegen.models.stepwise``.
+        width: channels.
+        layers: at each rate.
+        state: oscillators of a channel, N.
+        pooling: rows of a frame of the next lower rate, each at least 2; empty for one rate.
+        longest: rows after which the slowest oscillator has decayed to 1 / e at first, at least 2.
+        chunk: rows that training reads by one product, L.
+        smooth: neighbouring token values begin with similar embeddings, as the levels of samples should.
+        dropout: share of what each layer mixes, and of the head's input, that is dropped in training.
+        tied: see ``Vocabulary``.
+        period: see ``Vocabulary``.
+        start_token: of the codec.
+        label_sizes: values of each label field; empty for a model without labels.
+        random: draws the initial weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        codebooks: int = 1,
+        width: int = 128,
+        layers: int = 6,
+        state: int = 16,
+        pooling: tuple[int, ...] = (),
+        longest: int = 2000,
+        chunk: int = 64,
+        smooth: bool = False,
+        dropout: float = 0.0,
+        tied: bool = False,
+        period: int = 0,
+        start_token: int = 0,
+        label_sizes: tuple[int, ...] = (),
+        random: np.random.Generator,
+    ) -> None:
+        self.width, self.dropout, self.start_token = width, dropout, start_token
+        self.vocabulary = Vocabulary(
+            vocab_size, codebooks, width, period=period, tied=tied, label_sizes=label_sizes, random=random
+        )
+        if smooth:
+            table = self.vocabulary.embedding
+            table[...] = table[...].at[:, :-1].set(_sinusoids(random, codebooks, vocab_size, width))
+        sizes = {"width": width, "layers": layers, "state": state, "longest": longest, "chunk": chunk}
+        self.rate = Rate(pooling, **sizes, random=random)
+        # A tied embedding, which layers add to, would begin by predicting that each token is repeated.
+        self.gain = nnx.Param(jnp.full(width, 0.1 if tied else 1.0, jnp.float32))
+
+    @classmethod
+    def make(cls, config: SSMConfig, given: Given, random: np.random.Generator) -> "SSM":
+        """See ``Network``."""
+        sizes = config.model_dump(exclude={"kind", "label_fields"})
+        return cls(**tokens_of(given), **sizes, random=random)
+
+    @property
+    def receptive_field(self) -> None:
+        """There is no limit."""
+
+    def flops_per_frame(self, frames: int) -> int:
+        """Multiply-adds of the matrices, times two; see ``TokenModel``."""
+        return 2 * (
+            self.rate.products(frames) + self.vocabulary.codebooks * self.width * self.vocabulary.size
+        )
+
+    def begin(
+        self,
+        batch: int,
+        labels: Labels | None,
+        features: Features | None,
+        dropout_key: Array | None = None,
+    ) -> State:
+        """See ``SteppedModel``.
+
+        Raises:
+            WavegenError: labels missing or not taken; features given.
+        """
+        if features is not None:
+            raise WavegenError("this model takes no features; leave them out")
+        # XLA would compute what a step needs of the filters anew for every row, which takes as long as all else.
+        return {
+            "condition": self.vocabulary.condition(labels),
+            "filters": self.rate.filters(),
+            "rate": self.rate.begin(batch),
+        }
+
+    def forward(self, rows: Tokens, memory: State, dropout_key: Array | None) -> Logits:
+        """See ``SteppedModel``."""
+        first, second = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        x = self.vocabulary.embed(rows, 0, memory["condition"])
+        x = self.rate(jnp.moveaxis(x, 2, 0), self.dropout, first)
+        return self._logits(drop(jnp.moveaxis(_normalise(x), 0, 2), self.dropout, second))
+
+    def go_on(self, rows: Tokens, state: State) -> tuple[Logits, State]:
+        """See ``SteppedModel``; row after row, as where a frame begins is known only when it runs."""
+        x = self.vocabulary.embed(rows, state["position"], state["condition"])
+
+        def one(carry: tuple[State, Array], x: Array) -> tuple[tuple[State, Array], Array]:
+            rate, position = carry
+            y, rate = self.rate.step(x.T[:, :, None], rate, state["filters"], position)
+            return (rate, position + 1), _normalise(y)[:, :, 0].T
+
+        (rate, position), y = lax.scan(one, (state["rate"], state["position"]), x.swapaxes(0, 1))
+        return self._logits(y.swapaxes(0, 1)), {**state, "rate": rate, "position": position}
+
+    def _logits(self, x: Float[Array, "B N width"]) -> Logits:
+        return self.vocabulary.logits(x * self.gain[...][None, None])
+
+
+class Rate(nnx.Module):
+    """Layers at one rate, after those at lower rates.
+
+    Args:
+        pooling: rows of this rate in a frame of the next lower one, and so on down; empty for the lowest.
+        width: channels.
+        layers: at each rate.
+        state: see ``Layer``.
+        longest: see ``Layer``.
+        chunk: see ``Layer``.
+        random: draws the initial weights.
+    """
+
+    def __init__(
+        self,
+        pooling: tuple[int, ...],
+        *,
+        width: int,
+        layers: int,
+        state: int,
+        longest: int,
+        chunk: int,
+        random: np.random.Generator,
+    ) -> None:
+        sizes = {"width": width, "state": state, "longest": longest, "chunk": chunk}
+        self.layers = nnx.List([Layer(**sizes, random=random) for _ in range(layers)])
+        self.pool = pooling[0] if pooling else 0
+        if self.pool:
+            self.down = normal(random, width, self.pool, width, scale=(self.pool * width) ** -0.5)
+            self.up = normal(random, width, width, self.pool, scale=width**-0.5)
+            self.lower = Rate(pooling[1:], layers=layers, **sizes, random=random)
+
+    def products(self, rows: int) -> int:
+        """Multiply-adds of a row in a clip of so many."""
+        here = sum(layer.products(rows) for layer in self.layers)
+        if not self.pool:
+            return here
+        frames = -(-rows // self.pool)
+        return here + (self.down.size + self.up.size + self.lower.products(frames)) * frames // rows
+
+    def filters(self) -> State:
+        """What steps need of the filters; see ``Layer.coefficients``."""
+        here: State = {"layers": [layer.coefficients(2) for layer in self.layers]}
+        return here | ({"lower": self.lower.filters()} if self.pool else {})
+
+    def begin(self, batch: int) -> State:
+        """What the layers remember before the first row."""
+        state: State = {"layers": [layer.begin(batch) for layer in self.layers]}
+        if self.pool:
+            width = len(self.down[...])
+            state["recent"] = jnp.zeros((width, batch, self.pool - 1), self.down.dtype)
+            state["added"] = jnp.zeros((width, batch, self.pool), self.up.dtype)
+            state["lower"] = self.lower.begin(batch)
+        return state
+
+    def __call__(
+        self, x: Float[Array, "width B N"], dropout: float, key: Array | None
+    ) -> Float[Array, "width B N"]:
+        """Whole sequences; ``dropout`` is the share dropped where a key is given."""
+        keys = [None] * (len(self.layers) + 1)
+        if key is not None:
+            keys = list(jax.random.split(key, len(keys)))
+        if self.pool:
+            rows = x.shape[2]
+            # Rows after the end of the last frame are in none.
+            ended = jnp.pad(
+                x[:, :, : (rows - 1) // self.pool * self.pool + 1], ((0, 0), (0, 0), (self.pool - 1, 0))
+            )
+            x = x + self._raise(self.lower(self._lower(ended), dropout, keys[-1]))[:, :, :rows]
+        for layer, one in zip(self.layers, keys[:-1], strict=True):
+            x = layer(x, dropout, one)
+        return x
+
+    def step(
+        self, x: Float[Array, "width B 1"], state: State, filters: State, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "width B 1"], State]:
+        """The next row, the number of which is ``position``."""
+        after = dict(state)
+        if self.pool:
+            frame, place = jnp.concatenate([state["recent"], x], axis=2), position % self.pool
+
+            def lower() -> tuple[Array, State]:
+                x, number = self._lower(frame), position // self.pool
+                y, lower = self.lower.step(x, state["lower"], filters["lower"], number)
+                return self._raise(y), lower
+
+            added, after["lower"] = lax.cond(place == 0, lower, lambda: (state["added"], state["lower"]))
+            after |= {"recent": frame[:, :, 1:], "added": added}
+            x = x + lax.dynamic_slice_in_dim(added, place, 1, axis=2)
+        after["layers"] = []
+        for layer, hidden, known in zip(self.layers, state["layers"], filters["layers"], strict=True):
+            x, hidden = layer.step(x, hidden, *known)
+            after["layers"].append(hidden)
+        return x, after
+
+    def _lower(self, x: Float[Array, "width B rows"]) -> Float[Array, "width B frames"]:
+        frames = x.reshape(*x.shape[:2], -1, self.pool)
+        return jnp.einsum("wbfp,wpv->vbf", frames, self.down[...])
+
+    def _raise(self, x: Float[Array, "width B frames"]) -> Float[Array, "width B rows"]:
+        rows = jnp.einsum("vbf,vwp->wbfp", _normalise(x), self.up[...])
+        return rows.reshape(*rows.shape[:2], -1)
+
+
+class Layer(nnx.Module):
+    """Oscillators for each channel, and a gated linear unit over channels; see the module's equations.
+
+    Args:
+        width: channels.
+        state: oscillators of a channel, N.
+        longest: time constants are spread from 1 row to this many, and frequencies from pi radians a row down to pi
+            over this, both evenly in their logarithms.
+        chunk: rows that are read by one product, L.
+        random: draws the initial weights.
+    """
+
+    def __init__(
+        self, *, width: int, state: int, longest: int, chunk: int, random: np.random.Generator
+    ) -> None:
+        self.chunk, span = chunk, np.log(longest)
+        self.decay = nnx.Param(jnp.asarray(-span * random.random((width, state)), jnp.float32))
+        self.phase = nnx.Param(jnp.asarray(np.log(np.pi) - span * random.random((width, state)), jnp.float32))
+        self.output = normal(random, 2, width, state, scale=state**-0.5)
+        self.through = normal(random, width, scale=1.0)
+        self.mix = normal(random, width, 2 * width, scale=width**-0.5)
+
+    def products(self, rows: int) -> int:
+        """Multiply-adds of a row in a clip of so many."""
+        width, state = self.decay.shape
+        return width * (2 * width + min(self.chunk, rows) + 4 * state)
+
+    def begin(self, batch: int) -> Float[Array, "2 width B N"]:
+        """The oscillators at rest: real parts, then imaginary ones."""
+        width, state = self.decay.shape
+        return jnp.zeros((2, width, batch, state), jnp.float32)
+
+    def __call__(
+        self, x: Float[Array, "width B N"], dropout: float, key: Array | None
+    ) -> Float[Array, "width B N"]:
+        """Whole sequences."""
+        return self._mix(x, self.filter(_normalise(x).astype(jnp.float32)), dropout, key)
+
+    def step(
+        self,
+        x: Float[Array, "width B 1"],
+        oscillators: Float[Array, "2 width B N"],
+        powers: Float[Array, "2 width N 2"],
+        weights: Float[Array, "2 width N 2"],
+    ) -> tuple[Float[Array, "width B 1"], Float[Array, "2 width B N"]]:
+        """The next row, and the oscillators after it; the rest is from ``coefficients``."""
+        (a, b), (c, d) = powers[:, :, None, :, 1], weights[:, :, None, :, 0]
+        row = _normalise(x).astype(jnp.float32)
+        real, imaginary = oscillators
+        real, imaginary = a * real - b * imaginary + row, a * imaginary + b * real
+        y = jnp.sum(c * real - d * imaginary, axis=2, keepdims=True) + self._straight(row)
+        return self._mix(x, y, 0.0, None), jnp.stack([real, imaginary])
+
+    def coefficients(
+        self, count: int
+    ) -> tuple[Float[Array, "2 width N count"], Float[Array, "2 width N count"]]:
+        """The powers of lambda from 0 on, and those times gamma c; real parts, then imaginary ones."""
+        times = jnp.arange(count, dtype=jnp.float32)[None, None]
+        # Float32 throughout: an oscillator remembers thousands of rows.
+        rate, turn = (jnp.exp(x[...].astype(jnp.float32))[:, :, None] for x in (self.decay, self.phase))
+        size, angle = jnp.exp(-rate * times), turn * times
+        a, b = size * jnp.cos(angle), size * jnp.sin(angle)
+        c, d = self.output[...].astype(jnp.float32)[..., None] * jnp.sqrt(-jnp.expm1(-2 * rate))[None]
+        return jnp.stack([a, b]), jnp.stack([c * a - d * b, c * b + d * a])
+
+    def _straight(self, x: Float[Array, "width B N"]) -> Float[Array, "width B N"]:
+        return self.through[...].astype(jnp.float32)[:, None, None] * x
+
+    def filter(self, x: Float[Array, "width B N"]) -> Float[Array, "width B N"]:
+        """The oscillators' answer to a whole clip, by chunks."""
+        width, batch, rows = x.shape
+        size = min(self.chunk, rows)
+        powers, weights = self.coefficients(size + 1)
+        response = jnp.sum(weights[0, :, :, :size], axis=1)
+        # The response and as many zeros, again and again: rows one shorter than that period each begin one earlier.
+        toeplitz = jnp.tile(jnp.pad(response, ((0, 0), (0, size))), size)[:, : size * (2 * size - 1)]
+        toeplitz = toeplitz.reshape(width, size, 2 * size - 1)[:, :, :size]
+        chunks = jnp.pad(x, ((0, 0), (0, 0), (0, -rows % size))).reshape(width, -1, size)
+        y = jnp.einsum("wcs,wst->wct", chunks, toeplitz)
+        if rows > size:
+            each = jnp.einsum("wcs,pwns->wcpn", chunks, powers[..., size - 1 :: -1])
+            each = jnp.moveaxis(each.reshape(width, batch, -1, 2, powers.shape[2]), (2, 3), (0, 1))
+            a, b = powers[:, :, None, :, size]
+
+            def one(before: Array, each: Array) -> tuple[Array, Array]:
+                real, imaginary = before
+                return jnp.stack([a * real - b * imaginary, a * imaginary + b * real]) + each, before
+
+            before = lax.scan(one, jnp.zeros_like(each[0]), each)[1]
+            before = jnp.moveaxis(before, (0, 1), (2, 3)).reshape(width, -1, 2, powers.shape[2])
+            leaves = weights[..., 1:] * jnp.array([1.0, -1.0])[:, None, None, None]
+            y = y + jnp.einsum("wcpn,pwnt->wct", before, leaves)
+        return y.reshape(width, batch, -1)[:, :, :rows] + self._straight(x)
+
+    def _mix(
+        self, x: Float[Array, "width B N"], y: Float[Array, "width B N"], dropout: float, key: Array | None
+    ) -> Float[Array, "width B N"]:
+        z = drop(jax.nn.gelu(y).astype(x.dtype), dropout, key)
+        # Plain matrices: the gradient of a product with more axes takes XLA on a CPU four times as long.
+        mixed = self.mix[...].T @ z.reshape(len(z), -1)
+        value, gate = mixed.reshape(2, *x.shape)
+        return x + value * jax.nn.sigmoid(gate)
+
+
+def _normalise(x: Float[Array, "width *axes"]) -> Float[Array, "width *axes"]:
+    """Scales the channels of every row to a root mean square of 1; gains are the filters' part."""
+    wide = x.astype(jnp.float32)
+    return (wide * lax.rsqrt(jnp.mean(wide * wide, axis=0, keepdims=True) + 1e-6)).astype(x.dtype)
+
+
+def _sinusoids(random: np.random.Generator, *shape: int) -> Float[Array, "K V width"]:
+    """Random sinusoids of the token's value."""
+    codebooks, size, width = shape
+    value = np.linspace(-1.0, 1.0, size)[None, :, None]
+    frequency = 3 * random.standard_normal((codebooks, 1, width))
+    shift = random.uniform(0, 2 * np.pi, (codebooks, 1, width))
+    return jnp.asarray(np.sin(frequency * value + shift) * codebooks**-0.5, jnp.float32)
