@@ -118,10 +118,10 @@ def test_sigterm_saves_and_the_rest_ends_the_same(experiment, uninterrupted):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0
-    assert "the same command goes on from here" in output
+    assert "run the same command to resume" in output
     process = start(experiment, "stopped")
     output, _ = process.communicate(timeout=300)
-    assert "going on from step" in output
+    assert "resuming from step" in output
     assert final_hash(experiment, "stopped") == uninterrupted
 
 

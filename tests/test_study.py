@@ -106,7 +106,7 @@ def test_a_kind_replaces_the_section_of_the_base(folder, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("seed=3", r"the experiments of a study have seeds, got seed=3; say seeds=\[0, 1, 2\]"),
+        ("seed=3", r"the experiments of a study have seeds, got seed=3; set seeds=\[0, 1, 2\]"),
         ("sedes=[1]", "unknown configuration key 'sedes'; did you mean seeds"),
         ("optimzer.learning_rate=1", "did you mean optimizer.learning_rate"),
         (
@@ -237,7 +237,7 @@ def test_a_study_stopped_in_its_middle_ends_with_the_same_table(folder, load, fi
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 1
-    assert "the same command goes on with the study from here" in capsys.readouterr().out
+    assert "run the same command to resume the study" in capsys.readouterr().out
     assert [row["dataset"] for row in table(out / "table.csv")] == ["one", "broken"]
     assert not (runs / "tiny" / "two-lstm-plain-3" / "checkpoints" / "4").exists()
     monkeypatch.setattr(loop, "evaluate", evaluate)

@@ -187,7 +187,7 @@ def test_eight_devices_train_as_one_and_one_goes_on_where_they_stopped(workplace
     for step in (4, 6):
         shutil.rmtree(resumed / "checkpoints" / str(step))
     output = finish(start(workplace, "resumed", *wide))
-    assert "going on from step 2" in output
+    assert "resuming from step 2" in output
     np.testing.assert_allclose(last_loss(resumed), last_loss(folder), rtol=1e-3)
 
 

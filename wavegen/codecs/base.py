@@ -13,7 +13,7 @@ class Codec(ABC):
     """What a token model needs to know of its tokens: integers in frames of `codebooks` each.
 
     Members are immutable pytrees, arithmetic alone or frozen weights, and go into `jax.jit` as arguments. What they
-    are codes of says `AudioCodec` or `NoteCodec`.
+    are codes of is the matter of `AudioCodec` and `NoteCodec`.
     """
 
     @property
@@ -43,12 +43,12 @@ class Codec(ABC):
 
     @property
     def period(self) -> int:
-        """Frames after which places in a bar, or kinds of tokens, come again; 1 if all frames are alike."""
+        """Frames after which places in a bar, or kinds of tokens, recur; 1 if all frames are alike."""
         return 1
 
     @property
     def places(self) -> int:
-        """Places of a period that a model can tell apart by a learned vector each; 0 where it need not."""
+        """Places of a period that a model distinguishes by a learned vector each; 0 is none."""
         return 0
 
     @property

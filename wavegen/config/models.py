@@ -354,7 +354,9 @@ class WindowVAEConfig(NetworkSection):
         0, ge=0, description="tokens for each vector of the conductor; 0: the codec's period, a bar of a grid"
     )
     dropout: float = Field(0.1, ge=0, lt=1)
-    token_dropout: float = Field(0.9, ge=0, lt=1, description="share of tokens that the decoder is not told")
+    token_dropout: float = Field(
+        0.9, ge=0, lt=1, description="share of its inputs that the decoder does not read"
+    )
     beta: float = Field(0.2, ge=0, le=100, description="weight of the divergence from the prior in training")
     free_nats: float = Field(300.0, ge=0, description="divergence of a window that costs nothing in training")
 

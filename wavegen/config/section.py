@@ -61,5 +61,5 @@ class ConditionSection(Section):
 
     @property
     def stored(self) -> int:
-        """Values per frame that a dataset has to hold beside its recordings; 0 where none are read."""
+        """Values per frame that a dataset has to hold with its recordings; 0 where none are read."""
         return 0

@@ -25,7 +25,7 @@ _Changes = dict[str, Any]
 
 
 class SampleConfig(Section):
-    """What each trained model generates, to be heard, timed and searched for repetition."""
+    """What each trained model generates, to be listened to, timed and searched for repetition."""
 
     length: int = Field(128, ge=4, description="of notes: steps of the grid, or events")
     seconds: float = Field(1.0, gt=0, description="of audio")
@@ -45,7 +45,7 @@ class StudyConfig(Section):
     settings: dict[_Name, _Changes] = Field({"plain": {}}, min_length=1)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     equal_parameters: float | None = Field(
-        None, ge=0, le=1, description="by how much the largest model may exceed the smallest one beside it"
+        None, ge=0, le=1, description="by how much the largest model may exceed the smallest one"
     )
     train_batches: int = Field(100, ge=1, description="of the training split that are measured at the end")
     samples: SampleConfig = SampleConfig()
@@ -107,7 +107,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         key = override.partition("=")[0]
         head = key.split(".")[0]
         if head == "seed":
-            raise WavegenError(f"the experiments of a study have seeds, got {override}; say seeds=[0, 1, 2]")
+            raise WavegenError(f"the experiments of a study have seeds, got {override}; set seeds=[0, 1, 2]")
         if head in StudyConfig.model_fields:
             apply_override(tree, override)
         elif head in Config.model_fields:

@@ -71,7 +71,7 @@ class MaskedSamplingConfig(Section):
 
 
 class SamplingConfig(Section):
-    """How audio is drawn unless the one who asks says otherwise."""
+    """How audio is drawn unless a ``Drawing`` says otherwise."""
 
     temperature: float = Field(1.0, ge=0, le=10, description="0 always draws the likeliest token")
     top_k: int = Field(0, ge=0, description="draw among so many likeliest tokens; 0: all; for causal models")

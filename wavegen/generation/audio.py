@@ -134,7 +134,7 @@ class AudioGenerator(TokenGenerator):
         frames = to_samples(self._seconds(seconds, notes, like), self.sample_rate)
         require_least(count=(count, 1), chunk=(chunk, 1))
         tokens = None if prompt is None else to_tokens(self.codec, prompt, self.sample_rate)
-        heard = 0 if tokens is None else tokens.shape[1]
+        prompted = 0 if tokens is None else tokens.shape[1]
         if implementation is not None and implementation not in IMPLEMENTATIONS:
             raise WavegenError(
                 f"there is no implementation {implementation!r}; choose from {', '.join(IMPLEMENTATIONS)}"
@@ -146,7 +146,7 @@ class AudioGenerator(TokenGenerator):
             drawing=drawing,
             prompt=None if tokens is None else jnp.repeat(tokens, count, axis=0),
             labels=self._labels(labels, count),
-            features=self._features(notes, like, heard + frames, count),
+            features=self._features(notes, like, prompted + frames, count),
             chunk=chunk,
             implementation=implementation,
         )

@@ -1,4 +1,4 @@
-"""A song of audio: sections are generated, varied where they come back, and joined by short crossfades."""
+"""A song of audio: sections are generated, varied where they are repeated, and joined by short cross-fades."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from wavegen.generation.stems import fingerprint
 from wavegen.pictures.audio import spectrograms
 
 FADE_SECONDS = 0.03
-"""Over which a section goes over into the next."""
+"""Length of the cross-fade between two sections."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def compose_audio_song(
 ) -> AudioSong:
     """Composes a song of audio; the same arguments give the same song.
 
-    The first section is generated, or goes on from the seed piece, which is no part of it; every further new one goes
-    on from the new one before it. A section that comes back is the same again, or with ``remix`` a variation.
+    The first section is generated, or continues the seed piece, which is no part of it; every further new one
+    continues the new one before it. A section that is repeated is the same again, or with ``remix`` a variation.
 
     Args:
         model: generates the sections.
@@ -69,9 +69,9 @@ def compose_audio_song(
         form: see ``wavegen.compose_song``.
         seed: of all stages.
         seed_piece: a recording that the first section continues.
-        remix: share of the frames of a section that comes back to draw anew, 0 to 1; takes a masked model.
+        remix: share of the frames of a repeated section to draw anew, 0 to 1; needs a masked model.
         labels: see ``AudioGenerator.generate``.
-        progress: hears of the stages.
+        progress: called for each stage.
 
     Raises:
         WavegenError: a form, a length or a share that cannot be, or a model that cannot do its part.
@@ -124,7 +124,7 @@ def compose_audio_song(
 
 
 def _crossfaded(parts: list[Float[np.ndarray, "part C"]], fade: int) -> Float[np.ndarray, "T C"]:
-    """Parts one after another; the last ``fade`` samples of each go over into the first of the next.
+    """Parts one after another; the last ``fade`` samples of each cross-fade into the first of the next.
 
     The powers of the two slopes add up to one, as those of unlike sounds do.
     """

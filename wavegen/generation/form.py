@@ -21,7 +21,7 @@ class Stage:
 
     Attributes:
         name: "generate", "harmonise", "remix", "vary" or "arrange".
-        section: as the form names it, with its number where it comes back; empty for the whole song.
+        section: as the form names it, with its number where it is repeated; empty for the whole song.
         seed: that it was drawn with; None where nothing was drawn.
         arguments: what it was asked.
         size: of what came out: "notes" and "quarters", or "seconds".

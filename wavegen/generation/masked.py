@@ -23,7 +23,7 @@ from wavegen.samplers.drawing import USUAL, Drawing, row_keys
 from wavegen.types import Tokens
 
 FADE_SECONDS = 0.01
-"""Over which an inpainted span goes over into the recording, inside the span."""
+"""Length of the cross-fade at each edge of an inpainted span, inside the span."""
 
 _decode = jax.jit(lambda codec, tokens: codec.decode(tokens))
 
@@ -62,7 +62,7 @@ class MaskedGenerator(TokenGenerator):
             seconds: length of what is generated, after the prompt.
             count: clips, drawn side by side.
             seed: the same seed gives the same clips.
-            prompt: a recording that the clips continue; it comes first in what is returned, as the codec hears it. It
+            prompt: a recording that the clips continue; it comes first in what is returned, as the codec keeps it. It
                 is made mono or stereo as in ``inpaint``.
             labels: the value of each label field.
             drawing: how tokens are drawn.
@@ -77,15 +77,15 @@ class MaskedGenerator(TokenGenerator):
         require_least(count=(count, 1))
         length, hop = to_samples(seconds, self.sample_rate), self.codec.hop_length
         if prompt is None:
-            start, heard = jnp.zeros((count, 0, self.codec.codebooks), jnp.int32), 0
+            start, prompted = jnp.zeros((count, 0, self.codec.codebooks), jnp.int32), 0
         else:
             start = jnp.repeat(to_tokens(self.codec, prompt, self.sample_rate), count, axis=0)
-            heard = to_waveform(prompt, self.sample_rate).shape[1]
+            prompted = to_waveform(prompt, self.sample_rate).shape[1]
             # A last frame that the recording does not fill is drawn anew.
-            start = start[:, : heard // hop]
-        frames = -(-(heard + length) // hop) - start.shape[1]
+            start = start[:, : prompted // hop]
+        frames = -(-(prompted + length) // hop) - start.shape[1]
         tokens = prompts.continuation(start, frames, self.codec.vocab_size)
-        return self._render(tokens, heard + length, seed, labels, drawing, vocoder)
+        return self._render(tokens, prompted + length, seed, labels, drawing, vocoder)
 
     def inpaint(
         self,
@@ -140,7 +140,7 @@ class MaskedGenerator(TokenGenerator):
 
         Args:
             audio: see ``inpaint``.
-            strength: the share: 0 keeps the recording as the codec hears it, 1 keeps nothing of it.
+            strength: the share: 0 keeps the recording as the codec codes it, 1 keeps nothing of it.
             count: see ``generate``.
             seed: see ``generate``.
             labels: see ``generate``.
@@ -243,7 +243,7 @@ def _inside(spans: Sequence[tuple[int, int]], length: int, fade: int) -> Float[n
     share = np.zeros(length, np.float32)
     for begin, end in spans:
         slope = min(fade, (end - begin) // 2) + 1
-        # No slope where the recording itself begins or ends: there is nothing to go over into.
+        # No slope where the recording itself begins or ends: there is nothing to cross-fade with.
         rise = (place - begin + 1) / slope if begin else np.ones(length)
         fall = (end - place) / slope if end < length else np.ones(length)
         share = np.where((place >= begin) & (place < end), np.clip(np.minimum(rise, fall), 0, 1), share)

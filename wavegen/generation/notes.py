@@ -62,7 +62,7 @@ class NoteGenerator(TokenGenerator):
             length: steps of the grid, or notes of a codec of events, that are generated after the prompt.
             count: pieces, drawn side by side.
             seed: the same seed gives the same pieces.
-            prompt: a piece that they continue; it comes first in what is returned, as the codec hears it, with its
+            prompt: a piece that they continue; it comes first in what is returned, as the codec keeps it, with its
                 tempos and metres.
             labels: the value of each label field.
             drawing: how tokens are drawn.
@@ -73,8 +73,10 @@ class NoteGenerator(TokenGenerator):
         require_least(length=(length, 1), count=(count, 1))
         if isinstance(self.network, SourceModel):
             raise WavegenError("an encoder-decoder writes voices to a melody; use harmonise")
-        heard = np.zeros((0, self.codec.codebooks), np.int32) if prompt is None else self.codec.encode(prompt)
-        start = jnp.repeat(jnp.asarray(heard)[None], count, axis=0)
+        prompted = (
+            np.zeros((0, self.codec.codebooks), np.int32) if prompt is None else self.codec.encode(prompt)
+        )
+        start = jnp.repeat(jnp.asarray(prompted)[None], count, axis=0)
         drawn = self.sampler.draw(
             length * self.codec.interleaving,
             seed,

@@ -1,4 +1,4 @@
-"""A whole song from a model of notes: sections are generated, harmonised, varied where they come back, and arranged."""
+"""A whole song from a model of notes: sections are generated, harmonised, varied where repeated, and arranged."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from wavegen.notes.score import Score, Track
 from wavegen.samplers.drawing import USUAL, Drawing
 
 NOTES_PER_QUARTER = 64
-"""More in a section, and it is given up."""
+"""Sections with more notes per quarter note are discarded."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Song:
 
         Args:
             folder: gets ``song.mid``, ``song.wav``, ``song.png``, for each track with notes ``stem-N-NAME.mid`` and
-                ``.wav``, and ``song.json``, which tells the stages, and the sha256 of every other file.
+                ``.wav``, and ``song.json``, which lists the stages, and the sha256 of every other file.
             sample_rate: Hz.
             soundfont: see ``wavegen.notes.render.render``.
-            progress: hears of the files.
+            progress: called for each file.
 
         Returns:
             The files; ``song.json`` is the last.
@@ -97,25 +97,25 @@ def compose_song(
 ) -> Song:
     """Composes a song; the same arguments give the same song.
 
-    The first section is generated, or goes on from the seed piece; every further new one goes on from the new one
-    before it. A section that comes back is the same again, or with ``remix`` a variation.
+    The first section is generated, or continues the seed piece; every further new one continues the new one before
+    it. A section that is repeated is the same again, or with ``remix`` a variation.
 
     Args:
         model: generates the sections.
         bars: of the whole song, a multiple of the sections.
         form: the sections in turn: letters, as AABA, or names, as verse-chorus-verse-chorus.
         seed: of all stages.
-        seed_piece: what the song begins with, as the model's codec hears it; its tempos and its metre are the song's.
+        seed_piece: what the song begins with, as the model's codec keeps it; its tempos and its metre are the song's.
         harmoniser: a model that writes voices to a melody, the highest line of each section; None leaves sections as
             they are.
         remixer: a masked model that varies sections; None is the harmoniser or the model, where it is one.
-        remix: share of the notes of a section that comes back to draw anew, 0 to 1.
+        remix: share of the notes of a repeated section to draw anew, 0 to 1.
         instruments: families of General MIDI. They play a grid's voices, from the highest on; from a model of events
             they are the only ones to play.
         tempo: quarter notes a minute; None is the seed piece's, or 120.
         labels: see ``NoteGenerator.generate``.
         drawing: of what is generated; None is the experiment's own.
-        progress: hears of the stages.
+        progress: called for each stage.
 
     Raises:
         WavegenError: a form, a number or a share that cannot be, or a model that cannot do its part.
@@ -145,14 +145,14 @@ def compose_song(
     total = new * (1 if harmoniser is None else 2) + (len(names) - new) * (variation is not None) + 1
     stages: list[Stage] = []
 
-    def tell(name: str, section: str, drawn: int | None, piece: Score, **arguments: Any) -> Score:
+    def logged(name: str, section: str, drawn: int | None, piece: Score, **arguments: Any) -> Score:
         size = {"notes": len(piece), "quarters": piece.end / piece.ticks_per_quarter}
         stages.append(Stage(name, section, drawn, arguments, size))
         progress(f"{name} {section}", len(stages), total)
         return piece
 
     progress("starting", 0, total)
-    heard = None if seed_piece is None else _heard(model, seed_piece)
+    kept_piece = None if seed_piece is None else _kept(model, seed_piece)
     before: Score | None = None
     sections: dict[str, Score] = {}
     parts: list[Score] = []
@@ -161,28 +161,30 @@ def compose_song(
         if name in sections and variation is not None:
             its_labels = labels if variation is model else None
             [part] = variation.remix(sections[name], remix, seed=drawn, labels=its_labels)
-            parts.append(tell("remix", f"{name}{names[: number + 1].count(name)}", drawn, part, share=remix))
+            parts.append(
+                logged("remix", f"{name}{names[: number + 1].count(name)}", drawn, part, share=remix)
+            )
             continue
         if name not in sections:
-            prompt, start = (heard, 0) if before is None else (before, length)
+            prompt, start = (kept_piece, 0) if before is None else (before, length)
             grown = _grown(model, prompt, start + length, drawn, labels, drawing)
             before = grown.between(start, start + length)
             if not len(before) and (harmoniser or variation):
                 raise WavegenError(
                     f"section {name} came out silent; try another seed, or a higher temperature"
                 )
-            after = "section" if start else "nothing" if heard is None else "seed piece"
-            sections[name] = tell("generate", name, drawn, before, after=after, drawing=asdict(drawing))
+            after = "section" if start else "nothing" if kept_piece is None else "seed piece"
+            sections[name] = logged("generate", name, drawn, before, after=after, drawing=asdict(drawing))
             if harmoniser is not None:
                 sections[name] = _harmonised(harmoniser, before, length, drawn)
-                tell("harmonise", name, drawn, sections[name])
+                logged("harmonise", name, drawn, sections[name])
         parts.append(sections[name])
     song = concatenate(with_same_tracks(parts), length)
     if not of_events:
         song = _played_by(song, players)
     if tempo is not None:
         song = replace(song, tempos=np.array([[0, round(60e6 / tempo)]]))
-    tell("arrange", "", None, song, form=form, sections=names, instruments=players, tempo=tempo)
+    logged("arrange", "", None, song, form=form, sections=names, instruments=players, tempo=tempo)
     request = {
         "model": _described(model),
         "harmoniser": _described(harmoniser),
@@ -207,7 +209,7 @@ def _bar(model: NoteGenerator, seed_piece: Score | None) -> int:
     return 4 * TICKS
 
 
-def _heard(model: NoteGenerator, piece: Score) -> Score:
+def _kept(model: NoteGenerator, piece: Score) -> Score:
     """A piece as the codec keeps it, in its tracks."""
     if not len(piece):
         raise WavegenError("expected a seed piece with notes, got an empty one; leave it out")

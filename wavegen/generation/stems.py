@@ -28,14 +28,14 @@ def write_stems(
 ) -> dict[str, dict[str, int | str]]:
     """Writes ``song.mid``, ``song.wav``, ``song.png``, and ``stem-N-NAME`` for each track with notes.
 
-    Stems are as long as the song, and at the level at which they are heard in it: ``song.wav`` is their sum.
+    Stems are as long as the song, and at the level that they have in it: ``song.wav`` is their sum.
 
     Args:
         folder: is made if it is missing.
         notes: the piece.
         sample_rate: Hz.
         soundfont: see ``wavegen.notes.render.render``.
-        progress: hears the name of the stem that is played, how many are done, and of how many.
+        progress: called with the name of the stem that is rendered, how many are done, and of how many.
 
     Returns:
         The size in bytes and the sha256 of every file, by name.

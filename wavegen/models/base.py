@@ -106,7 +106,7 @@ class CausalModel(TokenModel):
 
     @abstractmethod
     def read(self, tokens: Tokens, state: State) -> State:
-        """The state after a prompt has been heard; ``draw`` goes on from its last frame."""
+        """The state after a prompt; ``draw`` continues from its last frame."""
 
     @abstractmethod
     def score(self, tokens: Tokens, state: State) -> tuple[Float[Array, "B N K"], State]:

@@ -25,7 +25,7 @@ class Bert(MaskedModel):
     """Embeddings summed over codebooks, blocks of attention, and a head for each codebook.
 
     Attention sees distances alone, and where all tokens are masked all frames are alike: the first and the last
-    frame of a clip carry a learned vector each, from which every frame can tell where it is.
+    frame of a clip carry a learned vector each, from which every frame can read where it is.
 
     Args:
         vocab_size: of the codec.
@@ -35,7 +35,7 @@ class Bert(MaskedModel):
         heads: of attention.
         hidden: units of the gated layers; None is 8/3 of the width, rounded up to a multiple of 64.
         dropout: share of what each layer adds that is dropped in training.
-        period: frames after which the kinds of tokens come back, at whose start clips begin; 0 is none.
+        period: frames after which the kinds of tokens recur, at whose start clips begin; 0 is none.
         label_sizes: values of each label field; empty for a model without labels.
         masking: what is masked in training.
         label_smoothing: see ``masked_token``.

@@ -186,12 +186,12 @@ class Decoder(SteppedModel):
         size = min(rows.shape[1], self.reach.segment)
         whole = rows.shape[1] // size * size
 
-        def listen(state: State, rows: Array) -> tuple[State, Array]:
+        def one(state: State, rows: Array) -> tuple[State, Array]:
             logits, state = self._go_on(rows, state)
             return state, logits
 
         pieces = rows[:, :whole].reshape(len(rows), -1, size, rows.shape[2]).swapaxes(0, 1)
-        after, logits = lax.scan(listen, state, pieces)
+        after, logits = lax.scan(one, state, pieces)
         logits = logits.swapaxes(0, 1).reshape(len(rows), whole, *logits.shape[3:])
         if whole < rows.shape[1]:
             rest, after = self._go_on(rows[:, whole:], after)

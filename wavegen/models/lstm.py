@@ -121,10 +121,10 @@ class LSTM(SteppedModel):
         x = self.vocabulary.embed(rows, state["position"], conditions)
         hidden, cell = [], []
         for layer in range(self.layers):
-            said, h, c = self._layer(
+            output, h, c = self._layer(
                 layer, drop(x, self.dropout, keys[layer]), state["hidden"][layer], state["cell"][layer]
             )
-            x = x + said if self.residual else said
+            x = x + output if self.residual else output
             hidden.append(h)
             cell.append(c)
         logits = self.vocabulary.logits(drop(x, self.dropout, keys[-1]))
@@ -138,17 +138,17 @@ class LSTM(SteppedModel):
         hidden: Float[Array, "B width"],
         cell: Float[Array, "B width"],
     ) -> tuple[Float[Array, "B N width"], Float[Array, "B width"], Float[Array, "B width"]]:
-        """One layer over all rows: what it says at each, and what it remembers after the last."""
+        """One layer over all rows: its output at each, and what it remembers after the last."""
         # What does not wait for the row before is one product for all rows.
-        told = x @ self.input[...][layer] + self.bias[...][layer][None, None]
-        told = told.astype(jnp.float32).swapaxes(0, 1)
-        hiddens, cells = recur(told, self.recurrent[...][layer], hidden, cell)
+        given = x @ self.input[...][layer] + self.bias[...][layer][None, None]
+        given = given.astype(jnp.float32).swapaxes(0, 1)
+        hiddens, cells = recur(given, self.recurrent[...][layer], hidden, cell)
         return hiddens.swapaxes(0, 1).astype(x.dtype), hiddens[-1], cells[-1]
 
 
 @jax.custom_vjp
 def recur(
-    told: Float[Array, "N B gates"],
+    given: Float[Array, "N B gates"],
     recurrent: Float[Array, "width gates"],
     hidden: Float[Array, "B width"],
     cell: Float[Array, "B width"],
@@ -159,7 +159,7 @@ def recur(
     batch costs more than all else; here it is one product for all rows.
 
     Args:
-        told: ``x W + b``, float32.
+        given: ``x W + b``, float32.
         recurrent: U.
         hidden: h, float32.
         cell: c, float32.
@@ -168,35 +168,35 @@ def recur(
         h and c after each row.
     """
 
-    def one(carry: tuple[Array, Array], told: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    def one(carry: tuple[Array, Array], given: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         hidden, cell = carry
-        i, f, g, o = _gates(told, hidden, recurrent)
+        i, f, g, o = _gates(given, hidden, recurrent)
         cell = f * cell + i * g
         after = (o * jnp.tanh(cell), cell)
         return after, after
 
-    return lax.scan(one, (hidden, cell), told)[1]
+    return lax.scan(one, (hidden, cell), given)[1]
 
 
 def _gates(
-    told: Float[Array, "*rows gates"],
+    given: Float[Array, "*rows gates"],
     hidden: Float[Array, "*rows width"],
     recurrent: Float[Array, "width gates"],
 ) -> tuple[Array, Array, Array, Array]:
-    heard = jnp.matmul(hidden.astype(recurrent.dtype), recurrent, preferred_element_type=jnp.float32)
-    i, f, g, o = jnp.split(told + heard, 4, axis=-1)
+    recurred = jnp.matmul(hidden.astype(recurrent.dtype), recurrent, preferred_element_type=jnp.float32)
+    i, f, g, o = jnp.split(given + recurred, 4, axis=-1)
     return jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
 
 
-def _recur_forward(told: Array, recurrent: Array, hidden: Array, cell: Array) -> tuple[Any, Any]:
-    hiddens, cells = recur(told, recurrent, hidden, cell)
+def _recur_forward(given: Array, recurrent: Array, hidden: Array, cell: Array) -> tuple[Any, Any]:
+    hiddens, cells = recur(given, recurrent, hidden, cell)
     before = (jnp.concatenate([hidden[None], hiddens[:-1]]), jnp.concatenate([cell[None], cells[:-1]]))
-    return (hiddens, cells), (told, recurrent, *before, cells)
+    return (hiddens, cells), (given, recurrent, *before, cells)
 
 
 def _recur_backward(saved: Any, slopes: tuple[Array, Array]) -> tuple[Array, Array, Array, Array]:
-    told, recurrent, hidden_before, cell_before, cells = saved
-    i, f, g, o = _gates(told, hidden_before, recurrent)
+    given, recurrent, hidden_before, cell_before, cells = saved
+    i, f, g, o = _gates(given, hidden_before, recurrent)
     squashed = jnp.tanh(cells)
     # By how much each gate moves c, and the output gate h, times the gate's own slope.
     by_cell = jnp.concatenate([g * i * (1 - i), cell_before * f * (1 - f), i * (1 - g * g)], axis=-1)

@@ -1,4 +1,4 @@
-"""What a masked model is not told in training: random masks, pure functions of a key.
+"""What is hidden from a masked model in training: random masks, pure functions of a key.
 
 They are shaped as the masks that sampling meets: one codebook after the other, with a share of its frames masked that
 falls from all to none (Chang et al. 2022, MaskGIT: ``cos(pi r / 2)``, r uniform), with and without a prompt. Masking

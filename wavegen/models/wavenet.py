@@ -44,7 +44,7 @@ class WaveNet(CausalModel):
         label_sizes: values of each field in ``config.label_fields``.
         local: makes what it is conditioned on at frame rate, if anything: between the other weights, as all take their
             random numbers in turn.
-        period: samples after which the kinds of tokens come back, such as voices written one after the other; 0 is
+        period: samples after which the kinds of tokens recur, such as voices written one after the other; 0 is
             none.
         random: draws the initial weights.
     """
@@ -239,7 +239,7 @@ class WaveNet(CausalModel):
         return self.shape.head == "softmax"
 
     def likeliest(self, logits: Logits) -> Tokens | None:
-        """See ``TokenModel``; a mixture's parameters do not tell."""
+        """See ``TokenModel``; those of a mixture do not show it."""
         return super().likeliest(logits) if self.shape.head == "softmax" else None
 
     def init_state(self, batch: int, labels: Labels | None = None, features: Features | None = None) -> State:
@@ -290,15 +290,15 @@ class WaveNet(CausalModel):
 
     def read(self, tokens: Tokens, state: State) -> State:
         """See ``CausalModel``; all tokens at once, by the parallel form."""
-        return self._hear(tokens, state)[1]
+        return self._read(tokens, state)[1]
 
     def score(self, tokens: Tokens, state: State) -> tuple[Float[Array, "B N K"], State]:
         """See ``CausalModel``; all tokens at once, by the parallel form."""
-        outputs, after = self._hear(tokens, state)
-        heard = jnp.concatenate([state["network"]["history"], tokens[..., 0]], axis=1)
-        return log_prob(outputs, self.shape, tokens[..., 0], heard[:, :-1])[..., None], after
+        outputs, after = self._read(tokens, state)
+        read_before = jnp.concatenate([state["network"]["history"], tokens[..., 0]], axis=1)
+        return log_prob(outputs, self.shape, tokens[..., 0], read_before[:, :-1])[..., None], after
 
-    def _hear(self, tokens: Tokens, state: State) -> tuple[Float[Array, "B N O"], State]:
+    def _read(self, tokens: Tokens, state: State) -> tuple[Float[Array, "B N O"], State]:
         outputs, network = wavenet_prefill(
             self.weights(),
             self.shape,

@@ -3,11 +3,11 @@
     q(z | window) = N(mean, diag(exp(log_variance))),   z ~ N(0, I),   p(window | z) = product over tokens
 
 As there, the decoder has two levels: a conductor turns z into a vector for every bar, and an LSTM writes the tokens,
-told of its bar. Unlike there, z is one vector a bar, side by side; encoder and conductor are transformers, the one over
-tokens, the other over bars; the LSTM's layers are residual, and it is not set back at bar lines; and a place of a bar
-reads the bar's vector by a linear map of its own, as the encoder writes it. So there is a way through the whole network
-that is linear, and as short as principal components are, which give back most of a window: with an LSTM as conductor,
-and one vector for all places, it learned many times more slowly to reconstruct.
+conditioned on its bar. Unlike there, z is one vector per bar, side by side; encoder and conductor are transformers,
+the one over tokens, the other over bars; the LSTM's layers are residual, and it is not reset at bar lines; and a
+place of a bar reads the bar's vector by a linear map of its own, as the encoder writes it. So there is a way through
+the whole network that is linear, and as short as principal components are, which reconstruct most of a window: with an
+LSTM as conductor, and one vector for all places, it learned many times more slowly to reconstruct.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ from wavegen.types import Features, Labels, Tokens
 
 
 class Posterior(NamedTuple):
-    """Normal distributions of latents, one a window, each dimension on its own; float32."""
+    """Normal distributions of latents, one per window, each dimension on its own; float32."""
 
     mean: Float[Array, "B D"]
     log_variance: Float[Array, "B D"]
@@ -56,7 +56,7 @@ class WindowEncoder(nnx.Module):
     """Windows to posteriors: a transformer in both directions, a vector of each bar, and a linear map of it.
 
     A bar's vector is a linear map of all its tokens, each narrowed to an eighth of the width: their mean would have to
-    learn first to tell which place a token stood in. Bars that are not there have the prior for posterior.
+    learn first which place a token stood in. Bars that are not there have the prior for posterior.
 
     Args:
         vocab_size: of the codec.
@@ -107,7 +107,7 @@ class WindowEncoder(nnx.Module):
 
         Args:
             tokens: at most a window.
-            valid: tokens that are part of the piece; the others say nothing.
+            valid: tokens that are part of the piece; the others are not read.
             dropout_key: turns dropout on.
 
         Raises:
@@ -122,8 +122,8 @@ class WindowEncoder(nnx.Module):
         x = jnp.where(valid[:, :, None], self.norm(x), 0)
         narrow = jnp.pad(x @ self.to_narrow[...], ((0, 0), (0, missing), (0, 0)))
         bars = narrow.reshape(len(x), -1, self.bar, narrow.shape[2])
-        heard = jnp.einsum("bntc,tcw->bnw", bars, self.to_bar[...])
-        both = jnp.einsum("bnw,wl->bnl", heard, self.to_latent[...], preferred_element_type=jnp.float32)
+        summed = jnp.einsum("bntc,tcw->bnw", bars, self.to_bar[...])
+        both = jnp.einsum("bnw,wl->bnl", summed, self.to_latent[...], preferred_element_type=jnp.float32)
         there = jnp.pad(valid, ((0, 0), (0, missing))).reshape(len(x), -1, self.bar).any(2)
         both = jnp.where(there[:, :, None], both + self.bias[...].astype(jnp.float32)[None, None], 0)
         mean, log_variance = (part.reshape(len(x), -1) for part in jnp.split(both, 2, axis=2))
@@ -276,7 +276,7 @@ class WindowVAE(LSTM, LatentModel):
         features: Features | None,
         dropout_key: Array | None = None,
     ) -> State:
-        """See ``SteppedModel``; turns latents into what each row is told.
+        """See ``SteppedModel``; turns latents into what each row is conditioned on.
 
         Raises:
             WavegenError: no latents, or others than one a window; labels.
@@ -293,17 +293,17 @@ class WindowVAE(LSTM, LatentModel):
             key = None if dropout_key is None else jax.random.fold_in(dropout_key, i)
             bars = block(bars, places, None, dropout=self.dropout, dropout_key=key)
         narrow = jnp.einsum("bnw,twc->bntc", bars, self.to_places[...])
-        told = narrow.reshape(batch, self.window, -1) @ self.to_rows[...]
-        return {**super().begin(batch, labels, None), "told": told}
+        steered = narrow.reshape(batch, self.window, -1) @ self.to_rows[...]
+        return {**super().begin(batch, labels, None), "steered": steered}
 
     def conditions(self, rows: int, state: State) -> Float[Array, "B rows width"]:
-        """What the bars' vectors say of the next rows.
+        """What the bars' vectors give to the next rows.
 
         Raises:
             WavegenError: more rows than a window has.
         """
         require_window(rows, self.window)
-        return state["told"][:, state["position"] + jnp.arange(rows)]
+        return state["steered"][:, state["position"] + jnp.arange(rows)]
 
 
 def require_window(tokens: int, window: int) -> None:

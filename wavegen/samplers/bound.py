@@ -42,7 +42,7 @@ def order_agnostic_bound(
         key: the same key gives the same figures.
         orders: masks drawn for each clip and codebook, each a pass of the model; their sizes are spread evenly
             over 1 to n, so that n of them measure every step once.
-        known: frames that are told beforehand, as a melody is to be harmonised; the bound is of the others. None is
+        known: frames that are given beforehand, as a melody is to be harmonised; the bound is of the others. None is
             none.
         allowed: values that a token may take at each place in a period, see ``Choice``; None is all.
 

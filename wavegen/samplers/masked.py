@@ -125,7 +125,7 @@ def fill(
         keys: one for each clip.
         filling: how.
         labels: for a model with labels; -1 is unknown.
-        valid: frames that belong to the clips; all others come back as they are. None is all.
+        valid: frames that belong to the clips; all others are returned as they are. None is all.
 
     Returns:
         The clips with nothing masked; what was known is unchanged.
@@ -193,7 +193,7 @@ def refine(
         again = lowest(_highest_of_span(confidence, cut.span), masked, left)
         return jnp.where(masked & ~again, chosen.astype(column.dtype), column)
 
-    # Codebooks that the prompt tells, or that are done, cost nothing.
+    # Codebooks that the prompt gives, or that are done, cost nothing.
     found = lax.cond(jnp.any(masked), find, lambda column: column, column)
     return tokens.at[:, :, now.level].set(found)
 
@@ -314,7 +314,7 @@ def generate_long(
         keys: one for each clip; window w draws from ``fold_in(key, w)``.
         filling: how.
         window: frames that the model sees at once: those of its training; 2 or more.
-        period: windows begin at multiples of it, for models that are told the place in a period, and for choices that
+        period: windows begin at multiples of it, for models that read the place in a period, and for choices that
             go by places.
         labels: see ``fill``.
 

@@ -1,4 +1,4 @@
-"""What a masked model is told: tokens, with ``vocab_size`` where it is to fill in.
+"""What a masked model is given: tokens, with ``vocab_size`` where it is to fill in.
 
 Each prompt is a function from tokens to tokens. As the mask is the largest value, two prompts of the same clips are
 combined by ``jnp.maximum``, which masks what either masks, or ``jnp.minimum``, which keeps what either keeps.

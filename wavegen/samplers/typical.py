@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 
 def keep_typical(logits: Float[Array, "M V"], mass: float) -> Float[Array, "M V"]:
-    """Sets to -inf all values but those that tell about as much as a draw tells on average.
+    """Sets to -inf all values but those whose surprisal is near the mean of a draw.
 
     Values are ranked by ``|-ln p - H|``, H the entropy in nats; kept are the fewest that hold the mass.
 

@@ -1,4 +1,4 @@
-"""What a trained model of a study generates: a clip to hear, the speed of drawing, and how much repeats."""
+"""What a trained model of a study generates: a clip to listen to, the speed of drawing, and how much repeats."""
 
 import time
 from collections.abc import Callable, Sequence

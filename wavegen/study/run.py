@@ -1,4 +1,4 @@
-"""A study, from its first experiment to its table: every experiment is a run, and goes on where it stopped."""
+"""A study, from its first experiment to its table: every experiment is a run, and resumes where it stopped."""
 
 import shutil
 import time
@@ -57,7 +57,7 @@ def run_study(study: Study, runs: Path, out: Path, console: Console) -> list[Row
             rows.append(Row(cell, None, str(error)))
         else:
             if figures is None:
-                console.print("the same command goes on with the study from here", highlight=False)
+                console.print("run the same command to resume the study", highlight=False)
                 break
             rows.append(Row(cell, figures))
             done += fresh
@@ -141,7 +141,7 @@ def _opens(config: Config) -> bool:
     try:
         open_dataset(config).split("test")
     except WavegenError:
-        # The experiments on this dataset will say so.
+        # The experiments on this dataset report it.
         return False
     return True
 

@@ -1,8 +1,8 @@
-"""The second phase of a waveform codec's training: discriminators learn beside it, inside the one training step.
+"""The second phase of a waveform codec's training: discriminators learn with it, inside the one training step.
 
 From a given step on, the codec's audio is also pulled to where the discriminators take it for a recording, and where
-their hidden layers cannot tell it from one. What the discriminators are is part of the training state, so that a run
-goes on as if it had not stopped; what a run exports holds the codec alone.
+their hidden layers cannot distinguish it from one. The discriminators are part of the training state, so that a run
+resumes as if it had not stopped; what a run exports holds the codec alone.
 """
 
 from collections.abc import Callable, Mapping

@@ -36,8 +36,8 @@ def fit_codebook(
 ) -> SpectrogramCodebook:
     """Fit a codebook to the log-mel frames of a dataset, by mini-batch k-means.
 
-    The file is written on the way too. The same call goes on where that was cut short, with the result of one that
-    was not, and with more batches it goes on from a whole one.
+    The file is written on the way too. The same call resumes where that was cut short, with the result of one that
+    was not, and with more batches it continues a whole one.
 
     Args:
         dataset: a prepared, mono dataset.
@@ -52,7 +52,7 @@ def fit_codebook(
         batches: to learn from, in all.
         batch_size: frames of a batch.
         seed: of the order and of the first entries.
-        progress: told of every batch.
+        progress: called for every batch.
 
     Raises:
         WavegenError: the dataset cannot be used, an argument is out of range, or `out` is another codebook.

@@ -8,7 +8,7 @@ A run is a folder::
     checkpoints/     states with sha256 manifests
     samples/         audio and spectrograms written on the way
 
-Running the same command again goes on from the newest sound checkpoint, and ends with the weights of a run that was
+Running the same command again resumes from the newest sound checkpoint, and ends with the weights of a run that was
 never interrupted. That holds because all randomness is a function of the seed and the step.
 """
 
@@ -115,7 +115,7 @@ def train(config: Config, folder: str | Path) -> Path:
         ):
             log.say(_describe(config, dataset, model, state))
             if start:
-                log.say(f"going on from step {start}")
+                log.say(f"resuming from step {start}")
             metric = math.nan
             unread: tuple[int, dict[str, Any]] | None = None
             batches = iterator(source, start, t.steps, prefetch=config.data.prefetch)
@@ -148,7 +148,7 @@ def train(config: Config, folder: str | Path) -> Path:
                         write_samples(folder, log, done, config, codecs, graph, weights, dataset)
                 if stopping and not last:
                     checkpoints.wait()
-                    log.say(f"stopped at step {done}; the same command goes on from here")
+                    log.say(f"stopped at step {done}; run the same command to resume")
                     return folder
     return folder
 

@@ -71,13 +71,13 @@ def _initialize_detected() -> None:
         jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
         # No launcher was recognised, or a device is in use: right for a process on its own. But where others
-        # were launched beside it, each would train by itself into the same folder.
+        # were launched with it, each would train by itself into the same folder.
         counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
         signs = [name for name in counts if int(os.environ.get(name, "1")) > 1]
         signs += [name for name in ("JOB_COMPLETION_INDEX", "TPU_PROCESS_ADDRESSES") if name in os.environ]
         if signs:
             raise WavegenError(
-                f"expected to join the processes that {signs[0]} tells of, got {error} "
+                f"expected to join the processes that {signs[0]} announces, got {error} "
                 "Set WAVEGEN_COORDINATOR, WAVEGEN_NUM_PROCESSES and WAVEGEN_PROCESS_ID, or "
                 "WAVEGEN_NUM_PROCESSES=1 for a run on its own"
             ) from error

@@ -34,7 +34,7 @@ def write_samples(
     params: PyTree,
     dataset: Dataset,
 ) -> None:
-    """Generates clips under the conditions of validation recordings, and pictures each beside its recording.
+    """Generates clips under the conditions of validation recordings, and writes pictures of each with its recording.
 
     A codec and a vocoder reconstruct the recordings instead; a model of notes writes MIDI files.
 

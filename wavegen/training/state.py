@@ -1,8 +1,8 @@
 """The training state: one pytree of plain dicts that the jitted step takes, donates and returns.
 
-``{"params": ..., "ema": ..., "optimizer": ..., "step": int32}``, and ``"adversary"`` where discriminators train beside
+``{"params": ..., "ema": ..., "optimizer": ..., "step": int32}``, and ``"adversary"`` where discriminators train with
 a codec (see ``wavegen.training.adversary``): no module, no key, no iterator. The random
-key and the batch of a step are functions of ``step``, so this tree is all that a run needs to go on bit for
+key and the batch of a step are functions of ``step``, so this tree is all that a run needs to resume bit for
 bit.
 """
 

@@ -48,8 +48,8 @@ class NoteEvents(NoteCodec):
         max_shift: longest wait in steps; a longer silence between two onsets is shortened to it.
         max_duration: longest note in steps; longer ones are cut.
         velocities: bins of equal width, up to 127; a bin decodes to its middle.
-        programs_per_group: a divisor of 128: 1 keeps every program, 8 the families of General MIDI, 128 only tells
-            pitched from drums. A group decodes to its first program.
+        programs_per_group: a divisor of 128: 1 keeps every program, 8 the families of General MIDI, 128 only separates
+            pitched instruments from drums. A group decodes to its first program.
 
     Raises:
         WavegenError: a value out of range.

@@ -1,10 +1,10 @@
-"""Notes on a fixed grid: every voice says in every step what it sings, as in four-part chorales.
+"""Notes on a fixed grid: one token per voice and step, as in four-part chorales.
 
     token 0            silence
     token p - low + 1  pitch p, from low to high
-    the last token     hold: the note goes on (only with `ties`)
+    the last token     hold: the note continues (only with `ties`)
 
-Without ties a note goes on as long as its token is repeated, so that a note that is struck twice reads as one: the
+Without ties a note continues as long as its token is repeated, so that a note that is struck twice reads as one: the
 JSB chorales in sixteenths are of that kind (Huang et al. 2017, "Counterpoint by Convolution").
 """
 

@@ -18,7 +18,7 @@ class Redrawing(NamedTuple):
     Attributes:
         tokens: of the piece.
         hidden: which of them are drawn anew.
-        allowed: values that those may take, beside what the codec allows; None is all.
+        allowed: values that those may take, within what the codec allows; None is all.
         rebuilt: from the tokens with the gaps filled to the new piece.
     """
 

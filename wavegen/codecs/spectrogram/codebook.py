@@ -73,7 +73,7 @@ class SpectrogramCodebook(nnx.Module, AudioCodec):
 
         Args:
             path: of the file.
-            frames: what its rows mean, which the file does not tell; None is `MelFrames()`.
+            frames: what its rows mean, which the file does not say; None is `MelFrames()`.
 
         Raises:
             WavegenError: the file cannot be read, is empty or ragged, or holds anything but finite numbers.

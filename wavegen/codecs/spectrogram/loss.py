@@ -29,7 +29,7 @@ def mel_losses(
     weight = counted[..., None].astype(jnp.float32)
     rows = jnp.maximum(jnp.sum(weight, axis=(1, 2)), 1) * target.shape[2]
     distance = jnp.sum(weight * jnp.abs(estimate - target), axis=(1, 2)) / rows
-    # An early estimate far above all that is heard would be exponentially wrong; "mel" is enough to bring it down.
+    # An early estimate far above all that is audible would be exponentially wrong; "mel" is enough to bring it down.
     loudest = jnp.max(target, axis=(1, 2), keepdims=True) + EXCESS
     ours, theirs = (weight * 10 ** (x / 20) for x in (jnp.minimum(estimate, loudest), target))
     # Kept from 0, where the root's gradient is not finite.

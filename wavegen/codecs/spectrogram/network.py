@@ -1,7 +1,7 @@
 """A learned spectrogram codec: a small convolutional VQ-VAE over log-mel frames; back to audio by Griffin-Lim.
 
-Source of the principle: van den Oord et al. 2017, "Neural Discrete Representation Learning". Beside a fixed codebook
-of frames it says more with as many bits, as codes see their neighbours and may stand for several frames at once.
+The principle is that of van den Oord et al. 2017, "Neural Discrete Representation Learning". With as many bits it
+describes more than a fixed codebook of frames, as codes depend on their neighbours and may stand for several frames.
 """
 
 from typing import ClassVar, NamedTuple

@@ -1,8 +1,8 @@
 """What a waveform codec is trained to lower before any discriminator joins in.
 
-Spectra at many resolutions say how it sounds; the waveform itself says which of the many waveforms of nearly those
-spectra is meant. Sources: Kumar et al. 2023, "High-Fidelity Audio Compression with Improved RVQGAN", section 3.4 (mel);
-Yamamoto et al. 2020,
+Spectra at many resolutions describe how it sounds; the waveform itself determines which of the many waveforms of
+nearly those spectra is meant. Sources: Kumar et al. 2023, "High-Fidelity Audio Compression with Improved RVQGAN",
+section 3.4 (mel); Yamamoto et al. 2020,
 "Parallel WaveGAN", section 2.2 (STFT); Défossez et al. 2022, "High Fidelity Neural Audio Compression", section 3.4
 (waveform); Steinmetz et al. 2020, "Automatic Multitrack Mixing with a Differentiable Mixing Console of Neural Audio
 Effects" (stereo).
@@ -18,7 +18,7 @@ from wavegen.spectral.losses import MEL_SCALES
 from wavegen.types import AnyWaveform
 
 LONGEST_WINDOW = 1 / 15
-"""Seconds: beyond, a window of DAC's hears nothing that changes in its crops."""
+"""Seconds: beyond, a window of DAC's shows nothing that changes in its crops."""
 
 STFT_SECONDS = ((0.025, 0.005), (0.05, 0.01), (0.01, 0.002))
 """Window and hop of the STFT loss: Parallel WaveGAN's, which are given in samples at 24 kHz."""
@@ -30,7 +30,7 @@ def audio_losses(estimate: AnyWaveform, target: AnyWaveform, sample_rate: int) -
     "mel" and "stft": spectral distances, see `wavegen.spectral`; "waveform": mean absolute difference.
 
     Stereo audio is compared as mid, (L + R) / 2, and side, (L - R) / 2. Magnitudes have no phase: with those of left
-    and right both right, sounds can still be anywhere between the speakers. It is the side that tells, which is often
+    and right both right, sounds can still be anywhere between the speakers. The side shows it, which is often
     far quieter than either. Mid and side share the denominator of spectral convergence, so that the silent side of a
     mono recording blows nothing up.
 

@@ -17,14 +17,14 @@ from wavegen.notes.performance import Performance
 from wavegen.types import Features
 
 DECAYS = (0.02, 0.1, 0.4, 1.6)
-"""Time constants, in seconds, of the exponentials by which a network can tell how old a note is."""
+"""Time constants, in seconds, of the exponentials from which a network reads how old a note is."""
 
 
 class NoteCondition(LocalCondition):
     """Conditioning on one melody, with a sine excitation at its pitch.
 
     The excitation is the source of the neural source-filter models (Wang et al. 2019, arXiv:1810.11946): sines and
-    cosines of the note's first harmonics, whose phase starts at the onset, so that a frame says all about it.
+    cosines of the note's first harmonics, whose phase starts at the onset, so that a frame determines it.
 
     Args:
         channels: width C of the frames.

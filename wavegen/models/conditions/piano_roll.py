@@ -1,4 +1,4 @@
-"""What steers a model that plays chords: a piano roll, and a bank of sines at the pitches that sound."""
+"""Local conditioning on a piano roll, chords included, with a bank of sines at the pitches that sound."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -92,13 +92,13 @@ class PianoRollCondition(LocalCondition):
         age = jnp.take_along_axis(age, loudest, axis=-1)
         strength = jnp.einsum("bfvd,bfvdx->bfvx", self._fading(velocity, age), self.strengths[...][loudest])
         pitch = (self.low + loudest).astype(features.dtype)
-        # What lies above half the sample rate would be heard as another pitch.
+        # What lies above half the sample rate would alias to another pitch.
         highest = self.sample_rate / 880 * 2.0 ** ((69.0 - pitch) / 12.0)
         harmonic = jnp.repeat(1.0 + jnp.arange(self.harmonics), 2)
         strength = jnp.where(harmonic[None, None, None] < highest[..., None], strength, 0.0)
 
         place = offset + jnp.arange(samples)
-        # Past the end of the clip the last frame goes on; what is played there is cut off again.
+        # Past the end of the clip the last frame is held; what is played there is cut off again.
         frame = jnp.clip(place // hop - first, 0, frames - 1)
         within = (place - (first + frame) * hop).astype(features.dtype)
         waves = harmonic_waves(
