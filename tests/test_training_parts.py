@@ -252,7 +252,7 @@ def test_one_process_alone_has_nothing_to_join(monkeypatch):
     initialize_distributed()
     assert not jax.distributed.is_initialized()
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    with pytest.raises(WavegenError, match="join the processes that SLURM_STEP_NUM_TASKS tells of, got jax"):
+    with pytest.raises(WavegenError, match="join the processes that SLURM_STEP_NUM_TASKS announces, got jax"):
         initialize_distributed()
     initialize_distributed(num_processes=1)
     assert not jax.distributed.is_initialized()

@@ -101,10 +101,10 @@ def test_every_output_depends_on_the_latent():
     assert difference[1].max() == 0
 
 
-def test_every_place_is_told_something_of_its_own():
-    told = np.asarray(make_case().start()["told"])
-    assert told.shape == (BATCH, WINDOW, 8)
-    apart = np.abs(told[:, :, None] - told[:, None]).max((0, 3))
+def test_every_place_is_conditioned_on_something_of_its_own():
+    steered = np.asarray(make_case().start()["steered"])
+    assert steered.shape == (BATCH, WINDOW, 8)
+    apart = np.abs(steered[:, :, None] - steered[:, None]).max((0, 3))
     assert apart[~np.eye(WINDOW, dtype=bool)].min() > 1e-2
 
 
