@@ -29,6 +29,6 @@ else
     for set in $(sanitized python -c 'from wavegen.kernels import native
 print(*native.INSTRUCTION_SETS[: native.best_instruction_set() + 1])'); do
         echo "== $set"
-        WAVEGEN_INSTRUCTION_SET=$set sanitized python -m pytest -q tests/test_native.py
+        WAVEGEN_INSTRUCTION_SET=$set sanitized python -m pytest -q tests/kernels/test_native.py
     done
 fi

@@ -2,13 +2,13 @@
 
 from functools import cache, partial
 
-import causal_laws as laws
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from causal_laws import BATCH, START, VOCAB, Case, assert_same
 from jax.flatten_util import ravel_pytree
+from laws import causal
+from laws.causal import BATCH, START, VOCAB, Case, assert_same
 
 from wavegen.errors import WavegenError
 from wavegen.models.window_vae import Posterior, WindowVAE, evidence_bound, prior_latents
@@ -44,7 +44,7 @@ def encode(graph, params, tokens, valid):
 
 
 def outcome(params, graph, tokens, options, key):
-    examples = {"targets": tokens, "inputs": laws.shift(tokens), "mask": valid()}
+    examples = {"targets": tokens, "inputs": causal.shift(tokens), "mask": valid()}
     result = evidence_bound(with_parameters(graph, params), examples, key, **options)
     return result.total, result
 
@@ -76,16 +76,16 @@ def posterior(tokens=None, there=None):
 @pytest.mark.parametrize(
     "law",
     [
-        laws.steps_equal_the_parallel_form,
-        partial(laws.scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut, cuts=(5, 10)),
-        partial(laws.no_output_depends_on_later_rows, frame=6),
-        laws.a_row_equals_the_clip_alone,
-        laws.probabilities_sum_to_one,
-        partial(laws.pieces_drawn_one_by_one_equal_one_draw, frames=6),
+        causal.steps_equal_the_parallel_form,
+        partial(causal.scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut, cuts=(5, 10)),
+        partial(causal.no_output_depends_on_later_rows, frame=6),
+        causal.a_row_equals_the_clip_alone,
+        causal.probabilities_sum_to_one,
+        partial(causal.pieces_drawn_one_by_one_equal_one_draw, frames=6),
         partial(
-            laws.cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form, heard=5, frames=6
+            causal.cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form, heard=5, frames=6
         ),
-        partial(laws.draws_keep_to_what_is_allowed_at_each_place, frames=6),
+        partial(causal.draws_keep_to_what_is_allowed_at_each_place, frames=6),
     ],
     ids=lambda law: getattr(law, "func", law).__name__,
 )

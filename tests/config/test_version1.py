@@ -10,12 +10,12 @@ import wavegen
 from wavegen.config import VERSION, load_config, resolve
 from wavegen.errors import WavegenError
 
-ARCHIVE = Path(__file__).parent / "data" / "version1.tar.gz"
+ARCHIVE = Path(__file__).parents[1] / "archives" / "version1.tar.gz"
 
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory) -> Path:
-    """A run folder and exported models, written by tests/data/make_version1.py with the code of then."""
+    """A run folder and exported models, written by tests/archives/make_version1.py with the code of then."""
     folder = tmp_path_factory.mktemp("old")
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(folder, filter="data")

@@ -2,12 +2,12 @@
 
 from functools import cache
 
-import causal_laws as laws
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from causal_laws import BATCH, START, VOCAB, Case, assert_same
+from laws import causal
+from laws.causal import BATCH, START, VOCAB, Case, assert_same
 
 from wavegen.errors import WavegenError
 from wavegen.models.decoder import Decoder
@@ -37,42 +37,42 @@ def make_case(name):
 
 @every_variant
 def test_steps_equal_the_parallel_form_through_five_segments(name):
-    laws.steps_equal_the_parallel_form(make_case(name))
+    causal.steps_equal_the_parallel_form(make_case(name))
 
 
 @every_variant
 def test_scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut(name):
-    laws.scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut(make_case(name), (6, 12))
+    causal.scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut(make_case(name), (6, 12))
 
 
 @every_variant
 def test_no_output_depends_on_later_rows(name):
-    laws.no_output_depends_on_later_rows(make_case(name), 9)
+    causal.no_output_depends_on_later_rows(make_case(name), 9)
 
 
 @every_variant
 def test_a_row_of_a_batch_equals_the_clip_alone(name):
-    laws.a_row_equals_the_clip_alone(make_case(name))
+    causal.a_row_equals_the_clip_alone(make_case(name))
 
 
 @every_variant
 def test_probabilities_sum_to_one(name):
-    laws.probabilities_sum_to_one(make_case(name))
+    causal.probabilities_sum_to_one(make_case(name))
 
 
 @every_variant
 def test_pieces_drawn_one_by_one_equal_one_draw(name):
-    laws.pieces_drawn_one_by_one_equal_one_draw(make_case(name), 8)
+    causal.pieces_drawn_one_by_one_equal_one_draw(make_case(name), 8)
 
 
 @every_variant
 def test_cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(name):
-    laws.cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(make_case(name), 6, 8)
+    causal.cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(make_case(name), 6, 8)
 
 
 @every_variant
 def test_draws_keep_to_what_is_allowed_at_each_place(name):
-    laws.draws_keep_to_what_is_allowed_at_each_place(make_case(name), 8)
+    causal.draws_keep_to_what_is_allowed_at_each_place(make_case(name), 8)
 
 
 # --- what is a decoder's own --------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def start(workplace: Path, runs: str, *overrides: str, **environment: str) -> su
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1",
         "JAX_COMPILATION_CACHE_DIR": str(workplace / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     program = "import sys; from wavegen.cli import main; main(sys.argv[1:])"
     return subprocess.Popen(

@@ -17,7 +17,7 @@ from wavegen.config.files import _sections
 from wavegen.config.study import load_study
 from wavegen.errors import WavegenError
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 # What a section cannot do without, so that its other fields can be set.
 REQUIRED = {

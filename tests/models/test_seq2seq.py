@@ -2,12 +2,12 @@
 
 from functools import cache
 
-import causal_laws as laws
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from causal_laws import BATCH, START, VOCAB, Case, assert_same
+from laws import causal
+from laws.causal import BATCH, START, VOCAB, Case, assert_same
 
 from wavegen.errors import WavegenError
 from wavegen.models.layers.memory import Reach
@@ -32,35 +32,35 @@ def make_case():
 
 
 def test_steps_equal_the_parallel_form():
-    laws.steps_equal_the_parallel_form(make_case())
+    causal.steps_equal_the_parallel_form(make_case())
 
 
 def test_scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut():
-    laws.scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut(make_case(), (5, 10))
+    causal.scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut(make_case(), (5, 10))
 
 
 def test_no_output_depends_on_later_rows():
-    laws.no_output_depends_on_later_rows(make_case(), 6)
+    causal.no_output_depends_on_later_rows(make_case(), 6)
 
 
 def test_a_row_of_a_batch_equals_the_clip_alone():
-    laws.a_row_equals_the_clip_alone(make_case())
+    causal.a_row_equals_the_clip_alone(make_case())
 
 
 def test_probabilities_sum_to_one():
-    laws.probabilities_sum_to_one(make_case())
+    causal.probabilities_sum_to_one(make_case())
 
 
 def test_pieces_drawn_one_by_one_equal_one_draw():
-    laws.pieces_drawn_one_by_one_equal_one_draw(make_case(), 6)
+    causal.pieces_drawn_one_by_one_equal_one_draw(make_case(), 6)
 
 
 def test_cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form():
-    laws.cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(make_case(), 5, 6)
+    causal.cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(make_case(), 5, 6)
 
 
 def test_draws_keep_to_what_is_allowed_at_each_place():
-    laws.draws_keep_to_what_is_allowed_at_each_place(make_case(), 6)
+    causal.draws_keep_to_what_is_allowed_at_each_place(make_case(), 6)
 
 
 def test_every_output_reads_all_of_the_source_and_no_padding():

@@ -320,7 +320,7 @@ def test_killed_in_the_middle_of_saves_it_goes_on_as_if_uninterrupted(tmp_path):
                 **os.environ,
                 "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1",
             },
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
         )
 
     chance = random.Random(0)

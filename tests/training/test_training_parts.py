@@ -322,7 +322,7 @@ def run_processes(tmp_path: Path, count: int) -> list[dict[str, str]]:
             subprocess.Popen(
                 [sys.executable, "-c", TWO_PROCESSES, str(tmp_path)],
                 env=common | (names if count > 1 else {}),
-                cwd=Path(__file__).parents[1],
+                cwd=Path(__file__).parents[2],
                 stdout=subprocess.PIPE,
                 text=True,
             )

@@ -24,7 +24,7 @@ from wavegen.runs.checkpoints import Checkpoints
 from wavegen.runs.trained import Trained, open_codecs, save_trained
 from wavegen.training.step import first_state
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RATE = 8000
 TINY = {"dilations": [1, 2, 4, 8, 16, 32], "cycles": 1, "residual_channels": 4, "gate_channels": 4}
 TINY |= {"skip_channels": 4, "head_channels": 4}
