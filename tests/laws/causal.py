@@ -1,7 +1,9 @@
 """The laws of causal models that go on from a state, each as one check of a case."""
 
 import itertools
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +17,42 @@ from wavegen.networks.base import parameters, with_parameters
 
 BATCH, VOCAB, START = 2, 11, 3
 CLIP = jax.random.key(5)
-EVERYTHING = np.ones((2, VOCAB), bool)
 
 
 class Case:
     """A model whose every weight is random, something to feed it, and its methods compiled.
 
     ``tokens`` are what the model is to predict and ``inputs`` what it reads, the same behind the start token.
+
+    Args:
+        model: whose weights are replaced.
+        frames: of a clip.
+        labels: of the clips.
+        features: of the clips.
+        vocab: values of a token.
+        start: the token before the first one.
+        prompts: where prompts are cut, each with the ends of its pieces; the last one is that of scores and draws.
+        later: the first frames of what no output before may depend on.
+        piece: frames to draw at once.
+        temperatures: with which tokens are drawn, a number for all places or one for each of two.
+        relative: whether tolerances are parts of the largest output, for outputs that are not of unit size.
     """
 
-    def __init__(self, model, frames, labels=None, features=None):
+    def __init__(
+        self,
+        model,
+        frames,
+        labels=None,
+        features=None,
+        *,
+        vocab=VOCAB,
+        start=START,
+        prompts=((5, 10),),
+        later=(6,),
+        piece=6,
+        temperatures=((1.0, 1.0),),
+        relative=False,
+    ):
         self.graph, params = parameters(model)
         random = np.random.default_rng(1)
         # Fresh biases are zero and fresh outputs small: nothing could go wrong in them.
@@ -32,13 +60,29 @@ class Case:
             lambda x: x + jnp.asarray(0.3 * random.standard_normal(x.shape, np.float32)), params
         )
         self.frames, self.labels, self.features = frames, labels, features
-        self.codebooks = model.vocabulary.codebooks
-        tokens = random.integers(VOCAB - 1, size=(BATCH, frames, self.codebooks), dtype=np.int32)
+        self.vocab, self.start_token, self.prompts, self.later = vocab, start, prompts, later
+        self.piece, self.temperatures, self.relative = piece, temperatures, relative
+        vocabulary = getattr(model, "vocabulary", None)
+        self.codebooks = 1 if vocabulary is None else vocabulary.codebooks
+        tokens = random.integers(vocab - 1, size=(BATCH, frames, self.codebooks), dtype=np.int32)
         self.tokens = jnp.asarray(tokens)
-        self.inputs = shift(self.tokens)
+        self.inputs = self.shift(self.tokens)
         self.forward, self.log_prob, self.init_state, self.step, self.read, self.score = map(
             self._compile, ("__call__", "log_prob", "init_state", "step", "read", "score")
         )
+
+    def shift(self, tokens):
+        return shift(tokens, self.start_token)
+
+    def marked(self, frame):
+        """Inputs with a value from a frame on that stands nowhere else, and which outputs know only what is before."""
+        marked = self.shift(self.tokens.at[:, frame:].set(self.vocab - 1))
+        # Output (n, k) is read in row n + k, which holds input (n + k - j, j).
+        return marked, np.arange(self.frames)[:, None] + np.arange(self.codebooks)[None] <= frame
+
+    def assert_same(self, actual, expected, tolerance=1e-4):
+        scale = max(1.0, float(np.abs(expected).max())) if self.relative else 1.0
+        assert_same(actual, expected, tolerance * scale)
 
     def _compile(self, name):
         def call(*arguments, params=self.params, **options):
@@ -58,12 +102,22 @@ class Case:
         conditions = [None if x is None else x[rows] for x in (self.labels, self.features)]
         return np.asarray(self.forward(inputs[rows], *conditions, **options))
 
-    def drawn(self, *pieces, temperature=(1.0, 1.0), allowed=EVERYTHING, state=None):
+    def prompted(self, cuts):
+        """The state behind a prompt that is read in pieces."""
+        state = self.start()
+        for first, last in itertools.pairwise((0, *cuts)):
+            state = self.read(self.tokens[:, first:last], state)
+        return state
+
+    def drawn(self, *pieces, temperature, allowed=None, state=None):
         state, tokens = self.start() if state is None else state, []
         for frames in pieces:
-            piece, state = draw(
-                self.graph, self.params, state, frames, jnp.asarray(temperature), jnp.asarray(allowed)
-            )
+            if np.ndim(temperature):
+                allowed = np.ones((2, self.vocab), bool) if allowed is None else allowed
+                choices = jnp.asarray(temperature), jnp.asarray(allowed)
+                piece, state = draw(self.graph, self.params, state, frames, *choices)
+            else:
+                piece, state = self.model().draw(state, frames, CLIP, choice=Choice(temperature))
             tokens.append(np.asarray(piece))
         return np.concatenate(tokens, axis=1)
 
@@ -74,8 +128,8 @@ def draw(graph, params, state, frames, temperature, allowed):
     return with_parameters(graph, params).draw(state, frames, CLIP, choice=choice)
 
 
-def shift(tokens):
-    return jnp.pad(tokens, ((0, 0), (1, 0), (0, 0)), constant_values=START)[:, :-1]
+def shift(tokens, start=START):
+    return jnp.pad(tokens, ((0, 0), (1, 0), (0, 0)), constant_values=start)[:, :-1]
 
 
 def assert_same(actual, expected, tolerance=1e-4):
@@ -86,79 +140,146 @@ def steps_equal_the_parallel_form(case):
     parallel = case.outputs()
     assert parallel.std() > 0.1, "outputs that hardly vary would hide a fault"
     state, outputs = case.start(), []
-    rows = delay(case.inputs, VOCAB)
+    rows = delay(case.inputs, case.vocab)
     for m in range(rows.shape[1]):
         logits, state = case.step(rows[:, m], state)
         outputs.append(np.asarray(logits))
-    assert_same(undelay(jnp.asarray(np.stack(outputs, axis=1))), parallel)
+    case.assert_same(undelay(jnp.asarray(np.stack(outputs, axis=1))), parallel)
 
 
-def scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut(case, cuts):
+def steps_behind_a_prompt_equal_the_parallel_form_wherever_it_is_cut(case):
+    """For one codebook: with several ones the next row knows of later frames, too."""
+    parallel = case.outputs()
+    for cuts in case.prompts:
+        state = case.prompted(cuts)
+        for n in range(cuts[-1], case.frames):
+            logits, state = case.step(case.inputs[:, n], state)
+            case.assert_same(logits, parallel[:, n])
+
+
+def scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut(case):
     """With several codebooks the rows at the end of a score know less, so a prompt is read and the rest scored."""
     expected = np.asarray(case.log_prob(jnp.asarray(case.outputs()), case.tokens, case.inputs))
-    state = case.start()
-    for first, last in itertools.pairwise((0, *cuts)):
-        state = case.read(case.tokens[:, first:last], state)
-    scores, _ = case.score(case.tokens[:, cuts[-1] :], state)
-    assert_same(scores, expected[:, cuts[-1] :])
+    cuts = case.prompts[-1]
+    scores, _ = case.score(case.tokens[:, cuts[-1] :], case.prompted(cuts))
+    case.assert_same(scores, expected[:, cuts[-1] :])
 
 
-def no_output_depends_on_later_rows(case, frame):
-    """Exactly: nothing else changes, and no gradient comes from there."""
-    # A value that stands nowhere else: its embedding steers later rows alone.
-    marked = shift(case.tokens.at[:, frame:].set(VOCAB - 1))
-    # Output (n, k) is read in row n + k, which holds input (n + k - j, j).
-    before = np.arange(case.frames)[:, None] + np.arange(case.codebooks)[None] <= frame
-    original, changed = case.outputs(), case.outputs(marked)
-    np.testing.assert_array_equal(original[:, before], changed[:, before])
-    assert (original[:, ~before] != changed[:, ~before]).any()
+def no_output_depends_on_later_rows(case):
+    """Exactly."""
+    original = case.outputs()
+    for frame in case.later:
+        marked, before = case.marked(frame)
+        changed = case.outputs(marked)
+        np.testing.assert_array_equal(original[:, before], changed[:, before])
+        assert (original[:, frame + 1] != changed[:, frame + 1]).any()
 
-    def size(params):
-        outputs = case.model(params)(marked, case.labels, case.features)
-        # A tied embedding also makes the logit of its own value.
-        return jnp.sum(outputs[:, before][..., : VOCAB - 1] ** 2)
 
-    gradient = jax.jit(jax.grad(size))(case.params)
-    embedding = np.asarray(gradient["vocabulary"]["embedding"])
-    assert not embedding[:, VOCAB - 1].any()
-    assert embedding[:, START].any()
-    return marked, before
+def no_gradient_comes_from_later_rows(case):
+    """Exactly: the embedding of a value that stands there alone gets none."""
+    for frame in case.later:
+        marked, before = case.marked(frame)
+
+        def size(params, marked=marked, before=before):
+            outputs = case.model(params)(marked, case.labels, case.features)
+            # A tied embedding also makes the logit of its own value.
+            return jnp.sum(outputs[:, before][..., : case.vocab - 1] ** 2)
+
+        gradient = jax.jit(jax.grad(size))(case.params)
+        embedding = np.asarray(gradient.get("vocabulary", gradient)["embedding"])
+        assert not embedding[:, case.vocab - 1].any()
+        assert embedding[:, case.start_token].any()
+
+
+def a_row_does_not_depend_on_the_others(case):
+    """Exactly."""
+    before, after = case.outputs(), case.outputs(case.inputs.at[1].add(case.vocab // 3) % case.vocab)
+    np.testing.assert_array_equal(before[0], after[0])
+    assert (before[1] != after[1]).any()
 
 
 def a_row_equals_the_clip_alone(case):
-    assert_same(case.outputs(rows=slice(1, 2))[0], case.outputs()[1], 1e-5)
+    whole = case.outputs()
+    for row in range(BATCH):
+        case.assert_same(case.outputs(rows=slice(row, row + 1))[0], whole[row], 1e-5)
 
 
 def probabilities_sum_to_one(case):
-    outputs = jnp.asarray(case.outputs())
-    each = [case.log_prob(outputs, jnp.full_like(case.tokens, v), case.inputs) for v in range(VOCAB)]
-    assert_same(np.exp(np.stack(each).astype(np.float64)).sum(0), 1, 1e-5)
+    """For each row, over a batch of all values of the targets; of large vocabularies only in the first frames."""
+    frames = min(case.frames, max(3, 10_000 // case.vocab))
+    outputs, inputs = case.outputs()[:, :frames], np.asarray(case.inputs[:, :frames])
+    targets = np.arange(case.vocab, dtype=np.int32)[:, None, None]
+    targets = np.broadcast_to(targets, (case.vocab, *inputs.shape[1:]))
+    for row in range(BATCH):
+        all_targets = (jnp.broadcast_to(x[row], (case.vocab, *x.shape[1:])) for x in (outputs, inputs))
+        log_prob = case.log_prob(next(all_targets), jnp.asarray(targets), next(all_targets))
+        # Many small numbers are each rounded.
+        tolerance = 1e-5 if case.vocab < 100 else 1e-4
+        assert_same(np.exp(np.asarray(log_prob, np.float64)).sum(0), 1, tolerance)
 
 
-def pieces_drawn_one_by_one_equal_one_draw(case, frames):
-    whole = case.drawn(2 * frames)
-    np.testing.assert_array_equal(case.drawn(frames, frames), whole)
-    assert len(np.unique(whole)) > 2
-    assert 0 <= whole.min() <= whole.max() < VOCAB
+def pieces_drawn_one_by_one_equal_one_draw(case):
+    for temperature in case.temperatures:
+        pieces = min(3, case.frames // case.piece) * (case.piece,)
+        whole = case.drawn(sum(pieces), temperature=temperature)
+        np.testing.assert_array_equal(case.drawn(*pieces, temperature=temperature), whole)
+        assert len(np.unique(whole)) > 2
+        assert 0 <= whole.min() <= whole.max() < case.vocab
 
 
-def cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(case, heard, frames):
-    state = case.read(case.tokens[:, :heard], case.start())
-    drawn = case.drawn(frames, temperature=(0.0, 0.0), state=state)
-    played = case.tokens.at[:, heard : heard + frames].set(drawn)
-    # The last rows of several codebooks also know of the frames that follow.
-    sure = slice(heard, heard + frames - case.codebooks + 1)
-    likeliest = case.outputs(shift(played)).argmax(-1)
-    np.testing.assert_array_equal(played[:, sure], likeliest[:, sure])
+def cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(case):
+    heard, frames = case.prompts[-1][0], case.piece
+    for temperature in case.temperatures:
+        state = case.prompted((heard,))
+        drawn = case.drawn(frames, temperature=0.0 * np.asarray(temperature), state=state)
+        played = case.tokens.at[:, heard : heard + frames].set(drawn)
+        # The last rows of several codebooks also know of the frames that follow.
+        sure = slice(heard, heard + frames - case.codebooks + 1)
+        likeliest = case.outputs(case.shift(played)).argmax(-1)
+        np.testing.assert_array_equal(played[:, sure], likeliest[:, sure])
 
 
-def draws_keep_to_what_is_allowed_at_each_place(case, frames):
-    allowed = np.zeros((2, VOCAB), bool)
+def draws_keep_to_what_is_allowed_at_each_place(case):
+    allowed = np.zeros((2, case.vocab), bool)
     allowed[0, :3], allowed[1, 5:7] = True, True
-    drawn = case.drawn(frames, temperature=(2.0, 0.0), allowed=allowed)
+    drawn = case.drawn(case.piece, temperature=(2.0, 0.0), allowed=allowed)
     assert set(np.unique(drawn[:, ::2])) <= {0, 1, 2}
     assert set(np.unique(drawn[:, 1::2])) <= {5, 6}
     assert len(np.unique(drawn[:, ::2])) > 1
+
+
+Law = Callable[[Case], None]
+
+LAWS: tuple[Law, ...] = (
+    steps_equal_the_parallel_form,
+    scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut,
+    no_output_depends_on_later_rows,
+    no_gradient_comes_from_later_rows,
+    a_row_does_not_depend_on_the_others,
+    a_row_equals_the_clip_alone,
+    probabilities_sum_to_one,
+    pieces_drawn_one_by_one_equal_one_draw,
+    cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form,
+    draws_keep_to_what_is_allowed_at_each_place,
+)
+"""The laws that every causal model obeys, each in at least one of its cases."""
+
+OF_ONE_CODEBOOK: tuple[Law, ...] = (steps_behind_a_prompt_equal_the_parallel_form_wherever_it_is_cut,)
+"""More laws of models of one codebook."""
+
+
+class Registered(NamedTuple):
+    """A case by what makes it, and the laws that are tested on it."""
+
+    make: Callable[[], Case]
+    laws: tuple[Law, ...] = LAWS
+
+
+def registered(
+    make_case: Callable[[str], Case], names: Iterable[str], laws: tuple[Law, ...] = LAWS
+) -> Mapping[str, Registered]:
+    """Cases of these names on which the same laws are tested."""
+    return {name: Registered(partial(make_case, name), laws) for name in names}
 
 
 def an_implementation_is_refused(case):

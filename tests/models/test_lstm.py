@@ -1,81 +1,27 @@
-"""The laws of causal models, for the LSTM; and what is its own: cost, conditions, places in a period."""
-
-from functools import cache
+"""What is an LSTM's own, beside the laws of causal models: cost, conditions, places in a period."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from laws import causal
-from laws.causal import BATCH, START, VOCAB, Case, assert_same
+from laws.cases.lstm import VARIANTS, build, make_case
+from laws.causal import BATCH, VOCAB, assert_same
 
 from wavegen.errors import WavegenError
-from wavegen.models.lstm import LSTM, recur
+from wavegen.models.lstm import recur
 from wavegen.networks.base import parameters, with_parameters
 
-FRAMES = 14
-VARIANTS = {
-    "labels, period, tied": {"label_sizes": (4, 3), "period": 4, "tied": True},
-    "three codebooks": {"codebooks": 3, "period": 4},
-}
-every_variant = pytest.mark.parametrize("name", VARIANTS)
 
-
-def build(**options):
-    sizes = {"vocab_size": VOCAB, "width": 8, "layers": 2, "start_token": START}
-    return LSTM(**sizes | options, random=np.random.default_rng(0))
-
-
-@cache
-def make_case(name):
-    labels = jnp.asarray([[3, 1], [0, -1]], jnp.int32) if "labels" in name else None
-    return Case(build(**VARIANTS[name]), FRAMES, labels)
-
-
-@every_variant
-def test_steps_equal_the_parallel_form(name):
-    causal.steps_equal_the_parallel_form(make_case(name))
-
-
-@every_variant
-def test_scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut(name):
-    causal.scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut(make_case(name), (5, 10))
-
-
-@every_variant
-def test_no_output_depends_on_later_rows(name):
+@pytest.mark.parametrize("name", VARIANTS)
+def test_nan_in_later_rows_reaches_no_output(name):
     case = make_case(name)
-    marked, before = causal.no_output_depends_on_later_rows(case, 6)
+    marked, before = case.marked(6)
     embedding = case.params["vocabulary"]["embedding"].at[:, VOCAB - 1].set(jnp.nan)
     poisoned = {**case.params, "vocabulary": {**case.params["vocabulary"], "embedding": embedding}}
     outputs = case.outputs(marked, params=poisoned)[..., : VOCAB - 1]
     assert np.isfinite(outputs[:, before]).all()
     assert np.isnan(outputs[:, ~before]).any()
-
-
-@every_variant
-def test_a_row_of_a_batch_equals_the_clip_alone(name):
-    causal.a_row_equals_the_clip_alone(make_case(name))
-
-
-@every_variant
-def test_probabilities_sum_to_one(name):
-    causal.probabilities_sum_to_one(make_case(name))
-
-
-@every_variant
-def test_pieces_drawn_one_by_one_equal_one_draw(name):
-    causal.pieces_drawn_one_by_one_equal_one_draw(make_case(name), 6)
-
-
-@every_variant
-def test_cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(name):
-    causal.cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(make_case(name), 5, 6)
-
-
-@every_variant
-def test_draws_keep_to_what_is_allowed_at_each_place(name):
-    causal.draws_keep_to_what_is_allowed_at_each_place(make_case(name), 6)
 
 
 def test_an_implementation_is_refused():

@@ -1,66 +1,14 @@
-"""The laws of causal models, for the encoder and decoder; and what is its own: how the source is read."""
-
-from functools import cache
+"""What is an encoder and decoder's own, beside the laws of causal models: how the source is read."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from laws import causal
-from laws.causal import BATCH, START, VOCAB, Case, assert_same
+from laws.cases.seq2seq import HOP, SOURCE_VOCAB, make_case
+from laws.causal import BATCH, assert_same
 
 from wavegen.errors import WavegenError
-from wavegen.models.layers.memory import Reach
 from wavegen.models.layers.transformer import CrossAttention
-from wavegen.models.seq2seq import Seq2Seq
-
-FRAMES, HOP, SOURCE_VOCAB = 14, 2, 6
-
-
-def build(**options):
-    sizes = {"vocab_size": VOCAB, "width": 8, "layers": 1, "heads": 2, "hidden": 12, "start_token": START}
-    sizes |= {"source_vocab_size": SOURCE_VOCAB, "source_codebooks": 2, "encoder_layers": 1}
-    sizes |= {"source_hop": HOP, "period": HOP, "label_sizes": (4,), "reach": Reach(8, 8)}
-    return Seq2Seq(**sizes | options, random=np.random.default_rng(0))
-
-
-@cache
-def make_case():
-    features = np.random.default_rng(2).integers(SOURCE_VOCAB, size=(BATCH, FRAMES // HOP, 2))
-    features[1, 5:] = -1
-    return Case(build(), FRAMES, jnp.asarray([[3], [0]]), jnp.asarray(features, jnp.float32))
-
-
-def test_steps_equal_the_parallel_form():
-    causal.steps_equal_the_parallel_form(make_case())
-
-
-def test_scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut():
-    causal.scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut(make_case(), (5, 10))
-
-
-def test_no_output_depends_on_later_rows():
-    causal.no_output_depends_on_later_rows(make_case(), 6)
-
-
-def test_a_row_of_a_batch_equals_the_clip_alone():
-    causal.a_row_equals_the_clip_alone(make_case())
-
-
-def test_probabilities_sum_to_one():
-    causal.probabilities_sum_to_one(make_case())
-
-
-def test_pieces_drawn_one_by_one_equal_one_draw():
-    causal.pieces_drawn_one_by_one_equal_one_draw(make_case(), 6)
-
-
-def test_cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form():
-    causal.cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(make_case(), 5, 6)
-
-
-def test_draws_keep_to_what_is_allowed_at_each_place():
-    causal.draws_keep_to_what_is_allowed_at_each_place(make_case(), 6)
 
 
 def test_every_output_reads_all_of_the_source_and_no_padding():

@@ -1,4 +1,4 @@
-"""The laws of causal models for the window autoencoder's decoder, those of its encoder, and its bound."""
+"""What is a window autoencoder's own, beside the laws of causal models: its encoder and its bound."""
 
 from functools import cache, partial
 
@@ -7,29 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from laws import causal
-from laws.causal import BATCH, START, VOCAB, Case, assert_same
+from laws.cases.window_vae import BAR, LATENT, WINDOW, build, make_case, prior
+from laws.causal import BATCH, VOCAB, assert_same, shift
 
 from wavegen.errors import WavegenError
-from wavegen.models.window_vae import Posterior, WindowVAE, evidence_bound, prior_latents
+from wavegen.models.window_vae import Posterior, evidence_bound
 from wavegen.networks.base import parameters, with_parameters
 
-WINDOW, BAR, PERIOD, LATENT = 16, 8, 2, 6
 SHORT = 11
-
-
-def build(**options):
-    sizes = {"vocab_size": VOCAB, "window": WINDOW, "bar": BAR, "period": PERIOD, "start_token": START}
-    sizes |= {"width": 8, "layers": 2, "encoder_layers": 1, "heads": 2, "latent": LATENT}
-    return WindowVAE(**sizes | options, random=np.random.default_rng(0))
-
-
-prior = jax.jit(prior_latents, static_argnums=(1, 2))
-
-
-@cache
-def make_case():
-    return Case(build(), WINDOW, features=prior(jax.random.key(3), BATCH, LATENT))
 
 
 @cache
@@ -44,7 +29,7 @@ def encode(graph, params, tokens, valid):
 
 
 def outcome(params, graph, tokens, options, key):
-    examples = {"targets": tokens, "inputs": causal.shift(tokens), "mask": valid()}
+    examples = {"targets": tokens, "inputs": shift(tokens), "mask": valid()}
     result = evidence_bound(with_parameters(graph, params), examples, key, **options)
     return result.total, result
 
@@ -71,26 +56,6 @@ def posterior(tokens=None, there=None):
     case = make_case()
     tokens = case.tokens if tokens is None else tokens
     return encode(case.graph, case.params, tokens, valid() if there is None else there)
-
-
-@pytest.mark.parametrize(
-    "law",
-    [
-        causal.steps_equal_the_parallel_form,
-        partial(causal.scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut, cuts=(5, 10)),
-        partial(causal.no_output_depends_on_later_rows, frame=6),
-        causal.a_row_equals_the_clip_alone,
-        causal.probabilities_sum_to_one,
-        partial(causal.pieces_drawn_one_by_one_equal_one_draw, frames=6),
-        partial(
-            causal.cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form, heard=5, frames=6
-        ),
-        partial(causal.draws_keep_to_what_is_allowed_at_each_place, frames=6),
-    ],
-    ids=lambda law: getattr(law, "func", law).__name__,
-)
-def test_the_decoder_obeys_the_law(law):
-    law(make_case())
 
 
 def test_every_output_depends_on_the_latent():

@@ -1,0 +1,1 @@
+"""The cases on which laws are tested: small members of every kind, with something to feed them."""

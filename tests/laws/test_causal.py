@@ -1,0 +1,38 @@
+"""Every causal model obeys the laws of causal models in every one of its cases."""
+
+import pytest
+
+from laws.cases import decoder, lstm, seq2seq, window_vae
+from laws.causal import LAWS
+from wavegen.config.models import DecoderConfig, LSTMConfig, Seq2SeqConfig, WaveNetConfig, WindowVAEConfig
+from wavegen.models.base import CausalModel
+from wavegen.models.kinds import KINDS
+
+CASES = {
+    LSTMConfig: lstm.CASES,
+    DecoderConfig: decoder.CASES,
+    Seq2SeqConfig: seq2seq.CASES,
+    WindowVAEConfig: window_vae.CASES,
+}
+
+
+@pytest.mark.parametrize(
+    ("make_case", "law"),
+    [
+        pytest.param(case.make, law, id=f"{KINDS[section].__name__}: {name}: {law.__name__}")
+        for section, cases in CASES.items()
+        for name, case in cases.items()
+        for law in case.laws
+    ],
+)
+def test_causal_models_obey_the_law(make_case, law):
+    law(make_case())
+
+
+def test_every_causal_model_has_cases_for_every_law():
+    # The laws of the WaveNet are in tests/models/test_wavenet.py.
+    assert {*CASES, WaveNetConfig} == {
+        section for section, network in KINDS.items() if issubclass(network, CausalModel)
+    }
+    for cases in CASES.values():
+        assert set(LAWS) <= {law for case in cases.values() for law in case.laws}
