@@ -2,14 +2,22 @@
 
 import pytest
 
-from laws.cases import decoder, lstm, seq2seq, window_vae
+from laws.cases import decoder, lstm, seq2seq, ssm, window_vae
 from laws.causal import LAWS
-from wavegen.config.models import DecoderConfig, LSTMConfig, Seq2SeqConfig, WaveNetConfig, WindowVAEConfig
+from wavegen.config.models import (
+    DecoderConfig,
+    LSTMConfig,
+    Seq2SeqConfig,
+    SSMConfig,
+    WaveNetConfig,
+    WindowVAEConfig,
+)
 from wavegen.models.base import CausalModel
 from wavegen.models.kinds import KINDS
 
 CASES = {
     LSTMConfig: lstm.CASES,
+    SSMConfig: ssm.CASES,
     DecoderConfig: decoder.CASES,
     Seq2SeqConfig: seq2seq.CASES,
     WindowVAEConfig: window_vae.CASES,

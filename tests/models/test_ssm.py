@@ -1,85 +1,17 @@
-"""The laws of causal models, for state-space layers; and what is their own: oscillators, chunks, rates."""
-
-from functools import cache
+"""What is the state-space model's own: oscillators, chunks, rates. Its laws are in tests/laws."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from laws import causal
-from laws.causal import BATCH, START, VOCAB, Case, assert_same
+from laws.cases.ssm import VARIANTS, build, make_case
+from laws.causal import BATCH, assert_same
 
 from wavegen.config.models import SSMConfig
 from wavegen.errors import WavegenError
-from wavegen.models.ssm import SSM, Layer, Rate
+from wavegen.models.ssm import Layer, Rate
 from wavegen.networks.base import parameters, with_parameters
-
-FRAMES = 23
-VARIANTS = {
-    # Six chunks, the last one of three rows; at lower rates a chunk is longer than what is left of the clip.
-    "labels, period, tied": {"label_sizes": (4, 3), "period": 4, "tied": True},
-    "three codebooks": {"codebooks": 3, "period": 4},
-    "three rates, labels": {"pooling": (2, 3), "label_sizes": (4, 3), "smooth": True},
-    "two rates, two codebooks": {"pooling": (3,), "codebooks": 2, "tied": True},
-}
-every_variant = pytest.mark.parametrize("name", VARIANTS)
-
-
-def build(**options):
-    sizes = {"vocab_size": VOCAB, "width": 8, "layers": 2, "state": 3, "longest": 20, "chunk": 4}
-    return SSM(**sizes | {"start_token": START} | options, random=np.random.default_rng(0))
-
-
-@cache
-def make_case(name):
-    labels = jnp.asarray([[3, 1], [0, -1]], jnp.int32) if "labels" in name else None
-    return Case(build(**VARIANTS[name]), FRAMES, labels)
-
-
-@every_variant
-def test_steps_equal_the_parallel_form(name):
-    causal.steps_equal_the_parallel_form(make_case(name))
-
-
-@every_variant
-def test_scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut(name):
-    causal.scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut(make_case(name), (5, 10))
-
-
-@every_variant
-@pytest.mark.parametrize("frame", [6, 8])
-def test_no_output_depends_on_later_rows(name, frame):
-    causal.no_output_depends_on_later_rows(make_case(name), frame)
-
-
-@every_variant
-def test_a_row_of_a_batch_equals_the_clip_alone(name):
-    causal.a_row_equals_the_clip_alone(make_case(name))
-
-
-@every_variant
-def test_probabilities_sum_to_one(name):
-    causal.probabilities_sum_to_one(make_case(name))
-
-
-@every_variant
-def test_pieces_drawn_one_by_one_equal_one_draw(name):
-    causal.pieces_drawn_one_by_one_equal_one_draw(make_case(name), 7)
-
-
-@every_variant
-def test_cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(name):
-    causal.cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(make_case(name), 5, 6)
-
-
-@every_variant
-def test_draws_keep_to_what_is_allowed_at_each_place(name):
-    causal.draws_keep_to_what_is_allowed_at_each_place(make_case(name), 6)
-
-
-def test_an_implementation_is_refused():
-    causal.an_implementation_is_refused(make_case("three codebooks"))
 
 
 def test_the_place_in_the_period_is_that_of_the_token_to_be_predicted():
