@@ -77,9 +77,12 @@ def test_bench_times_coding_and_generation_and_keeps_the_figures(tmp_path, capsy
     [
         ("--codec nowhere", "expected one of wave_vq-8k, "),
         ("--model bert-base", "bert-base reads the tokens of a codec; name one"),
-        ("--codec tiny --net 20x64x128", "with --codec or --model there is no --net; leave it out"),
-        ("--codec tiny --precision bfloat16", "with --codec or --model there is no --precision"),
-        ("--seconds 3", "with a WaveNet there is no --seconds; leave it out"),
+        (
+            "--codec tiny --net 20x64x128",
+            "the bench of a codec or a masked model takes no --net; leave it out",
+        ),
+        ("--codec tiny --precision bfloat16", "a codec or a masked model takes no --precision"),
+        ("--seconds 3", "the bench of a WaveNet takes no --seconds; leave it out"),
         ("--codec tiny --seconds 0", "seconds must be at least one sample, got 0.0"),
         ("--codec tiny --model tiny-bert --seconds 9", "at most 0.2 s, the window of the model, got 9 s"),
         ("--codec tiny --model tiny-bert --passes 1", "expected a pass for each of 2 codebooks, got 1"),

@@ -1,5 +1,6 @@
 """The command line: every command from a folder of recordings to new audio, and bad input as one line."""
 
+import ast
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import jax
@@ -15,7 +17,8 @@ import numpy as np
 import pytest
 
 from wavegen.audio import Audio
-from wavegen.cli import COMMANDS, main
+from wavegen.cli import COMMANDS, GROUPS, main
+from wavegen.cli.show import Progress
 from wavegen.config import dump_config, resolve
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.models.kinds import make_model
@@ -74,16 +77,65 @@ def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
     assert caught.value.code == 0
-    text = capsys.readouterr().out
-    assert COMMANDS[command].__doc__.split(".")[0].split(",")[0].split(";")[0] in " ".join(text.split())
+    summary = COMMANDS[command].__doc__.splitlines()[0]
+    assert re.fullmatch(r"[A-Z]\w*s .{15,100}\.", summary), "a sentence in the third person"
+    assert summary in " ".join(capsys.readouterr().out.split())
 
 
-def test_the_program_lists_its_commands(capsys):
+def test_the_program_names_every_command_in_one_group(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
-    text = capsys.readouterr().out
-    assert all(command in text for command in COMMANDS)
+    before, list_of_commands = capsys.readouterr().out.split("subcommands", 1)
+    text = " ".join(before.split())
+    named = [
+        name
+        for group in GROUPS
+        for name in re.search(rf"{group}: ([a-z, -]+)\.", text)[1].split(", ")  # each group ends with a stop
+    ]
+    assert sorted(named) == sorted(COMMANDS)
+    functions = [command for group in GROUPS.values() for command in group]
+    assert len(functions) == len(set(functions)) == len(COMMANDS)
+    assert all(re.search(rf"• {command} +[A-Z]", list_of_commands) for command in COMMANDS)
+
+
+def test_no_module_imports_another_in_a_circle():
+    folder = ROOT / "wavegen" / "cli"
+    modules = {f"wavegen.cli.{path.stem}": path for path in folder.glob("*.py") if path.stem != "__init__"}
+    graph = {}
+    for name, path in modules.items():
+        graph[name] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path.name} has a relative import, which this test does not follow"
+                assert node.module != "wavegen.cli", f"{path.name} imports the package, which imports it"
+                graph[name].add(node.module)
+            elif isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names}
+        graph[name] &= set(modules)
+    assert graph["wavegen.cli.song"] >= {"wavegen.cli.notes", "wavegen.cli.options"}, "the walk finds imports"
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+    assert sorted(order) == sorted(modules)
+
+
+def test_the_command_line_does_not_start_jax():
+    code = "import sys, wavegen.cli; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+
+
+def test_progress_ends_on_the_last_text_or_leaves_no_trace(capsys):
+    with Progress() as progress:
+        progress.line("waiting")
+        progress.line("starting", total=2).update("stem [drums]", done=2)
+    shown = capsys.readouterr()
+    assert "waiting" in shown.out
+    assert "stem [drums]" in shown.out
+    assert "starting" not in shown.out
+    with Progress(aside=True) as progress:
+        progress.line("starting").update("compiling", done=1, total=2)
+    aside = capsys.readouterr()
+    assert aside.out == ""
+    assert "compiling" not in aside.err
 
 
 @pytest.mark.parametrize("script", ["train.py", "sample.py"])

@@ -11,7 +11,7 @@ import pytest
 
 import wavegen
 from wavegen.cli import main
-from wavegen.cli.notes import drawing_of
+from wavegen.cli.options import NoteDrawing
 from wavegen.codecs.base import Codecs
 from wavegen.codecs.make import make_codec
 from wavegen.codecs.notes.base import Interleaved
@@ -160,10 +160,14 @@ def test_temperatures_of_events_go_by_name():
         for temperature in ({"pitch": 0.5, "shift": 2.0}, (2.0, 0.5, 1.0, 1.0, 1.0))
     )
     assert by_name == in_turn
-    assert drawing_of(("pitch=0.5", "shift=2"), 0, 1.0).temperature == {"pitch": 0.5, "shift": 2.0}
-    assert drawing_of(("0.5", "2"), 0, 1.0).temperature == (0.5, 2.0)
-    with pytest.raises(WavegenError, match=r"or field=number as pitch=1\.1, got hot"):
-        drawing_of(("hot",), 0, 1.0)
+    named = NoteDrawing(("pitch=0.5", "shift=2"), top_p=0.9, top_k=3).drawing()
+    assert named == wavegen.Drawing({"pitch": 0.5, "shift": 2.0}, 3, 0.9)
+    assert NoteDrawing(("0.5", "2")).drawing() == wavegen.Drawing((0.5, 2.0))
+    assert NoteDrawing(("0.5",)).drawing() == wavegen.Drawing(0.5)
+    assert NoteDrawing().drawing() == wavegen.Drawing()
+    for texts in (("hot",), ("pitch=hot",), ("pitch=1", "2")):
+        with pytest.raises(WavegenError, match=f"for example pitch=1.1; got {' '.join(texts)}"):
+            NoteDrawing(texts).drawing()
 
 
 @pytest.mark.parametrize("kind", ["bert", "lstm"])

@@ -206,7 +206,7 @@ def test_tokens_that_are_not_one_a_frame_are_refused(codec):
         resolve({"codec": codec, "model": VAE})
 
 
-def test_levels_are_for_codecs(folder, capsys):
+def test_codebooks_are_for_codecs(folder, capsys):
     piece = str(folder / "midi" / "train_0.mid")
     with pytest.raises(SystemExit):
         main(["reconstruct", str(folder / "vae"), piece, "--levels", "2"])

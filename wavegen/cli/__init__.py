@@ -1,35 +1,46 @@
-"""The command line: ``wavegen prepare | train | sample | reconstruct | evaluate | ...``.
+"""The command line: ``wavegen sample | train | evaluate | prepare | ...``.
 
-Each command is a function; its arguments and their help come from the signature and the docstring.
+Each command is a function; its flags and their help come from the signature and the docstring.
 """
 
 import sys
+from collections.abc import Callable
 
 import tyro
 
-from wavegen.cli.audio import reconstruct, sample
-from wavegen.cli.data import fit_codebook, prepare, tokenize
+from wavegen.cli.audio import sample
+from wavegen.cli.codecs import fit_codebook, interpolate, reconstruct, tokenize
+from wavegen.cli.data import prepare
 from wavegen.cli.machine import bench, info
-from wavegen.cli.notes import compose, harmonise, interpolate, remix, render
-from wavegen.cli.runs import evaluate, export, report, train
+from wavegen.cli.notes import compose, harmonise, remix, render
+from wavegen.cli.runs import evaluate, export, report, study, train
 from wavegen.cli.song import song
-from wavegen.cli.study import study
 from wavegen.errors import WavegenError
 
-COMMANDS = {
-    f.__name__.replace("_", "-"): f
-    for f in (
-        *(prepare, tokenize, fit_codebook, train, study, sample, reconstruct),
-        *(compose, harmonise, remix, interpolate, render, song),
-        *(evaluate, report, export, bench, info),
-    )
+GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Listen": (sample, compose, song, render, harmonise, remix, interpolate, reconstruct),
+    "Learn": (train, study, export),
+    "Measure": (evaluate, report, bench, info),
+    "Prepare": (prepare, tokenize, fit_codebook),
 }
+"""The commands by what they are for."""
+
+
+def _name(command: Callable[..., None]) -> str:
+    return command.__name__.replace("_", "-")
+
+
+COMMANDS = {_name(f): f for group in GROUPS.values() for f in group}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command; bad input is one line on the error output and exit status 2."""
+    groups = (f"{name}: {', '.join(_name(f) for f in group)}." for name, group in GROUPS.items())
+    description = "\n\n".join(["wavegen learns from recordings and scores, and generates new ones.", *groups])
     try:
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="wavegen", args=arguments)
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="wavegen", description=description, args=arguments
+        )
     except (WavegenError, NotImplementedError) as error:  # the latter: a kernel that cannot run here
         print(f"wavegen: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,11 +1,14 @@
-"""Commands about the machine: bench, info."""
+"""Commands on the machine: how fast it is, and what it has."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from wavegen.cli.options import refuse
+from wavegen.cli.show import Progress, print_facts, write_json
 from wavegen.errors import WavegenError
 
 
@@ -27,28 +30,29 @@ def bench(
     json: Path | None = None,
     info: bool = False,
 ) -> None:
-    """Time what is there in turns: the sampling of WaveNets, or with --codec and --model coding and masked generation.
+    """Times networks on this machine: sampling by default, or coding and masked generation.
 
-    Without --codec and --model implementations of the sampler run the same random weights.
+    Without --codec and --model the implementations of the WaveNet sampler are timed in alternation, with the same
+    random weights.
 
     Args:
         net: a WaveNet by name: 20x64x128 (the default), 30x64x256 (layers x residual x skip channels; nv-wavenet's),
             24x128x128 (wavenet_vocoder's), or shipped (the instrument that comes with the package).
-        codec: a codec to time, there and back: a run, or wave_vq-8k, wave_vq-16k or wave_vq-44k, with random weights.
+        codec: a codec to time, encoding and decoding: a run, or wave_vq-8k, wave_vq-16k or wave_vq-44k, with random
+            weights.
         model: a masked model to time, one pass and a whole generation: a run, or bert-small or bert-base with random
             weights, on the tokens of --codec.
-        batch: streams or clips side by side; several are timed one after the other.
+        batch: number of streams or clips at once; several numbers are timed one after the other.
         precision: of a WaveNet's weights; by default both.
-        implementation: of the sampler of a WaveNet, by name; by default what can run here, without the reference.
-        threads: of the sampler of a WaveNet, at most so many, where an implementation has a choice; by default one a
-            processor.
-        steps: samples of each stream in a round, of a WaveNet; by default 1000.
-        seconds: of audio in each clip, of codecs (by default 2) and masked models (by default all that they see at
-            once).
+        implementation: of the sampler of a WaveNet, by name; by default all that can run here, without the reference.
+        threads: the most threads that the sampler of a WaveNet uses, where an implementation has a choice; by default
+            one per processor.
+        steps: samples of each stream per round, for a WaveNet; by default 1000.
+        seconds: of audio in each clip, for codecs (by default 2) and masked models (by default their whole window).
         passes: of a masked model's generation, over all codebooks; by default 24.
-        rounds: of which the median counts.
+        rounds: number of rounds, of which the median counts.
         train: also time a training step of the codec or the masked model.
-        against: also time a plain PyTorch loop with ring buffers, in float32; of codecs and masked models the
+        against: also time a plain PyTorch loop with ring buffers, in float32; for codecs and masked models the
             training step of the same network in PyTorch.
         check: compare a WaveNet's outputs with the float64 reference, which takes some seconds.
         json: a file for the figures and what they depend on.
@@ -63,19 +67,23 @@ def bench(
             raise WavegenError(f"{name} must be at least 1, got {value}")
     if threads is not None:
         os.environ["WAVEGEN_THREADS"] = str(threads)
-    for name, value in machine().items():
-        print(f"{name:<12}{value}")
+    print_facts(machine())
     if info:
         return
     if codec is None and model is None:
-        _refuse("a WaveNet", seconds=seconds, passes=passes, train=train)
+        refuse("the bench of a WaveNet", seconds=seconds, passes=passes, train=train)
         what = net or "20x64x128"
         rows, text = _bench_sampling(
             what, batch, precision, implementation, steps or 1000, rounds, against == "torch", check
         )
     else:
-        _refuse("--codec or --model", net=net, precision=precision, implementation=implementation)
-        _refuse("--codec or --model", threads=threads, steps=steps)
+        refuse(
+            "the bench of a codec or a masked model",
+            net=net,
+            precision=precision,
+            implementation=implementation,
+        )
+        refuse("the bench of a codec or a masked model", threads=threads, steps=steps)
         what = " ".join(name for name in (codec, model) if name)
         train = train or against == "torch"
         if train:
@@ -83,7 +91,8 @@ def bench(
         rows, text = _bench_tokens(codec, model, batch, seconds, passes, rounds, train, against == "torch")
     print(f"\n{what}, median of {rounds} rounds\n\n{text}")
     if json is not None:
-        _write(json, what, rows)
+        print()
+        write_json({"net": what, "machine": machine(), "rows": [asdict(row) for row in rows]}, json)
 
 
 def _bench_sampling(
@@ -97,12 +106,12 @@ def _bench_sampling(
     check: bool,
 ) -> tuple[list[Any], str]:
     import jax
-    from rich.console import Console
 
     from wavegen.bench import sampling
 
     rows = []
-    with Console(stderr=True).status("starting") as status:
+    with Progress(aside=True) as progress:
+        line = progress.line("starting")
         for streams in batch:
             rows += sampling.measure(
                 sampling.find_net(net),
@@ -113,8 +122,8 @@ def _bench_sampling(
                 rounds=rounds,
                 against_torch=against_torch,
                 check=check,
-                report=status.update,
-                refused=lambda reason: print(f"left out    {reason}"),
+                report=line.update,
+                refused=lambda reason: print_facts({"left out": reason}),
             )
     if not rows:
         raise WavegenError("none of the implementations can run this network here, for the reasons above")
@@ -131,8 +140,6 @@ def _bench_tokens(
     train: bool,
     against_torch: bool,
 ) -> tuple[list[Any], str]:
-    from rich.console import Console
-
     from wavegen.bench import networks, tokens, training
 
     reader = networks.open_codec(codec) if codec else None
@@ -147,33 +154,14 @@ def _bench_tokens(
         works += training.model_training(generator, against_torch)
     elif train and reader is not None:
         works += training.codec_training(reader, against_torch)
-    with Console(stderr=True).status("starting") as status:
-        rows = tokens.measure(works, rounds=rounds, report=status.update)
+    with Progress(aside=True) as progress:
+        line = progress.line("starting")
+        rows = tokens.measure(works, rounds=rounds, report=line.update)
     return rows, tokens.table(rows)
 
 
-def _write(path: Path, what: str, rows: list[Any]) -> None:
-    """Writes the figures and what they depend on."""
-    import json
-    from dataclasses import asdict
-
-    from wavegen.atomic import atomic_write
-    from wavegen.bench.machine import machine
-
-    tree = {"net": what, "machine": machine(), "rows": [asdict(row) for row in rows]}
-    with atomic_write(path) as file:
-        file.write(json.dumps(tree, indent=2).encode())
-    print(f"\njson         {path}")
-
-
-def _refuse(what: str, **options: object) -> None:
-    given = [name for name, value in options.items() if value not in (None, (), False)]
-    if given:
-        raise WavegenError(f"with {what} there is no --{given[0]}; leave it out")
-
-
 def info() -> None:
-    """Print versions, devices and what the native kernels found."""
+    """Prints versions, devices and what the native kernels found."""
     import jax
 
     import wavegen

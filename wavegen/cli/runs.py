@@ -1,17 +1,23 @@
-"""Commands on runs: train, evaluate, report, export."""
+"""Commands on runs: training one or many, measuring one, and packing one into a file."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
+
+from wavegen.cli.show import print_facts
+
+if TYPE_CHECKING:
+    from wavegen.config.study import Study
 
 
 def train(
     config: Positional[Path], overrides: Positional[tuple[str, ...]] = (), /, runs: Path = Path("runs")
 ) -> None:
-    """Train a model; the same command goes on where a run stopped.
+    """Trains a model; run it again to resume.
 
     Args:
         config: a YAML file, for example configs/quickstart.yaml.
@@ -25,11 +31,53 @@ def train(
     from wavegen.training.loop import train as run
 
     folder = run(resolved, runs / resolved.name)
-    print(f"run      {folder}\nlisten   python sample.py {folder}")
+    print_facts({"run": folder, "listen": f"python sample.py {folder}"})
+
+
+def study(
+    study: Positional[Path],
+    overrides: Positional[tuple[str, ...]] = (),
+    /,
+    runs: Path = Path("runs"),
+    out: Path | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Trains datasets x models x settings x seeds, and compares them in one table; run it again to resume.
+
+    The table has a row per experiment, and comes with loss curves and a clip of each. Finished experiments are not run
+    again. An experiment that fails is named in the table, does not stop the others, and makes the exit status 1.
+
+    Args:
+        study: a YAML file, for example configs/study-wavenet-lstm.yaml.
+        overrides: changes, written a.b=c: to all experiments (data.path=FOLDER training.steps=200), or to the study
+            (seeds=[0] datasets.small.data.path=FOLDER).
+        runs: the run folders are RUNS/STUDY/DATASET-MODEL-SETTING-SEED.
+        out: folder for table.csv, summary.csv, summary.md, across.csv, curves.csv, curves.png and samples; by default
+            studies/STUDY.
+        dry_run: list the experiments and their parameters, and train nothing.
+    """
+    from wavegen.config.study import load_study
+
+    resolved = load_study(study, overrides)
+    set_up_process(max(cell.config.training.mesh.cpu_devices for cell in resolved.cells))
+    if dry_run:
+        _list_experiments(resolved)
+        return
+    from rich.console import Console
+
+    from wavegen.study.run import run_study
+    from wavegen.study.table import summary
+
+    folder = out or Path("studies") / resolved.config.name
+    rows = run_study(resolved, runs, folder, Console())
+    print(f"\n{summary(rows)}")
+    print_facts({"study": folder})
+    if len(rows) < len(resolved.cells) or any(row.error for row in rows):
+        raise SystemExit(1)
 
 
 def evaluate(run: Positional[Path], /, data: Path | None = None, split: str = "test") -> None:
-    """Measure a model on a split: exact likelihood in bits, or how well a codec reconstructs.
+    """Measures a model on a split: its likelihood in bits, or how well a codec reconstructs.
 
     Args:
         run: a run folder or a .safetensors file.
@@ -49,8 +97,7 @@ def evaluate(run: Positional[Path], /, data: Path | None = None, split: str = "t
     )
     what = "clips" if trained.config.model.is_codec else "tokens"
     print(f"{split} split, {result.count:,} {what} of {files} files")
-    for name, value in result.figures.items():
-        print(f"{name:<18}{value:.4f}")
+    print_facts({name: f"{value:.4f}" for name, value in result.figures.items()}, width=18)
 
 
 def report(
@@ -60,13 +107,14 @@ def report(
     clips: int = 4,
     temperature: float | None = None,
 ) -> None:
-    """Play held-out melodies and print the figures that tell good audio from bad, beside controls.
+    """Plays held-out melodies on a model, and prints measures of the audio next to controls.
 
     Args:
-        run: a note-conditioned run folder or .safetensors file; none: the instrument that comes with the package.
+        run: a run folder or a .safetensors file of a model that is conditioned on notes; by default the instrument that
+            comes with the package.
         out: folder for the audio, the pictures and the figures; by default RUN/report, or generated/report.
-        clips: held-out melodies to play.
-        temperature: below 1 calmer, above 1 wilder; by default the experiment's own.
+        clips: number of held-out melodies to play.
+        temperature: below 1 the output is calmer, above 1 wilder; by default the experiment's own.
     """
     from wavegen.evaluation.instrument import write_report
     from wavegen.generation.load import load_generator
@@ -85,7 +133,7 @@ def report(
 
 
 def export(run: Positional[Path], out: Positional[Path]) -> None:
-    """Write a run's averaged weights and configuration as one safetensors file.
+    """Writes a run's averaged weights and configuration as one .safetensors file.
 
     Args:
         run: a run folder.
@@ -98,7 +146,7 @@ def export(run: Positional[Path], out: Positional[Path]) -> None:
 
 
 def set_up_process(cpu_devices: int) -> None:
-    """Says what must be said before JAX starts: into how many devices the CPU is split, and to keep freed memory."""
+    """Makes the settings that must precede JAX: the number of devices of the CPU, and keeping freed memory."""
     from wavegen.training.malloc import keep_freed_memory
 
     keep_freed_memory()
@@ -106,3 +154,14 @@ def set_up_process(cpu_devices: int) -> None:
         os.environ["XLA_FLAGS"] = (
             f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={cpu_devices}".strip()
         )
+
+
+def _list_experiments(study: Study) -> None:
+    from wavegen.study.run import count_cells, expect_equal
+
+    counts = count_cells(study)
+    width = max(map(len, counts))
+    for cell in study.cells:
+        steps = cell.config.training.steps
+        print(f"{cell.config.name:<{width}}  {counts[cell.config.name]:>12,} parameters  {steps:,} steps")
+    expect_equal(study, counts)

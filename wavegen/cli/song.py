@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-import tyro
 from tyro.conf import Positional
 
+from wavegen.cli.notes import open_notes
+from wavegen.cli.options import Flat, NoteDrawing, Out, pairs, refuse
+from wavegen.cli.show import Progress, print_facts
 from wavegen.errors import WavegenError
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 
 def song(
@@ -28,53 +26,46 @@ def song(
     instruments: tuple[str, ...] = (),
     tempo: float | None = None,
     labels: tuple[str, ...] = (),
-    temperature: tuple[str, ...] = (),
-    top_k: int | None = None,
-    top_p: float | None = None,
     soundfont: Path | None = None,
     sample_rate: int = 16000,
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("generated/song"),
+    out: Out = Path("generated/song"),
+    *,
+    drawing: Flat[NoteDrawing],
 ) -> None:
-    """Compose a song: MIDI, audio, a stem for each track, a piano roll, and a log; the same seed makes the same bytes.
+    """Composes a song: MIDI, audio, a stem per track, a piano roll and a log.
 
-    A model of audio makes audio alone, in seconds in place of bars.
+    The same seed makes the same bytes. A model of audio makes audio alone, in seconds instead of bars.
 
     Args:
-        run: which generates the sections.
-        bars: of the song, a multiple of its sections; 32 unless given.
-        seconds: of the song, for models of audio; 16 unless given.
-        form: the sections in turn: letters, as AABA, or names, as verse-chorus-verse-chorus.
-        seed: of all that is drawn.
+        run: the run that generates the sections.
+        bars: length of the song, a multiple of the number of its sections; by default 32.
+        seconds: length of the song, for models of audio; by default 16.
+        form: the sections in order: letters, for example AABA, or names, for example verse-chorus-verse-chorus.
+        seed: of everything that is drawn.
         seed_piece: a MIDI file that the song begins with; for models of audio a recording that it continues.
-        harmonise: a run that writes voices to the highest line of the sections.
-        remixer: a masked run that varies sections that come back; by default the one that harmonises or generates.
-        remix: share of the notes, or frames, of a section that comes back to draw anew. For masked models.
-        instruments: who plays a grid's voices, from the highest on, as reed strings; for a model of events the only
-            ones to play.
-        tempo: quarter notes a minute.
-        labels: values of label fields, written field=value.
-        temperature: below 1 calmer, above 1 wilder; several numbers are for the codec's fields in turn,
-            or, of events, by name: pitch=1.1 duration=0.8.
-        top_k: draw among the k likeliest tokens; 0 is all. For causal models.
-        top_p: draw among the likeliest tokens that together have this probability.
-        soundfont: an .sf2 or .sf3 file that plays every instrument, and drums; by default the shipped piano plays.
-        sample_rate: Hz, of the notes' audio.
-        out: folder of the files.
+        harmonise: a run that adds voices to the highest line of the sections.
+        remixer: a masked run that varies sections that return; by default the run that harmonises or generates.
+        remix: share of the notes, or frames, of a section that returns to draw anew. For masked models.
+        instruments: which instruments play a grid's voices, from the highest on, for example reed strings; for a model
+            of events the only instruments that play.
+        tempo: quarter notes per minute.
+        labels: values of the model's label fields, written field=value.
+        soundfont: an .sf2 or .sf3 file that plays every instrument, and drums; by default the piano of the package
+            plays.
+        sample_rate: of the notes' audio, in Hz.
+        out: folder for the files.
+        drawing: how tokens are drawn.
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     import wavegen
     from wavegen.audio import Audio
-    from wavegen.cli.audio import pairs, refuse
-    from wavegen.cli.notes import drawing_of, open_notes
     from wavegen.generation.audio_song import compose_audio_song
     from wavegen.notes.midi import read_midi
 
     model = wavegen.load(run)
     if isinstance(model, wavegen.Reconstructor):
         raise WavegenError(f"{run} is a codec, which generates nothing; give a model's run")
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()) as shown:
-        composing = _Shown(shown, "composing")
+    with Progress() as progress:
+        composing = _Stages(progress, "composing")
         if isinstance(model, wavegen.NoteGenerator):
             refuse("a model of notes", seconds=seconds)
             made = wavegen.compose_song(
@@ -89,15 +80,14 @@ def song(
                 instruments=instruments,
                 tempo=tempo,
                 labels=pairs(labels),
-                drawing=drawing_of(temperature, top_k, top_p),
+                drawing=drawing.drawing(),
                 progress=composing,
             )
-            playing = _Shown(shown, "playing")
+            playing = _Stages(progress, "playing")
             files = made.write(out, sample_rate=sample_rate, soundfont=soundfont, progress=playing)
         else:
             refuse("a model of audio", bars=bars, harmonise=harmonise, remixer=remixer, tempo=tempo)
-            refuse("a model of audio", instruments=instruments, temperature=temperature, soundfont=soundfont)
-            refuse("a model of audio", top_k=top_k, top_p=top_p)
+            refuse("a model of audio", instruments=instruments, soundfont=soundfont, **vars(drawing))
             files = compose_audio_song(
                 model,
                 seconds=16.0 if seconds is None else seconds,
@@ -108,16 +98,15 @@ def song(
                 labels=pairs(labels),
                 progress=composing,
             ).write(out)
-    print(*(f"file         {file}" for file in files), sep="\n")
+    for file in files:
+        print_facts({"file": file})
 
 
-class _Shown:
-    """A bar of stages."""
+class _Stages:
+    """Shows the stages of a song on one line; called as the library's ``Progress``."""
 
-    def __init__(self, bars: Progress, what: str) -> None:
-        self._bars, self._what, self._task = bars, what, bars.add_task(what, total=None)
+    def __init__(self, progress: Progress, what: str) -> None:
+        self._what, self._line = what, progress.line(what)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        self._bars.update(
-            self._task, completed=done, total=total, description=f"{self._what}: {stage}".ljust(32)
-        )
+        self._line.update(f"{self._what}: {stage}", done, total)
