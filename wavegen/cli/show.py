@@ -21,6 +21,7 @@ class Progress:
         aside: write to the error output and erase the lines at the end, for commands whose output is a table.
 
     Example:
+        >>> from wavegen.cli.show import Progress
         >>> with Progress(aside=True) as progress:
         ...     line = progress.line("encoding", total=2)
         ...     line.update("encoding the second file", done=1)
@@ -33,12 +34,15 @@ class Progress:
 
         text = TextColumn("{task.description}", markup=False, table_column=Column(min_width=28))
         # A console that is made here, not rich's own, follows a redirection of the standard output.
+        console = Console(stderr=aside)
         self._bars = Progress(
             text,
             BarColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
-            console=Console(stderr=aside),
+            console=console,
             transient=aside,
+            # What is erased at the end is not for a file, where it would leave empty lines.
+            disable=aside and not console.is_terminal,
         )
 
     def __enter__(self) -> Progress:
