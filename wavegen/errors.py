@@ -14,7 +14,7 @@ def require_least(**values: tuple[float, float]) -> None:
     """Checks numbers against their lowest values: ``name=(value, lowest)``.
 
     Raises:
-        WavegenError: one is lower, or not finite.
+        WavegenError: if a number is lower, or not finite.
     """
     for name, (value, lowest) in values.items():
         if not (math.isfinite(value) and value >= lowest):
@@ -25,7 +25,7 @@ def require_share(name: str, value: float) -> None:
     """Checks a share of probability.
 
     Raises:
-        WavegenError: it does not lie in (0, 1].
+        WavegenError: if it does not lie in (0, 1].
     """
     if not 0 < value <= 1:
         raise WavegenError(f"{name} must lie in (0, 1], got {value}; 1 draws among all tokens")

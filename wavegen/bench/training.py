@@ -92,7 +92,11 @@ def model_training(generator: MaskedGenerator, against_torch: bool) -> list[Work
 
 
 def _masked(seed: int, model: Bert, tokens: Tokens) -> tuple[Array, ...]:
-    """What the first step reads: inputs [B, N, K]; targets and what is scored [B, N], of one level [B] of each row."""
+    """Returns what the first step reads.
+
+    Returns:
+        The inputs [B, N, K], the targets and what is scored [B, N], and the level [B] of each row.
+    """
     masking = model.masking
     if masking.scheme != "levels":
         raise WavegenError(

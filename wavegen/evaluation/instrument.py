@@ -28,10 +28,10 @@ def write_report(
         generator: a model that is conditioned on notes and was trained on the built-in corpus.
         out: folder for the WAV, notes and recording of each clip, the figures as text and JSON, a spectrogram, and
             the loss curve of the run.
-        clips: pieces to play, half known melodies and half composed.
-        seconds: of each piece to play, at most.
+        clips: number of pieces, half known melodies and half composed.
+        seconds: length of each piece, at most.
         drawing: how tokens are drawn.
-        run: the run folder, if there is one.
+        run: folder of the run, if there is one.
 
     Returns:
         The table, how to read it, and where the files are.

@@ -146,10 +146,10 @@ class SteppedModel(CausalModel):
 
 
 def tokens_of(given: Given) -> dict[str, Any]:
-    """What a network of this kind has to know of its tokens and labels, as arguments.
+    """Returns the arguments that describe its tokens and labels to a network of this kind.
 
     Raises:
-        WavegenError: there is no codec.
+        WavegenError: if there is no codec.
     """
     codec = given.tokens
     return {
@@ -161,7 +161,7 @@ def tokens_of(given: Given) -> dict[str, Any]:
     }
 
 
-def _latest(recent: Int[Array, "B heard K"], tokens: Tokens) -> Int[Array, "B heard K"]:
+def _latest(recent: Int[Array, "B recent K"], tokens: Tokens) -> Int[Array, "B recent K"]:
     return jnp.concatenate([recent, tokens], axis=1)[:, -recent.shape[1] :]
 
 

@@ -124,10 +124,10 @@ class Checkpoints:
         return restored.state, step, restored.config
 
     def restore_weights(self, params: PyTree, step: int | None = None) -> tuple[PyTree, dict[str, Any]]:
-        """Return the averaged parameters, or the parameters where no average was kept, and the config.
+        """Returns the averaged parameters, or the parameters if no average was kept, and the config.
 
         Args:
-            params: shapes and dtypes of the parameters; what else the checkpoint holds is not asked.
+            params: shapes and dtypes of the parameters; the rest of the checkpoint is not compared.
             step: see ``restore``.
 
         Raises:
@@ -252,7 +252,7 @@ class Checkpoints:
         return -1
 
     def _expect_same_arrays(self, step: int, abstract_state: PyTree, parts: set[str] | None = None) -> None:
-        """Compare the arrays of a state with those that were saved: all of them, or those of some parts."""
+        """Compares the arrays of a state with those that were saved: all of them, or those of some parts."""
         manifest = read_manifest(self.folder / str(step))
         assert manifest is not None, "_choose has read this manifest"
         saved, wanted = manifest["arrays"], describe_arrays(abstract_state)

@@ -12,8 +12,8 @@ def load_pretrained(config: PretrainedCodecConfig) -> LearnedCodec:
     """Opens a published codec.
 
     Args:
-        config: whose `pretrained` is a folder with `config.json` and `model.safetensors`, or the safetensors file with
-            the other beside it.
+        config: settings whose ``pretrained`` is a folder with ``config.json`` and ``model.safetensors``, or the
+            safetensors file with ``config.json`` in its folder.
 
     Raises:
         WavegenError: if there is no such folder, a file is damaged, or the model type is not supported.

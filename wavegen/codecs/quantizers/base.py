@@ -59,7 +59,7 @@ class Quantizer(nnx.Module):
 
     @abstractmethod
     def __init__(self, width: int, *, random: np.random.Generator, **settings: Any) -> None:
-        """A quantizer of latents of this width; the settings are those of its section of the configuration."""
+        """Makes a quantizer of latents of this width; the settings are those of its section of the configuration."""
 
     @abstractmethod
     def quantize(
