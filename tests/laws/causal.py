@@ -53,18 +53,15 @@ class Case:
         temperatures=((1.0, 1.0),),
         relative=False,
     ):
-        self.graph, params = parameters(model)
-        random = np.random.default_rng(1)
-        # Fresh biases are zero and fresh outputs small: nothing could go wrong in them.
-        self.params = jax.tree.map(
-            lambda x: x + jnp.asarray(0.3 * random.standard_normal(x.shape, np.float32)), params
-        )
+        self.graph, self.params = parameters(stirred(model))
         self.frames, self.labels, self.features = frames, labels, features
         self.vocab, self.start_token, self.prompts, self.later = vocab, start, prompts, later
         self.piece, self.temperatures, self.relative = piece, temperatures, relative
         vocabulary = getattr(model, "vocabulary", None)
         self.codebooks = 1 if vocabulary is None else vocabulary.codebooks
-        tokens = random.integers(vocab - 1, size=(BATCH, frames, self.codebooks), dtype=np.int32)
+        tokens = np.random.default_rng(2).integers(
+            vocab - 1, size=(BATCH, frames, self.codebooks), dtype=np.int32
+        )
         self.tokens = jnp.asarray(tokens)
         self.inputs = self.shift(self.tokens)
         self.forward, self.log_prob, self.init_state, self.step, self.read, self.score = map(
@@ -120,6 +117,14 @@ class Case:
                 piece, state = self.model().draw(state, frames, CLIP, choice=Choice(temperature))
             tokens.append(np.asarray(piece))
         return np.concatenate(tokens, axis=1)
+
+
+def stirred(model):
+    """The model with noise on every weight: fresh biases are zero and fresh outputs small, and would hide faults."""
+    graph, params = parameters(model)
+    random = np.random.default_rng(1)
+    noise = jax.tree.map(lambda x: jnp.asarray(0.3 * random.standard_normal(x.shape, np.float32)), params)
+    return with_parameters(graph, jax.tree.map(jnp.add, params, noise))
 
 
 @partial(jax.jit, static_argnums=(0, 3))
