@@ -18,8 +18,9 @@ import pytest
 
 from wavegen.audio import Audio
 from wavegen.cli import COMMANDS, GROUPS, main
+from wavegen.cli.runs import _next_command
 from wavegen.cli.show import Progress
-from wavegen.config import dump_config, resolve
+from wavegen.config import dump_config, load_config, resolve
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.models.kinds import make_model
 from wavegen.networks.base import parameters
@@ -149,6 +150,19 @@ def test_the_scripts_in_the_root_are_commands(script):
     assert f"wavegen {script.removesuffix('.py')}" in run.stdout
 
 
+@pytest.mark.parametrize(
+    ("config", "command"),
+    [
+        ("quickstart", "wavegen sample 'my runs/a'"),
+        ("chorales-bert", "wavegen compose 'my runs/a'"),
+        ("chorales-seq2seq", "wavegen harmonise 'my runs/a' MELODY.mid"),
+        ("fsdd-codec", "wavegen reconstruct 'my runs/a' RECORDING"),
+    ],
+)
+def test_a_training_ends_with_the_command_that_uses_it(config, command):
+    assert _next_command(load_config(ROOT / "configs" / f"{config}.yaml"), Path("my runs/a")) == command
+
+
 # --- the whole way ------------------------------------------------------------------------------------------
 
 
@@ -169,7 +183,7 @@ def test_from_a_folder_of_recordings_to_new_audio(tmp_path, capsys):
     config = write_config(tmp_path, tmp_path / "data")
     main(["train", str(config), "name=first", "--runs", str(tmp_path / "runs")])
     run = tmp_path / "runs" / "first"
-    assert f"python sample.py {run}" in capsys.readouterr().out
+    assert f"wavegen sample {run}" in capsys.readouterr().out
 
     out = tmp_path / "out"
     arguments = [

@@ -17,7 +17,8 @@ from wavegen.config.files import _sections
 from wavegen.config.study import load_study
 from wavegen.errors import WavegenError
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 # What a section cannot do without, so that its other fields can be set.
 REQUIRED = {
@@ -60,14 +61,14 @@ LIMITS = [
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_configuration_loads_and_says_what_it_is(path):
-    if path.stem.startswith("study-"):
-        assert f"study-{load_study(path).config.name}" == path.stem
+    if path.parent.name == "studies":
+        assert load_study(path).config.name == path.stem
     else:
         config = load_config(path)
         assert config.name == path.stem
         assert config.version == VERSION
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert f"configs/{path.name}" in " ".join(header), "the header gives the command"
+    assert str(path.relative_to(ROOT)) in " ".join(header), "the header gives the command"
 
 
 def test_the_shipped_configurations_are_found():

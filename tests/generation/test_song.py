@@ -184,7 +184,7 @@ def test_what_cannot_be_is_one_line(tmp_path, capsys):
         (bert, {"form": "A B"}, "expected a form of letters, as AABA, or of names"),
         (bert, {"form": ""}, "expected a form of letters"),
         (bert, {"remix": 1.5}, r"expected a share to remix in \[0, 1\], got 1.5"),
-        (bert, {"tempo": 0.0}, "expected 4 to 1000 quarter notes a minute, got 0.0"),
+        (bert, {"tempo": 0.0}, "expected 4 to 1000 quarter notes per minute, got 0.0"),
         (bert, {"seed": -1, "bars": 4}, "expected a seed of at least 0, got -1"),
         (bert, {"seed_piece": of()}, "expected a seed piece with notes, got an empty one"),
         (bert, {"bars": 4, "instruments": ("pian",)}, "did you mean 'piano'"),

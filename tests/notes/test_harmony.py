@@ -113,7 +113,7 @@ def test_chords_match() -> None:
 def test_rolls_and_grids_have_the_same_pitch_classes() -> None:
     codec = NoteGrid()
     tokens = np.random.default_rng(0).integers(0, codec.vocab_size, (40, 4))
-    roll = piano_roll(codec.decode(tokens).performance(), 8, 40)  # sixteenths at 120 quarter notes a minute
+    roll = piano_roll(codec.decode(tokens).performance(), 8, 40)  # sixteenths at 120 quarter notes per minute
     np.testing.assert_array_equal(roll_pitch_classes(roll), pitch_classes(codec.to_pitches(tokens)))
 
 

@@ -177,7 +177,7 @@ def fit_codebook(
             split=split,
             batches=batches,
             seed=seed,
-            progress=lambda done, error: line.update(f"mean squared error {error:.2f} dB2", done),
+            progress=lambda done, error: line.update(f"mean squared distance {error:.2f} dB2", done),
         )
     if csv is not None:
         codec.to_csv(csv)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from tyro.conf import Positional
 from wavegen.cli.show import print_facts
 
 if TYPE_CHECKING:
+    from wavegen.config import Config
     from wavegen.config.study import Study
 
 
@@ -31,7 +33,21 @@ def train(
     from wavegen.training.loop import train as run
 
     folder = run(resolved, runs / resolved.name)
-    print_facts({"run": folder, "listen": f"python sample.py {folder}"})
+    print_facts({"run": folder, "next": _next_command(resolved, folder)})
+
+
+def _next_command(config: Config, folder: Path) -> str:
+    """Returns the command that uses what a run has learned."""
+    from wavegen.models.base import SourceModel
+    from wavegen.models.kinds import KINDS
+
+    if config.model.is_codec:
+        command, *files = "reconstruct", "RECORDING"
+    elif issubclass(KINDS[type(config.model)], SourceModel):
+        command, *files = "harmonise", "MELODY.mid"
+    else:
+        command, *files = ("compose",) if config.codec.of == "notes" else ("sample",)
+    return shlex.join(["wavegen", command, str(folder), *files])
 
 
 def study(
@@ -48,7 +64,7 @@ def study(
     again. An experiment that fails is named in the table, does not stop the others, and makes the exit status 1.
 
     Args:
-        study: a YAML file, for example configs/study-wavenet-lstm.yaml.
+        study: a YAML file, for example configs/studies/wavenet-lstm.yaml.
         overrides: changes, written a.b=c: to all experiments (data.path=FOLDER training.steps=200), or to the study
             (seeds=[0] datasets.small.data.path=FOLDER).
         runs: the run folders are RUNS/STUDY/DATASET-MODEL-SETTING-SEED.

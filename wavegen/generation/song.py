@@ -112,7 +112,7 @@ def compose_song(
         remix: share of the notes of a repeated section to draw anew, 0 to 1.
         instruments: families of General MIDI. They play a grid's voices, from the highest on; from a model of events
             they are the only ones to play.
-        tempo: quarter notes a minute; None is the seed piece's, or 120.
+        tempo: quarter notes per minute; None is the seed piece's, or 120.
         labels: see ``NoteGenerator.generate``.
         drawing: of what is generated; None is the experiment's own.
         progress: called for each stage.
@@ -134,7 +134,7 @@ def compose_song(
     if not 0 <= remix <= 1:
         raise WavegenError(f"expected a share to remix in [0, 1], got {remix}; 0.2 changes two notes of ten")
     if tempo is not None and not 4 <= tempo <= 1000:
-        raise WavegenError(f"expected 4 to 1000 quarter notes a minute, got {tempo}")
+        raise WavegenError(f"expected 4 to 1000 quarter notes per minute, got {tempo}")
     players = tuple(map(family, instruments))
     variation = _remixer(model, harmoniser, remixer) if remix else None
     of_events = harmoniser is None and not isinstance(model.codec.plain, NoteGrid)
