@@ -10,7 +10,9 @@ LAYERS = (
     *(
         "types",
         "errors",
+        "locks",
         "atomic",
+        "sealed",
         "audio",
         "kernels",
         "config",

@@ -2,12 +2,22 @@
 
 import math
 
+_LONGEST = 1000
+"""Characters of a message: what a file holds is quoted in it, and files hold anything."""
+
 
 class WavegenError(ValueError):
     """Input that cannot be used: a file, a configuration, a checkpoint or an argument.
 
-    The command line prints its message as one line and exits with status 2; a traceback would add nothing.
+    The command line prints its message as one line and exits with status 2; a traceback would add nothing. Line breaks
+    become spaces, and of a message of more than 1,000 characters the middle is left out.
     """
+
+    def __init__(self, message: str) -> None:
+        # Only the ends are split, as what is quoted may be a whole file.
+        half = _LONGEST // 2
+        line = message if len(message) <= _LONGEST else f"{message[:half]} ... {message[-half:]}"
+        super().__init__(" ".join(line.split()))
 
 
 def require_least(**values: tuple[float, float]) -> None:

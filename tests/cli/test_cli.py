@@ -300,7 +300,7 @@ def test_ctrl_c_while_sampling_keeps_a_valid_recording(tmp_path):
         (["evaluate", "HERE/m.safetensors", "--data", "HERE/nowhere"], "HERE/nowhere"),
         (
             ["export", "HERE/m.safetensors", "HERE/m.wav"],
-            "weights are written as NAME.safetensors, got m.wav",
+            "expected a file named NAME.safetensors, got m.wav",
         ),
         (["report", "HERE/m.safetensors"], "notes"),
         (["bench", "--net", "x"], "expected one of the networks 20x64x128, "),

@@ -1,9 +1,10 @@
 """Checkpoints that can be trusted: orbax writes them, and a sha256 manifest proves them.
 
 Orbax commits a step atomically (a temporary folder, renamed when complete), but it restores flipped bits and casts
-dtypes without a warning, and its own best-n policy can delete the newest step. Every step therefore has a manifest,
-which is written into the temporary folder just before the rename: a committed step always has one, and a kill at any
-moment leaves no incomplete step.
+dtypes without a warning, flushes nothing to the disk, and its own best-n policy can delete the newest step. Every step
+therefore has a manifest, which is written into the temporary folder just before the rename, when all files of the step
+are flushed: a committed step always has one, and neither a kill nor a loss of power leaves an incomplete step. Older
+steps are deleted here, not by orbax, once the rename is on the disk.
 """
 
 import math
@@ -19,6 +20,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
+from wavegen.atomic import flush_folder, flush_tree
 from wavegen.errors import WavegenError
 from wavegen.runs.checksums import describe_arrays, find_damage, read_manifest, write_manifest
 
@@ -42,7 +44,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, keep_latest: int = 2, keep_best: int = 1) -> None:
-        self.folder = epath.Path(folder) if "://" in str(folder) else epath.Path(os.path.abspath(folder))
+        self._is_local = "://" not in str(folder)
+        self.folder = epath.Path(os.path.abspath(folder) if self._is_local else folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -51,13 +54,10 @@ class Checkpoints:
                 "choose another or correct its permissions"
             ) from error
         self._metrics: dict[int, float] = {}
-        policies = ocp.checkpoint_managers
+        self._keep_latest, self._keep_best = keep_latest, keep_best
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [policies.LatestN(keep_latest), _LowestMetric(self._metrics, keep_best)]
-                ),
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
                 lightweight_initialize=True,  # otherwise orbax reads files that may be damaged
             ),
@@ -65,7 +65,7 @@ class Checkpoints:
         )
         for step in self._manager.all_steps():
             if manifest := read_manifest(self.folder / str(step)):
-                self._note_metric(step, manifest["metric"])
+                self._note_metric(step, manifest.metric)
         self._damage: dict[int, str | None] = {}
         self._failures: list[WavegenError] = []  # of the last saves in a row
         self._in_flight: dict[str, Any] = {}  # the manifest of the step that is being written
@@ -194,6 +194,17 @@ class Checkpoints:
         else:
             self._in_flight = {}
             self._failures = []
+            self._delete_older()
+
+    def _delete_older(self) -> None:
+        """Deletes the steps that are not to be kept, once the newest one is on the disk."""
+        if self._is_local and jax.process_index() == 0:
+            flush_folder(self.folder)
+        steps = sorted(self._manager.all_steps())
+        best = sorted(self._metrics.keys() & set(steps), key=self._metrics.__getitem__)[: self._keep_best]
+        for step in {*steps} - {*steps[-self._keep_latest :], *best}:
+            self._manager.delete(step)
+            self._metrics.pop(step, None)
 
     def _fail(self, error: Exception) -> None:
         """Warns of a first failed save, and raises at a second in a row."""
@@ -255,7 +266,7 @@ class Checkpoints:
         """Compares the arrays of a state with those that were saved: all of them, or those of some parts."""
         manifest = read_manifest(self.folder / str(step))
         assert manifest is not None, "_choose has read this manifest"
-        saved, wanted = manifest["arrays"], describe_arrays(abstract_state)
+        saved, wanted = manifest.arrays, describe_arrays(abstract_state)
         if parts is not None:
             saved = {name: array for name, array in saved.items() if name.split("/")[0] in parts}
         for name in [*wanted, *saved]:
@@ -275,17 +286,7 @@ class Checkpoints:
         name = str(self._in_flight["step"])
         temporary = self.folder / (name + ocp.utils.TMP_DIR_SUFFIX)
         # Object stores cannot rename: a step is written in place there, and a marker file commits it.
-        write_manifest(temporary if temporary.exists() else self.folder / name, self._in_flight)
-
-
-class _LowestMetric:
-    """A preservation policy of orbax that keeps the steps with the lowest metrics, and none without one."""
-
-    def __init__(self, metrics: dict[int, float], count: int) -> None:
-        self._metrics = metrics
-        self._count = count
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        known = [info.step for info in checkpoints if info.step in self._metrics]
-        best = sorted(known, key=self._metrics.__getitem__)[: self._count]
-        return [info.step in best for info in checkpoints]
+        step = temporary if temporary.exists() else self.folder / name
+        write_manifest(step, self._in_flight)
+        if self._is_local:
+            flush_tree(step)

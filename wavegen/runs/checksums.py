@@ -7,10 +7,29 @@ from typing import Any
 import jax
 from etils import epath
 from jaxtyping import PyTree
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 _NAME = "manifest.json"
 # Orbax's own files next to the items: rewritten at commit, and not needed to restore.
 _NOT_HASHED = {_NAME, "_CHECKPOINT_METADATA", "commit_success.txt"}
+
+
+class Manifest(BaseModel):
+    """What a manifest says of its step.
+
+    Attributes:
+        step: number of updates; also the name of the folder.
+        metric: by which the best steps are kept, if it was measured.
+        arrays: dtype and shape of every array of the state, by its path in the tree.
+        files: sha256 of every file, by its path in the folder.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    step: int = Field(..., ge=0)
+    metric: float | None
+    arrays: dict[str, str]
+    files: dict[str, str]
 
 
 def write_manifest(folder: epath.Path, content: dict[str, Any]) -> None:
@@ -26,13 +45,13 @@ def write_manifest(folder: epath.Path, content: dict[str, Any]) -> None:
     )
 
 
-def read_manifest(folder: epath.Path) -> dict[str, Any] | None:
+def read_manifest(folder: epath.Path) -> Manifest | None:
     """Returns the content of a manifest, or None where it is missing or damaged."""
     try:
         stored = json.loads((folder / _NAME).read_bytes())
-        return stored["content"] if stored["sha256"] == _seal(stored["content"]) else None
+        return Manifest(**stored["content"]) if stored["sha256"] == _seal(stored["content"]) else None
     # Flipped bytes can turn it into anything, and every way of not being a manifest has the same answer.
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError):
         return None
 
 
@@ -41,7 +60,9 @@ def find_damage(folder: epath.Path) -> str | None:
     content = read_manifest(folder)
     if content is None:
         return f"{folder / _NAME} is missing or damaged"
-    expected: dict[str, str] = content["files"]
+    if str(content.step) != folder.name:
+        return f"{folder} holds step {content.step}, under another step's name"
+    expected = content.files
     try:
         found = _sums(folder)
     except OSError as error:

@@ -1,17 +1,14 @@
 """Trained weights without a training state: one safetensors file with a card."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 from jaxtyping import PyTree
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from wavegen.atomic import atomic_path
 from wavegen.errors import WavegenError
+from wavegen.sealed import read_sealed, write_sealed
 
 
 def write_weights(
@@ -43,8 +40,6 @@ def write_weights(
         ([1.0, 1.0], 'float16', {'name': 'm'})
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise WavegenError(f"weights are written as NAME.safetensors, got {path.name}")
     with np.errstate(over="ignore"):
         flat = {
             ".".join(map(str, key)): np.asarray(value, dtype)
@@ -56,8 +51,7 @@ def write_weights(
         raise WavegenError(
             f"the weight {large[0]} is not finite in {flat[large[0]].dtype}; train with a lower learning rate"
         )
-    with atomic_path(path) as part:
-        save_file(flat, part, metadata={"wavegen": json.dumps(card)})
+    write_sealed(path, flat, card)
     return path
 
 
@@ -70,18 +64,7 @@ def read_weights(path: Path) -> tuple[PyTree, dict[str, Any]]:
     Raises:
         WavegenError: if it is not a safetensors file of wavegen, or is damaged.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
-        raise WavegenError(f"{path} is not a readable safetensors file ({error}); export it again") from None
-    if "wavegen" not in metadata:
-        raise WavegenError(f"{path} holds tensors but no wavegen card; use a file of wavegen export")
-    try:
-        card = dict(json.loads(metadata["wavegen"]))
-    except (ValueError, TypeError) as error:
-        raise WavegenError(f"{path} holds a damaged wavegen card ({error}); export it again") from None
+    flat, card = read_sealed(path)
     named = {
         tuple(int(p) if p.isdigit() else p for p in name.split(".")): value for name, value in flat.items()
     }

@@ -4,18 +4,16 @@ CSV has no header. A codebook has one row of comma-separated values per line, co
 significant digits distinguish all float32 numbers, so that a written codebook reads back bit for bit.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from wavegen.atomic import atomic_path, atomic_write
+from wavegen.atomic import atomic_write
 from wavegen.errors import WavegenError
+from wavegen.sealed import read_sealed, write_sealed
 
 CODEC = "spectrogram_vq"
 
@@ -125,13 +123,7 @@ def write_codebook(path: str | Path, tensors: Mapping[str, np.ndarray], card: Ma
     Raises:
         WavegenError: if the name has another ending, or the file cannot be written.
     """
-    if Path(path).suffix != ".safetensors":
-        raise WavegenError(f"codebooks are written as NAME.safetensors, got {Path(path).name}")
-    metadata = {"wavegen": json.dumps({"codec": CODEC, **card})}
-    with atomic_path(path) as part:
-        save_file(
-            {name: np.ascontiguousarray(value) for name, value in tensors.items()}, part, metadata=metadata
-        )
+    write_sealed(path, tensors, {"codec": CODEC, **card})
 
 
 def read_codebook(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -143,13 +135,7 @@ def read_codebook(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, An
     Raises:
         WavegenError: if there is no such file, or it was not written by ``write_codebook``.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        card = json.loads(metadata.get("wavegen", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WavegenError(f"{path} is not a readable codebook ({error}); fit or copy it again") from None
+    tensors, card = read_sealed(path)
     if card.get("codec") != CODEC or "codebook" not in tensors:
         raise WavegenError(f"{path} holds no spectrogram codebook; use a file of wavegen fit-codebook")
     return tensors, card
