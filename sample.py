@@ -2,7 +2,7 @@
 
 import sys
 
-from wavegen.cli import main
+from wavegen.__main__ import run
 
 if __name__ == "__main__":
-    main(["sample", *sys.argv[1:]])
+    run(["sample", *sys.argv[1:]])

@@ -2,7 +2,7 @@
 
 import sys
 
-from wavegen.cli import main
+from wavegen.__main__ import run
 
 if __name__ == "__main__":
-    main(["train", *sys.argv[1:]])
+    run(["train", *sys.argv[1:]])

@@ -11,6 +11,7 @@ LAYERS = (
         "types",
         "errors",
         "locks",
+        "stopping",
         "atomic",
         "sealed",
         "audio",

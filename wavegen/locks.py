@@ -57,8 +57,10 @@ def locked(folder: str | Path, holds: str = "run") -> Iterator[None]:
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         _replace(descriptor, json.dumps(holder))
-        yield
-        _replace(descriptor, "")
+        try:
+            yield
+        finally:
+            _replace(descriptor, "")
     finally:
         os.close(descriptor)
 

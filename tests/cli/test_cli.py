@@ -215,16 +215,36 @@ def test_from_a_folder_of_recordings_to_new_audio(tmp_path, capsys):
     assert "8 x cpu" in capsys.readouterr().out
 
 
+# A shell starts background jobs with SIGINT ignored, and this test may run in one.
+RUN = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from wavegen.__main__ import run; print('ready', flush=True); run(sys.argv[1:])"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_with_one_line_and_its_status(number, rng):
+    """From its beginning on, in the imports of JAX as well as later."""
+    command = [sys.executable, "-c", RUN, "bench", "--steps", "100000000", "--implementation", "xla"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for delay in (0.05, *rng.uniform(0.2, 5, 3)):
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        ) as process:
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(delay)
+            process.send_signal(number)
+            _, error = process.communicate(timeout=20)
+        assert process.returncode == 128 + number, error
+        assert error == f"wavegen: stopped by {number.name}; the files that are written are whole\n"
+
+
 @pytest.mark.slow
 def test_ctrl_c_while_sampling_keeps_a_valid_recording(tmp_path):
     model = write_model(tmp_path / "m.safetensors")
-    # A shell starts background jobs with SIGINT ignored, and this test may run in one.
-    program = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from wavegen.cli import main; main(sys.argv[1:])"
-    )
     process = subprocess.Popen(
-        [sys.executable, "-c", program, "sample", model, "--seconds", "3600", "-o", tmp_path / "out"],
+        [sys.executable, "-c", RUN, "sample", model, "--seconds", "3600", "-o", tmp_path / "out"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -236,7 +256,7 @@ def test_ctrl_c_while_sampling_keeps_a_valid_recording(tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    assert process.returncode == 130, err
     assert "stopped; the " in err
     assert f"audio        {wav}" in out
     audio = Audio.read(wav)
@@ -260,7 +280,7 @@ def test_ctrl_c_while_sampling_keeps_a_valid_recording(tmp_path):
         (["train", "HERE/tiny.yaml", "data.path=HERE/empty", "--runs", "HERE/runs"], "HERE/empty"),
         (
             ["train", "HERE/tiny.yaml", "--runs", "HERE/file/runs"],
-            "cannot write HERE/file/runs/run/config.yaml: Not a",
+            "cannot write the run in HERE/file/runs/run: Not a",
         ),
         (["train", "HERE/tiny.yaml", "model.label_fields=[digit]", "--runs", "HERE/runs"], "names 'digit'"),
         (

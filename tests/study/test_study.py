@@ -236,7 +236,7 @@ def test_a_study_stopped_in_its_middle_ends_with_the_same_table(folder, load, fi
     arguments += ["--runs", str(runs), "--out", str(out)]
     with pytest.raises(SystemExit) as caught:
         main(arguments)
-    assert caught.value.code == 1
+    assert caught.value.code == 143
     assert "run the same command to resume the study" in capsys.readouterr().out
     assert [row["dataset"] for row in table(out / "table.csv")] == ["one", "broken"]
     assert not (runs / "tiny" / "two-lstm-plain-3" / "checkpoints" / "4").exists()

@@ -117,7 +117,7 @@ def test_sigterm_saves_and_the_rest_ends_the_same(experiment, uninterrupted):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0
+    assert process.returncode == 143
     assert "run the same command to resume" in output
     process = start(experiment, "stopped")
     output, _ = process.communicate(timeout=300)

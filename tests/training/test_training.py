@@ -20,12 +20,13 @@ import yaml
 
 from wavegen.codecs.base import Codecs
 from wavegen.codecs.samples import MuLaw
-from wavegen.config import Config, dump_config, resolve
+from wavegen.config import Config, dump_config, load_config, resolve
 from wavegen.data.open import open_dataset
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.errors import WavegenError
 from wavegen.networks.base import parameters
 from wavegen.runs.checkpoints import Checkpoints
+from wavegen.runs.trained import open_trained
 from wavegen.training import loop
 from wavegen.training.state import state_hash
 from wavegen.training.step import first_state, make_evaluation_step, make_train_step
@@ -146,7 +147,7 @@ def uninterrupted(workplace) -> Path:
 @pytest.mark.slow
 def test_a_run_writes_all_that_it_promises(uninterrupted):
     names = {path.name for path in uninterrupted.iterdir()}
-    assert names == {"config.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "samples"}
+    assert names == {"config.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "samples", ".lock"}
     assert [path.suffix for path in sorted((uninterrupted / "samples").iterdir())] == [".png", ".wav"]
     training = [row for row in rows(uninterrupted) if "gradient_norm" in row]
     assert [row["step"] for row in training] == list(range(1, STEPS + 1))
@@ -156,6 +157,18 @@ def test_a_run_writes_all_that_it_promises(uninterrupted):
     assert [row["step"] for row in evaluations] == [20, 40, 60]
     assert training[-1]["bits_per_sample"] < training[0]["bits_per_sample"] - 1
     assert evaluations[-1]["valid/bits_per_sample"] < evaluations[0]["valid/bits_per_sample"]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_run_of_the_same_shapes_is_refused(workplace, uninterrupted, data):
+    folder = workplace / "mixed" / "run"
+    shutil.copytree(uninterrupted, folder)
+    config = load_config(folder / "config.yaml", ["seed=4"])
+    (folder / "config.yaml").write_text(dump_config(config))
+    with pytest.raises(WavegenError, match=r"holds another experiment \(seed is \d+ there, 4 asked for\)"):
+        loop.train(config, folder)
+    with pytest.raises(WavegenError, match=r"holds a checkpoint of another run \(seed is 4 there"):
+        open_trained(folder)
 
 
 @pytest.mark.slow
@@ -305,7 +318,8 @@ def begun_run(folder: Path, config: Config) -> dict[str, bytes]:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path): path.read_bytes() for path in files}
 
 
 def test_a_folder_of_another_experiment_is_refused_and_not_harmed(data, tmp_path):
@@ -348,7 +362,7 @@ def test_a_run_that_failed_at_its_start_can_be_mended(data, tmp_path):
 
 def test_a_run_folder_that_cannot_be_made_is_one_line(data, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WavegenError, match=r"^cannot write .*config\.yaml: Not a directory; "):
+    with pytest.raises(WavegenError, match=r"^cannot write the run in .*run: Not a directory; "):
         loop.train(experiment(data), tmp_path / "file" / "run")
 
 

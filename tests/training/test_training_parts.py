@@ -22,9 +22,10 @@ from wavegen.errors import WavegenError
 from wavegen.models.likelihood import next_token
 from wavegen.models.wavenet import WaveNet
 from wavegen.networks.base import Outcome, add_outcomes
+from wavegen.stopping import SIGNALS
 from wavegen.training.mesh import initialize_distributed, make_mesh, shard_batch, shard_state, state_sharding
 from wavegen.training.optimizer import make_optimizer, make_schedule, skipped_updates
-from wavegen.training.signals import StopRequest
+from wavegen.training.signals import TrainingStop
 from wavegen.training.state import abstract_state, count_parameters, init_state, state_hash, update_ema
 
 
@@ -263,7 +264,7 @@ import os, signal, sys
 import jax, jax.numpy as jnp, numpy as np
 from wavegen.runs.checkpoints import Checkpoints
 from wavegen.training.mesh import initialize_distributed, make_mesh, shard_batch, shard_state
-from wavegen.training.signals import StopRequest
+from wavegen.training.signals import TrainingStop
 from wavegen.training.state import abstract_state
 
 initialize_distributed()
@@ -279,7 +280,7 @@ def update(state, batch):
 
 folder, count, index = sys.argv[1], jax.process_count(), jax.process_index()
 checkpoints = Checkpoints(folder)
-with StopRequest() as stop:
+with TrainingStop() as stop:
     for step in range(1, 2000):
         rows = np.random.default_rng(step).normal(size=(4, 256)).astype(np.float32)
         share = 4 // count
@@ -349,19 +350,21 @@ def test_two_processes_train_save_and_stop_as_one(tmp_path):
 # --- signals -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_asks_and_the_second_insists(number, capfd):
-    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
-    with StopRequest() as stop:
+    before = [signal.getsignal(n) for n in SIGNALS]
+    with TrainingStop() as stop:
         assert not stop.reached(1)
         os.kill(os.getpid(), number)
         assert stop.reached(2)
         assert f"{number.name}: stopping after this step" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as caught:
             os.kill(os.getpid(), number)
-        if number == signal.SIGTERM:
-            assert caught.value.code == 143
-    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+        if number != signal.SIGINT:
+            assert caught.value.code == 128 + number
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+    with pytest.raises(type(caught.value)):
+        stop.interrupt()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library's malloc is not glibc's")

@@ -44,3 +44,5 @@ def main(arguments: list[str] | None = None) -> None:
     except (WavegenError, NotImplementedError) as error:  # the latter: a kernel that cannot run here
         print(f"wavegen: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:  # a training that has said what it saved
+        raise SystemExit(130) from None

@@ -15,6 +15,7 @@ from tyro.conf import Positional
 from wavegen.cli.options import AudioDrawing, Flat, LabelledAsk, Out, pairs, refuse, span
 from wavegen.cli.show import Progress, draw_recording, numbered, write_clips, write_performance
 from wavegen.errors import WavegenError
+from wavegen.stopping import StopRequest
 
 if TYPE_CHECKING:
     from wavegen.audio import Audio
@@ -177,22 +178,21 @@ def _stream(
     files = numbered(path, options["count"], ".wav")
     with ExitStack() as stack:
         writers = [stack.enter_context(AudioWriter(file, generator.sample_rate)) for file in files]
-        try:
-            with Progress() as progress:
-                line, start, done = progress.line("starting", total), time.perf_counter(), 0.0
-                for block in blocks:
-                    for writer, row in zip(writers, block, strict=True):
-                        writer.write(row)
-                    done += block.shape[1] / generator.sample_rate
-                    factor = done * len(files) / (time.perf_counter() - start)
-                    line.update(f"{done:.1f} s, {factor:.2f} x real time", done)
-        except KeyboardInterrupt:
-            kept = min(writer.duration for writer in writers)
-            print(f"stopped; the {kept:.1f} s that were generated are kept", file=sys.stderr)
-            if not kept:
-                return
+        with Progress() as progress, StopRequest("block") as stop:
+            line, start, done = progress.line("starting", total), time.perf_counter(), 0.0
+            for block in blocks:
+                for writer, row in zip(writers, block, strict=True):
+                    writer.write(row)
+                done += block.shape[1] / generator.sample_rate
+                factor = done * len(files) / (time.perf_counter() - start)
+                line.update(f"{done:.1f} s, {factor:.2f} x real time", done)
+                if stop.received:
+                    break
     for file in files:
         draw_recording(file)
+    if stop.received:
+        print(f"stopped; the {done:.1f} s that were generated are kept", file=sys.stderr)
+    stop.interrupt()
 
 
 def _notes(

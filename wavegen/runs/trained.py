@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from wavegen.codecs.base import Codec, Codecs
 from wavegen.codecs.learned import LearnedCodec, freeze
 from wavegen.codecs.make import LEARNED, make_codec
-from wavegen.config import Config, resolve
+from wavegen.config import Config, load_config, resolve
 from wavegen.config.codecs import TrainedCodecConfig
 from wavegen.config.data import DataConfig
 from wavegen.config.section import CodecSection
@@ -22,6 +22,7 @@ from wavegen.errors import WavegenError
 from wavegen.models.kinds import make_model
 from wavegen.networks.base import Given, parameters
 from wavegen.runs.checkpoints import Checkpoints
+from wavegen.runs.same import differences
 from wavegen.runs.weights import read_weights, write_weights
 
 CODEC_FILES = {"tokens": "codec.safetensors", "condition": "condition.safetensors"}
@@ -177,6 +178,12 @@ def _open_run(folder: Path, step: int | None) -> Trained:
     with Checkpoints(folder / "checkpoints") as checkpoints:
         card = checkpoints.config(step)
         config = resolve(card["config"])
+        stated = folder / "config.yaml"
+        if stated.exists() and (different := differences(load_config(stated), config)):
+            raise WavegenError(
+                f"{folder} holds a checkpoint of another run ({different[0]} by the checkpoint); "
+                "put the run's own checkpoints back"
+            )
         codecs = open_codecs(config, folder)
         fresh = jax.eval_shape(lambda: parameters(make_model(config, codecs, card["labels"]))[1])
         params, card = checkpoints.restore_weights(fresh, step)

@@ -14,7 +14,6 @@ from wavegen.config.study import Cell, Study
 from wavegen.data.open import open_dataset
 from wavegen.data.plan import digest
 from wavegen.errors import WavegenError
-from wavegen.runs.checkpoints import Checkpoints
 from wavegen.study.curves import write_curves
 from wavegen.study.measure import FILE, Figures, count_of, measure, read_figures, write_figures
 from wavegen.study.table import Row, write_tables
@@ -28,12 +27,13 @@ def run_study(study: Study, runs: Path, out: Path, console: Console) -> list[Row
         study: what is to be done.
         runs: the runs go to ``runs/STUDY/CELL``.
         out: folder of tables, curves and clips.
-        console: where progress is told.
+        console: where progress is shown.
 
     Returns:
-        A row for each experiment that was come to: fewer than there are only if a signal stopped the study.
+        A row for each experiment.
 
     Raises:
+        KeyboardInterrupt: after SIGINT, when the state of the experiment is saved; SystemExit after SIGTERM and SIGHUP.
         WavegenError: models that are to have equal parameters have not, or the tables cannot be written.
     """
     counts = count_cells(study)
@@ -55,10 +55,10 @@ def run_study(study: Study, runs: Path, out: Path, console: Console) -> list[Row
         except WavegenError as error:
             console.print(f"{name} failed: {error}", markup=False, highlight=False, soft_wrap=True)
             rows.append(Row(cell, None, str(error)))
+        except (KeyboardInterrupt, SystemExit):  # by which a training ends that a signal stopped
+            console.print("run the same command to resume the study", highlight=False)
+            raise
         else:
-            if figures is None:
-                console.print("run the same command to resume the study", highlight=False)
-                break
             rows.append(Row(cell, figures))
             done += fresh
         write_tables(rows, out)
@@ -101,8 +101,8 @@ def expect_equal(study: Study, counts: Mapping[str, int]) -> None:
             )
 
 
-def _run_cell(study: Study, cell: Cell, run: Path) -> Figures | None:
-    """The figures of an experiment, as far as they are not there; None if a signal stopped its training."""
+def _run_cell(study: Study, cell: Cell, run: Path) -> Figures:
+    """The figures of an experiment, which are measured only if they are not there."""
     asked, others = study.config, _others(study, cell)
     request = digest(
         {
@@ -115,9 +115,6 @@ def _run_cell(study: Study, cell: Cell, run: Path) -> Figures | None:
     figures = read_figures(run, request)
     if figures is None:
         train(cell.config, run)
-        with Checkpoints(run / "checkpoints") as checkpoints:
-            if checkpoints.latest_step() != cell.config.training.steps:
-                return None
         figures = measure(run, cell.config, others, asked.samples, asked.train_batches)
         write_figures(run, figures, request)
     return figures

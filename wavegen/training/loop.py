@@ -13,6 +13,7 @@ never interrupted. That holds because all randomness is a function of the seed a
 """
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,20 @@ import jax
 from flax import nnx
 
 from wavegen.atomic import atomic_write
-from wavegen.config import Config, dump_config, load_config
+from wavegen.config import Config, dump_config, load_config, resolve
 from wavegen.data.batches import BatchSource, iterator
 from wavegen.data.dataset import Dataset
 from wavegen.data.open import expect_same_codec, open_dataset
 from wavegen.errors import WavegenError
+from wavegen.locks import locked
 from wavegen.runs.checkpoints import Checkpoints
 from wavegen.runs.log import RunLog
+from wavegen.runs.same import differences
 from wavegen.runs.trained import keep_codecs, open_codecs
 from wavegen.training.evaluate import evaluate, evaluation_source, to_devices
 from wavegen.training.mesh import initialize_distributed, make_mesh, shard_state
 from wavegen.training.samples import write_samples
-from wavegen.training.signals import StopRequest
+from wavegen.training.signals import TrainingStop
 from wavegen.training.start_codec import start_codec
 from wavegen.training.start_from import start_from
 from wavegen.training.state import TrainState, abstract_state, count_parameters
@@ -49,13 +52,20 @@ def train(config: Config, folder: str | Path) -> Path:
         The folder.
 
     Raises:
-        WavegenError: the data cannot be used, the folder holds another experiment or cannot be written, or too many
-            steps in a row were not finite.
+        WavegenError: the data cannot be used, the folder holds another experiment, cannot be written or is being
+            written by another process, or too many steps in a row were not finite.
+        KeyboardInterrupt: after SIGINT, when the state is saved; SystemExit after SIGTERM and SIGHUP.
     """
     folder = Path(folder)
     initialize_distributed()
-    begun = _claim(folder, config)
+    # One process writes for all of a run.
+    with locked(folder) if jax.process_index() == 0 else nullcontext():
+        _train(config, folder)
+    return folder
 
+
+def _train(config: Config, folder: Path) -> None:
+    begun = _claim(folder, config)
     dataset = open_dataset(config)
     # A copy that a start without checkpoints left behind may be of another codec than is asked for now.
     codecs = open_codecs(config, folder if begun else None)
@@ -92,7 +102,8 @@ def train(config: Config, folder: str | Path) -> Path:
     with Checkpoints(folder / "checkpoints", keep_latest=t.keep_latest, keep_best=t.keep_best) as checkpoints:
         start = 0
         if checkpoints.latest_step() is not None:
-            state, start, _ = checkpoints.restore(abstract_state(state))
+            state, start, there = checkpoints.restore(abstract_state(state))
+            _expect_same(resolve(there["config"]), config, folder / "checkpoints" / str(start))
         elif t.start_from is not None:
             state = shard_state(start_from(t.start_from, config, state, codecs), mesh)
         else:
@@ -111,7 +122,7 @@ def train(config: Config, folder: str | Path) -> Path:
                 audio_seconds_per_step=seconds,
                 flops_per_step=flops,
             ) as log,
-            StopRequest() as stop,
+            TrainingStop() as stop,
         ):
             log.say(_describe(config, dataset, model, state))
             if start:
@@ -149,8 +160,8 @@ def train(config: Config, folder: str | Path) -> Path:
                 if stopping and not last:
                     checkpoints.wait()
                     log.say(f"stopped at step {done}; run the same command to resume")
-                    return folder
-    return folder
+                    break
+    stop.interrupt()
 
 
 def _claim(folder: Path, config: Config) -> bool:
@@ -163,37 +174,20 @@ def _claim(folder: Path, config: Config) -> bool:
     # Without a checkpoint there is nothing to lose: what failed at its start can be mended and run again.
     begun = any(step.name.isdigit() for step in (folder / "checkpoints").glob("*"))
     if begun and path.exists():
-        different = _differences(load_config(path).model_dump(), config.model_dump())
-        if different:
-            raise WavegenError(
-                f"{folder} holds another experiment ({different[0]}); give this one another name (name=...), with "
-                f"training.start_from={folder} if it is to begin with these weights, or delete the folder"
-            )
+        _expect_same(load_config(path), config, folder)
     if jax.process_index() == 0:
         with atomic_write(path) as file:
             file.write(dump_config(config).encode())
     return begun
 
 
-# What may change between the parts of one run: none of it moves the weights, but by rounding on other devices.
-_FREE = {
-    *("data.path", "data.cache", "data.prefetch"),
-    *("training.mesh.data", "training.mesh.fsdp", "training.mesh.cpu_devices"),
-    *("training.log_every", "training.evaluate_every", "training.evaluate_batches"),
-    *("training.checkpoint_every", "training.keep_latest", "training.keep_best"),
-    *("training.sample_every", "training.sample_seconds", "training.sample_count"),
-}
-
-
-def _differences(there: Any, asked: Any, prefix: str = "") -> list[str]:
-    if isinstance(there, dict) and isinstance(asked, dict):
-        keys = sorted({*there, *asked})
-        return [
-            d
-            for k in keys
-            for d in _differences(there.get(k), asked.get(k), f"{prefix}.{k}" if prefix else k)
-        ]
-    return [f"{prefix} is {there} there, {asked} asked for"] if there != asked and prefix not in _FREE else []
+def _expect_same(there: Config, asked: Config, place: Path) -> None:
+    different = differences(there, asked)
+    if different:
+        raise WavegenError(
+            f"{place} holds another experiment ({different[0]}); give this one another name (name=...), with "
+            f"training.start_from={place} if it is to begin with these weights, or delete the folder"
+        )
 
 
 def _describe(config: Config, dataset: Dataset, model: Any, state: TrainState) -> str:
