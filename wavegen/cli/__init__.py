@@ -3,8 +3,12 @@
 Each command is a function; its flags and their help come from the signature and the docstring.
 """
 
+import os
+import signal
 import sys
+import warnings
 from collections.abc import Callable
+from typing import NoReturn
 
 import tyro
 
@@ -35,14 +39,28 @@ COMMANDS = {_name(f): f for group in GROUPS.values() for f in group}
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command; bad input is one line on the error output and exit status 2."""
+    warnings.formatwarning = lambda message, *_, **__: f"wavegen: {message}\n"
     groups = (f"{name}: {', '.join(_name(f) for f in group)}." for name, group in GROUPS.items())
     description = "\n\n".join(["wavegen learns from recordings and scores, and generates new ones.", *groups])
     try:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="wavegen", description=description, args=arguments
         )
+    except BrokenPipeError:  # The reader has had enough, as head has.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except (WavegenError, NotImplementedError) as error:  # the latter: a kernel that cannot run here
-        print(f"wavegen: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _fail(str(error))
+    except OSError as error:
+        _fail(
+            f"cannot use {error.filename or 'the output'}: {error.strerror or error}; correct the path, or free space"
+        )
+    except MemoryError:
+        _fail("there is not enough memory; make the model, the batch or the crop smaller")
     except KeyboardInterrupt:  # a training that has said what it saved
         raise SystemExit(130) from None
+
+
+def _fail(line: str) -> NoReturn:
+    print(f"wavegen: {line}", file=sys.stderr)
+    raise SystemExit(2) from None

@@ -7,10 +7,14 @@ are flushed: a committed step always has one, and neither a kill nor a loss of p
 steps are deleted here, not by orbax, once the rename is on the disk.
 """
 
+import logging
 import math
 import os
+import sys
 import warnings
 from collections.abc import Sequence
+from functools import cache
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -66,6 +70,7 @@ class Checkpoints:
         for step in self._manager.all_steps():
             if manifest := read_manifest(self.folder / str(step)):
                 self._note_metric(step, manifest.metric)
+        _leave_words_to_us()
         self._damage: dict[int, str | None] = {}
         self._failures: list[WavegenError] = []  # of the last saves in a row
         self._in_flight: dict[str, Any] = {}  # the manifest of the step that is being written
@@ -290,3 +295,17 @@ class Checkpoints:
         write_manifest(step, self._in_flight)
         if self._is_local:
             flush_tree(step)
+
+
+@cache
+def _leave_words_to_us() -> None:
+    """Silences what orbax prints of a failed write, which is reported here: some pages of several threads."""
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+    before = sys.excepthook
+
+    def print_others(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        # A write that ends after its event loop was given up.
+        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+            before(kind, error, trace)
+
+    sys.excepthook = print_others

@@ -1,26 +1,30 @@
 """The log of a run: ``metrics.jsonl`` that survives crashes, TensorBoard, and a progress bar or plain lines.
 
 The JSON lines are the record; the others display it. A row is one line, so that a crash can tear only the last line.
+What cannot be written, because the disk is full or the terminal is gone, costs a warning and never a training.
 """
 
+import errno
 import json
 import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
+from wavegen.atomic import atomic_write
 from wavegen.errors import WavegenError
+from wavegen.runs.tensorboard import EventFile
 
 
 class RunLog:
@@ -67,9 +71,13 @@ class RunLog:
         path = folder / "metrics.jsonl"
         if path.exists():
             _cut(path, start_step)
-        self._file = path.open("a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
-        self._bar = _ProgressBar(console or Console(file=sys.stdout), total_steps, start_step)
+        self._failed: set[str] = set()  # the parts that could not be written the last time
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        self._tensorboard: EventFile | None = None
+        with self._spared("tensorboard"):
+            self._tensorboard = EventFile(folder / "tensorboard", start_step + 1)
+        self._bar = _ProgressBar(console or _Console(file=sys.stdout), total_steps, start_step)
 
     def __enter__(self) -> "RunLog":
         return self
@@ -108,13 +116,15 @@ class RunLog:
 
     def audio(self, step: int, name: str, samples: Float[np.ndarray, "T C"], sample_rate: int) -> None:
         """Adds audio to TensorBoard: one clip, float32 in [-1, 1], with ``sample_rate`` in Hz."""
-        if self._writes:
-            self._tensorboard.add_audio(name, samples, step, sample_rate)
+        if self._writes and self._tensorboard is not None:
+            with self._spared("tensorboard"):
+                self._tensorboard.audio(step, name, samples, sample_rate)
 
     def image(self, step: int, name: str, pixels: UInt8[np.ndarray, "height width 3"]) -> None:
         """Adds a picture to TensorBoard."""
-        if self._writes:
-            self._tensorboard.add_image(name, pixels, step, dataformats="HWC")
+        if self._writes and self._tensorboard is not None:
+            with self._spared("tensorboard"):
+                self._tensorboard.image(step, name, pixels)
 
     def say(self, line: str) -> None:
         """Prints one line, above the bar if there is one."""
@@ -132,26 +142,58 @@ class RunLog:
 
     def flush(self) -> None:
         """Writes every row to the disk; it belongs before a checkpoint, whose resume expects the rows up to it."""
-        if self._writes:
+        if not self._writes:
+            return
+        with self._spared(self._path.name):
             os.fsync(self._file.fileno())
-            self._tensorboard.flush()
+        if self._tensorboard is not None:
+            with self._spared("tensorboard"):
+                self._tensorboard.flush()
 
     def close(self) -> None:
         """Flushes and closes the file, TensorBoard and the bar."""
-        if self._writes:
-            self.flush()
-            self._file.close()
-            self._tensorboard.close()
-            self._bar.close()
+        if not self._writes:
+            return
+        self.flush()
+        self._file.close()
+        if self._tensorboard is not None:
+            with self._spared("tensorboard"):
+                self._tensorboard.close()
+        self._bar.close()
 
     def _write(self, step: int, row: Mapping[str, float]) -> None:
         whole = {"step": step, "time": round(time.time(), 3)}
         finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
-        self._file.write(json.dumps(whole | finite) + "\n")
-        self._file.flush()  # The operating system has the row now: a killed process loses nothing.
-        for name, value in row.items():
-            if math.isfinite(value):
-                self._tensorboard.add_scalar(name, value, step)
+        with self._spared(self._path.name):
+            # Without a buffer the operating system has the row now: a killed process loses nothing.
+            _append(self._file, (json.dumps(whole | finite) + "\n").encode())
+        if self._tensorboard is not None:
+            with self._spared("tensorboard"):
+                for name, value in row.items():
+                    if math.isfinite(value):
+                        self._tensorboard.scalar(step, name, value)
+
+    @contextmanager
+    def _spared(self, part: str) -> Iterator[None]:
+        """Turns a failed write into a warning, the first time in a row."""
+        try:
+            yield
+        except OSError as error:
+            if part not in self._failed:
+                self._failed.add(part)
+                warnings.warn(
+                    f"{self._path.with_name(part)} cannot be written ({error.strerror or error}); the training goes on "
+                    "without what belongs there",
+                    stacklevel=5,
+                )
+        else:
+            self._failed.discard(part)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leaves it to the caller, where rich would end the program."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 class _ProgressBar:
@@ -181,7 +223,8 @@ class _ProgressBar:
         words = [f"{name} {value:.4g}" for name, value in row.items() if name not in units]
         words += [f"{row[name]:.3g} {unit}" for name, unit in units.items() if name in row]
         if self._progress:
-            self._progress.update(self._task, completed=step, description="  ".join(words))
+            with self._without_terminal():
+                self._progress.update(self._task, completed=step, description="  ".join(words))
             return
         left = (self._total - step) / row["steps_per_second"] if row["steps_per_second"] else math.inf
         clock = (
@@ -192,11 +235,25 @@ class _ProgressBar:
         self.say("  ".join([f"step {step}/{self._total}", *words, f"{clock} left"]))
 
     def say(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        with self._without_terminal():
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         if self._progress:
-            self._progress.stop()
+            with self._without_terminal():
+                self._progress.stop()
+
+    @contextmanager
+    def _without_terminal(self) -> Iterator[None]:
+        """Goes on in silence where the output is closed or full."""
+        try:
+            yield
+        except (OSError, ValueError):  # the latter from a file object that was closed
+            self._console = Console(quiet=True)
+            self._progress = None
+            # What is still buffered would fail again when the program ends.
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _to_host(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -220,6 +277,16 @@ def _cut(path: Path, last_step: int) -> None:
             ) from error
         if step <= last_step:
             kept.append(line)
-    whole = path.with_suffix(".jsonl.tmp")
-    whole.write_text("".join(kept), encoding="utf-8")
-    os.replace(whole, path)
+    with atomic_write(path) as file:
+        file.write("".join(kept).encode())
+
+
+def _append(file: BinaryIO, line: bytes) -> None:
+    """Appends a line, or nothing of it."""
+    end = os.fstat(file.fileno()).st_size
+    try:
+        if file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        file.truncate(end)
+        raise
