@@ -8,7 +8,7 @@ import pytest
 
 from wavegen.audio import Audio
 from wavegen.errors import WavegenError
-from wavegen.evaluation.report import Report, compare, controls, write
+from wavegen.evaluation.report import ControlledReport, compare, controls, write
 from wavegen.notes.performance import Performance
 from wavegen.notes.piano import Piano
 from wavegen.pictures.audio import read_picture, spectrograms
@@ -24,7 +24,7 @@ def recording() -> Audio:
 
 
 @pytest.fixture(scope="module")
-def table(recording: Audio) -> Report:
+def table(recording: Audio) -> ControlledReport:
     """A fair imitation of the recording, 20 dB of hiss below it, and the controls."""
     pytest.importorskip("librosa")
     hiss = np.random.default_rng(0).normal(
@@ -33,11 +33,11 @@ def table(recording: Audio) -> Report:
     return compare([Audio((recording.samples + hiss).astype(np.float32), RATE)], [recording], [MELODY])
 
 
-def order(table: Report, figure: str) -> list[str]:
+def order(table: ControlledReport, figure: str) -> list[str]:
     return sorted(table.rows, key=lambda name: getattr(table.rows[name], figure))
 
 
-def test_distance_from_the_recording_grows_from_mulaw_to_noise(table: Report) -> None:
+def test_distance_from_the_recording_grows_from_mulaw_to_noise(table: ControlledReport) -> None:
     assert order(table, "mel_distance_db")[:2] == ["recording", "mu-law"]
     assert order(table, "mel_distance_db")[-1] == "noise"
     assert table.rows["recording"].mel_distance_db == 0
@@ -45,7 +45,7 @@ def test_distance_from_the_recording_grows_from_mulaw_to_noise(table: Report) ->
     assert table.rows["noise"].mel_distance_db > 2 * table.rows["sine"].mel_distance_db
 
 
-def test_pitch_is_right_in_the_recording_and_the_sine_and_wrong_in_noise(table: Report) -> None:
+def test_pitch_is_right_in_the_recording_and_the_sine_and_wrong_in_noise(table: ControlledReport) -> None:
     for name in ("recording", "mu-law", "sine"):
         assert table.rows[name].pitch_accuracy > 0.85, name
     assert table.rows["generated"].pitch_accuracy < table.rows["recording"].pitch_accuracy
@@ -58,7 +58,7 @@ def test_transposed_audio_has_the_wrong_pitch(recording: Audio) -> None:
     assert figures.measure(recording, notes=MELODY.transpose(1)).pitch_accuracy < 0.1
 
 
-def test_hiss_lowers_voicing_and_raises_flatness(table: Report) -> None:
+def test_hiss_lowers_voicing_and_raises_flatness(table: ControlledReport) -> None:
     assert order(table, "flatness_db") == ["sine", "recording", "mu-law", "generated", "noise"]
     assert table.rows["noise"].flatness_db == pytest.approx(-2.5, abs=0.2)
     assert order(table, "voiced_probability")[:2] == ["noise", "generated"]
@@ -66,7 +66,7 @@ def test_hiss_lowers_voicing_and_raises_flatness(table: Report) -> None:
     assert table.rows["noise"].chroma_entropy == pytest.approx(np.log2(12), abs=0.1)
 
 
-def test_only_the_recording_follows_its_own_loudness(table: Report) -> None:
+def test_only_the_recording_follows_its_own_loudness(table: ControlledReport) -> None:
     assert table.rows["recording"].envelope_correlation == pytest.approx(1)
     assert table.rows["mu-law"].envelope_correlation > 0.99
     assert table.rows["sine"].envelope_correlation < 0.7
@@ -113,7 +113,9 @@ def test_what_cannot_be_measured_is_one_line(recording: Audio, monkeypatch: pyte
         figures.measure(recording, recording.resample(4000))
 
 
-def test_the_report_is_written_as_text_json_and_picture(table: Report, recording: Audio, tmp_path) -> None:
+def test_the_report_is_written_as_text_json_and_picture(
+    table: ControlledReport, recording: Audio, tmp_path
+) -> None:
     write(table, tmp_path / "report", recording, recording)
     text = (tmp_path / "report" / "figures.txt").read_text()
     assert [line.split()[0] for line in text.splitlines()[1:6]] == [

@@ -29,7 +29,7 @@ _CHECKED = 64
 
 
 @dataclass(frozen=True)
-class Row:
+class Speed:
     """The measurement of one implementation.
 
     Attributes:
@@ -139,7 +139,7 @@ def measure(
     check: bool = True,
     report: Callable[[str], None] = lambda text: None,
     refused: Callable[[str], None] = print,
-) -> list[Row]:
+) -> list[Speed]:
     """Times every implementation with every precision, in alternation.
 
     Args:
@@ -187,7 +187,7 @@ def measure(
             arithmetic, bandwidth = 2 * size * rate * batch / (operations * used), bytes_read * rate / read
         report(f"checking {name} {precision}")
         rows.append(
-            Row(
+            Speed(
                 name=name,
                 precision=precision,
                 batch=batch,
@@ -204,7 +204,7 @@ def measure(
     return rows
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Speed]) -> str:
     """Returns rows as text; the last column compares with the last row of the same batch."""
     heads = (
         "",

@@ -45,7 +45,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Row:
+class WorkSpeed:
     """The measurement of one work.
 
     Attributes:
@@ -163,7 +163,7 @@ def noise(batch: int, samples: int) -> np.ndarray:
 
 def measure(
     works: list[Work], *, rounds: int = 9, report: Callable[[str], None] = lambda text: None
-) -> list[Row]:
+) -> list[WorkSpeed]:
     """Times everything in alternation.
 
     Args:
@@ -184,7 +184,7 @@ def measure(
     for work in works:
         seconds = float(np.median(times[work.name, work.by]))
         rows.append(
-            Row(
+            WorkSpeed(
                 name=work.name,
                 by=work.by,
                 batch=work.batch,
@@ -199,7 +199,7 @@ def measure(
     return rows
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[WorkSpeed]) -> str:
     """Returns rows as text; the last column compares with PyTorch where it did the same work."""
     heads = ("", "by", "batch", "seconds", "ms", "slowest", "x real time", "GFLOP/s", "of peak", "x torch")
     lines = ["{:<14}{:<9}{:>6}{:>9}{:>10}{:>10}{:>13}{:>9}{:>9}{:>9}".format(*heads)]

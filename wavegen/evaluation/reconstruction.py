@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from wavegen.audio import Audio
 from wavegen.codecs.waveform.loss import audio_losses
-from wavegen.generation.requests import to_waveform
+from wavegen.generation.requests import waveform_of
 from wavegen.spectral import si_sdr
 
 
@@ -23,7 +23,7 @@ def compare(estimate: Audio, target: Audio) -> dict[str, float]:
     """
     length = min(len(estimate.samples), len(target.samples))
     ours, theirs = (
-        jnp.asarray(to_waveform(audio, audio.sample_rate, audio.channels))[:, :length]
+        jnp.asarray(waveform_of(audio, audio.sample_rate, audio.channels))[:, :length]
         for audio in (estimate, target)
     )
     losses = audio_losses(ours, theirs, target.sample_rate)

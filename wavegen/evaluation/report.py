@@ -36,7 +36,7 @@ chroma       spread over the 12 pitch classes: low for a single clean note, 3.58
 
 
 @dataclass(frozen=True)
-class Report:
+class ControlledReport:
     """The means over clips of each row's figures.
 
     Attributes:
@@ -67,7 +67,9 @@ class Report:
         )
 
 
-def compare(generated: Sequence[Audio], recordings: Sequence[Audio], notes: Sequence[Performance]) -> Report:
+def compare(
+    generated: Sequence[Audio], recordings: Sequence[Audio], notes: Sequence[Performance]
+) -> ControlledReport:
     """Measures generated clips and, for the same music, the controls.
 
     Args:
@@ -82,7 +84,7 @@ def compare(generated: Sequence[Audio], recordings: Sequence[Audio], notes: Sequ
     for clip, recording, score in zip(generated, recordings, notes, strict=True):
         for name, audio in {"generated": clip, **controls(recording, score)}.items():
             measured.setdefault(name, []).append(measure(audio, recording, score))
-    return Report({name: _mean(figures) for name, figures in measured.items()}, len(generated))
+    return ControlledReport({name: _mean(figures) for name, figures in measured.items()}, len(generated))
 
 
 def controls(recording: Audio, notes: Performance) -> dict[str, Audio]:
@@ -111,7 +113,7 @@ def controls(recording: Audio, notes: Performance) -> dict[str, Audio]:
     return {name: Audio(each.astype(np.float32)[:, None], rate) for name, each in waves.items()}
 
 
-def write(report: Report, out: Path, generated: Audio, recording: Audio) -> None:
+def write(report: ControlledReport, out: Path, generated: Audio, recording: Audio) -> None:
     """Writes ``figures.txt``, ``figures.json`` and ``spectrogram.png``.
 
     Args:

@@ -12,7 +12,7 @@ from wavegen.audio import Audio
 from wavegen.codecs.base import AudioCodec
 from wavegen.errors import WavegenError, require_least
 from wavegen.generation.base import TokenGenerator
-from wavegen.generation.requests import pad_frames, to_samples, to_tokens, to_waveform
+from wavegen.generation.requests import pad_frames, to_samples, to_tokens, waveform_of
 from wavegen.kernels.wavenet.api import IMPLEMENTATIONS
 from wavegen.notes.performance import Performance
 from wavegen.notes.score import Score
@@ -258,7 +258,7 @@ class AudioGenerator(TokenGenerator):
                 raise WavegenError(
                     "this model is a vocoder: give a recording to speak like, for example --like a.wav"
                 )
-            waveform = jnp.asarray(to_waveform(like, self.sample_rate))
+            waveform = jnp.asarray(waveform_of(like, self.sample_rate))
             features = local.of_recording(waveform, self.condition)
             return jnp.repeat(pad_frames(features, -(-samples // local.input_hop)), count, axis=0)
         if notes is None:

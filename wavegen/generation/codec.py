@@ -13,7 +13,7 @@ from wavegen.codecs.base import Codecs
 from wavegen.codecs.learned import LearnedCodec
 from wavegen.config import Config
 from wavegen.errors import WavegenError, require_least
-from wavegen.generation.requests import to_tokens, to_waveform
+from wavegen.generation.requests import to_tokens, waveform_of
 from wavegen.networks.base import with_parameters
 from wavegen.runs.trained import Trained, freeze_codec, save_trained
 from wavegen.types import Tokens
@@ -108,7 +108,7 @@ class Reconstructor:
             WavegenError: the recording is empty, or there are not so many codebooks.
         """
         codec = self.codec if codebooks is None else self.codec.with_codebooks(codebooks)
-        samples = to_waveform(audio, self.sample_rate).shape[1]
+        samples = waveform_of(audio, self.sample_rate).shape[1]
         return self.decode(to_tokens(codec, audio, self.sample_rate), samples)
 
     def interpolate(self, first: Audio, last: Audio, steps: int = 7) -> list[Audio]:
@@ -126,7 +126,7 @@ class Reconstructor:
             WavegenError: under two steps, or a recording is empty.
         """
         require_least(steps=(steps, 2))
-        ends = [to_waveform(audio, self.sample_rate, self.codec.audio_channels)[0] for audio in (first, last)]
+        ends = [waveform_of(audio, self.sample_rate, self.codec.audio_channels)[0] for audio in (first, last)]
         longest = max(map(len, ends))
         pair = np.zeros((2, longest, *ends[0].shape[1:]), np.float32)
         for row, end in zip(pair, ends, strict=True):

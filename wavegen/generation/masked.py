@@ -15,7 +15,7 @@ from wavegen.codecs.base import AudioCodec
 from wavegen.errors import WavegenError, require_least
 from wavegen.generation.audio import AudioGenerator
 from wavegen.generation.base import TokenGenerator
-from wavegen.generation.requests import to_samples, to_spans, to_tokens, to_waveform
+from wavegen.generation.requests import to_samples, to_spans, to_tokens, waveform_of
 from wavegen.networks.base import with_parameters
 from wavegen.samplers import prompts
 from wavegen.samplers.bound import order_agnostic_bound
@@ -80,7 +80,7 @@ class MaskedGenerator(TokenGenerator):
             start, prompted = jnp.zeros((count, 0, self.codec.codebooks), jnp.int32), 0
         else:
             start = jnp.repeat(to_tokens(self.codec, prompt, self.sample_rate), count, axis=0)
-            prompted = to_waveform(prompt, self.sample_rate).shape[1]
+            prompted = waveform_of(prompt, self.sample_rate).shape[1]
             # A last frame that the recording does not fill is drawn anew.
             start = start[:, : prompted // hop]
         frames = -(-(prompted + length) // hop) - start.shape[1]
@@ -111,7 +111,7 @@ class MaskedGenerator(TokenGenerator):
             WavegenError: a span is empty, outside the recording, or overlaps another; see ``generate``.
         """
         require_least(count=(count, 1))
-        waveform = to_waveform(audio, self.sample_rate, self.codec.audio_channels)
+        waveform = waveform_of(audio, self.sample_rate, self.codec.audio_channels)
         length, hop = waveform.shape[1], self.codec.hop_length
         samples = to_spans(spans, self.sample_rate, length)
         tokens = jnp.repeat(to_tokens(self.codec, audio, self.sample_rate), count, axis=0)
@@ -151,7 +151,7 @@ class MaskedGenerator(TokenGenerator):
             WavegenError: the strength lies outside [0, 1]; see ``generate``.
         """
         require_least(count=(count, 1))
-        length = to_waveform(audio, self.sample_rate).shape[1]
+        length = waveform_of(audio, self.sample_rate).shape[1]
         tokens = jnp.repeat(to_tokens(self.codec, audio, self.sample_rate), count, axis=0)
         keys = row_keys(seed, count, purpose=1)
         tokens = prompts.variation(tokens, strength, keys, self.codec.vocab_size)
@@ -186,7 +186,7 @@ class MaskedGenerator(TokenGenerator):
             WavegenError: the period is under 1, or there are not so many codebooks; see ``generate``.
         """
         require_least(count=(count, 1))
-        length, vocab_size = to_waveform(audio, self.sample_rate).shape[1], self.codec.vocab_size
+        length, vocab_size = waveform_of(audio, self.sample_rate).shape[1], self.codec.vocab_size
         tokens = jnp.repeat(to_tokens(self.codec, audio, self.sample_rate), count, axis=0)
         kept = self.codec.codebooks if codebooks is None else codebooks
         tokens = jnp.maximum(

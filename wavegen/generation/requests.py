@@ -19,7 +19,7 @@ _PIECE = 8192
 """Codecs of single samples see clips padded to a multiple of this: all lengths share few shapes, and compilations."""
 
 
-def to_waveform(audio: Audio, sample_rate: int, channels: int = 1) -> Float[np.ndarray, "1 T *C"]:
+def waveform_of(audio: Audio, sample_rate: int, channels: int = 1) -> Float[np.ndarray, "1 T *C"]:
     """A recording as one row at this rate: mono, `[1, T]`, or with two channels `[1, T, 2]`.
 
     It is mixed to mono, or a mono one duplicated, as needed.
@@ -39,7 +39,7 @@ def to_tokens(codec: AudioCodec, audio: Audio, sample_rate: int) -> Tokens:
     Raises:
         WavegenError: it holds no samples.
     """
-    waveform = to_waveform(audio, sample_rate, codec.audio_channels)
+    waveform = waveform_of(audio, sample_rate, codec.audio_channels)
     length = waveform.shape[1]
     if codec.hop_length == 1:
         # Repeating the last sample moves no extremes, on which some codecs depend.

@@ -26,7 +26,7 @@ from jaxtyping import PyTree
 
 from wavegen.atomic import flush_folder, flush_tree
 from wavegen.errors import WavegenError
-from wavegen.runs.checksums import describe_arrays, find_damage, read_manifest, write_manifest
+from wavegen.runs.checksums import describe_arrays, find_damage, read_seal, write_seal
 
 
 class Checkpoints:
@@ -68,7 +68,7 @@ class Checkpoints:
             item_handlers={"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()},
         )
         for step in self._manager.all_steps():
-            if manifest := read_manifest(self.folder / str(step)):
+            if manifest := read_seal(self.folder / str(step)):
                 self._note_metric(step, manifest.metric)
         _leave_words_to_us()
         self._damage: dict[int, str | None] = {}
@@ -269,7 +269,7 @@ class Checkpoints:
 
     def _expect_same_arrays(self, step: int, abstract_state: PyTree, parts: set[str] | None = None) -> None:
         """Compares the arrays of a state with those that were saved: all of them, or those of some parts."""
-        manifest = read_manifest(self.folder / str(step))
+        manifest = read_seal(self.folder / str(step))
         assert manifest is not None, "_choose has read this manifest"
         saved, wanted = manifest.arrays, describe_arrays(abstract_state)
         if parts is not None:
@@ -292,7 +292,7 @@ class Checkpoints:
         temporary = self.folder / (name + ocp.utils.TMP_DIR_SUFFIX)
         # Object stores cannot rename: a step is written in place there, and a marker file commits it.
         step = temporary if temporary.exists() else self.folder / name
-        write_manifest(step, self._in_flight)
+        write_seal(step, self._in_flight)
         if self._is_local:
             flush_tree(step)
 

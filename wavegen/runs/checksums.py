@@ -14,7 +14,7 @@ _NAME = "manifest.json"
 _NOT_HASHED = {_NAME, "_CHECKPOINT_METADATA", "commit_success.txt"}
 
 
-class Manifest(BaseModel):
+class Seal(BaseModel):
     """What a manifest says of its step.
 
     Attributes:
@@ -32,7 +32,7 @@ class Manifest(BaseModel):
     files: dict[str, str]
 
 
-def write_manifest(folder: epath.Path, content: dict[str, Any]) -> None:
+def write_seal(folder: epath.Path, content: dict[str, Any]) -> None:
     """Writes ``manifest.json`` for the files that are now under ``folder``.
 
     Args:
@@ -41,15 +41,15 @@ def write_manifest(folder: epath.Path, content: dict[str, Any]) -> None:
     """
     content = {**content, "files": _sums(folder)}
     (folder / _NAME).write_text(
-        json.dumps({"content": content, "sha256": _seal(content)}, indent=1, sort_keys=True)
+        json.dumps({"content": content, "sha256": _digest(content)}, indent=1, sort_keys=True)
     )
 
 
-def read_manifest(folder: epath.Path) -> Manifest | None:
+def read_seal(folder: epath.Path) -> Seal | None:
     """Returns the content of a manifest, or None where it is missing or damaged."""
     try:
         stored = json.loads((folder / _NAME).read_bytes())
-        return Manifest(**stored["content"]) if stored["sha256"] == _seal(stored["content"]) else None
+        return Seal(**stored["content"]) if stored["sha256"] == _digest(stored["content"]) else None
     # Flipped bytes can turn it into anything, and every way of not being a manifest has the same answer.
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError):
         return None
@@ -57,7 +57,7 @@ def read_manifest(folder: epath.Path) -> Manifest | None:
 
 def find_damage(folder: epath.Path) -> str | None:
     """Returns what is wrong with the step in ``folder``, naming the file; None if nothing is."""
-    content = read_manifest(folder)
+    content = read_seal(folder)
     if content is None:
         return f"{folder / _NAME} is missing or damaged"
     if str(content.step) != folder.name:
@@ -90,7 +90,7 @@ def describe_arrays(state: PyTree) -> dict[str, str]:
     }
 
 
-def _seal(content: dict[str, Any]) -> str:
+def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
