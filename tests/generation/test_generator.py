@@ -363,7 +363,7 @@ def change(path, arrays=None, card=None) -> None:
         (lambda path: path.write_bytes(b"RIFF....WAVE"), "is not a readable safetensors file"),
         (
             lambda path: save_file({"a": np.zeros(3)}, path),
-            "holds tensors but no wavegen card; use a file of wavegen export",
+            "holds tensors but no wavegen card; use a file that wavegen wrote",
         ),
         (
             lambda path: change(path, {"skip_bias": np.zeros(5, np.float16)}),
@@ -402,7 +402,7 @@ def test_a_folder_that_is_no_run_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a.wav", r"weights are written as NAME\.safetensors, got a\.wav"),
+        ("a.wav", r"expected a file named NAME\.safetensors, got a\.wav"),
         ("file/a.safetensors", "cannot write .*a.safetensors"),
     ],
 )
