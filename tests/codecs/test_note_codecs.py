@@ -1,5 +1,7 @@
 """What each note codec promises on its own, and one line for what it cannot say. The laws are in tests/laws."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from wavegen.codecs.notes.events import NoteEvents
 from wavegen.codecs.notes.grid import NoteGrid
+from wavegen.codecs.notes.remix import What
 from wavegen.errors import WavegenError
 from wavegen.notes.score import Score, Track
 
@@ -85,6 +88,21 @@ def test_wrong_grids_and_tokens_are_refused() -> None:
         NoteGrid(low=60, high=59)
     with pytest.raises(WavegenError, match="expected at least 1 voice and step, got 0 voices"):
         NoteGrid(voices=0)
+
+
+@pytest.mark.parametrize("what", ["notes", "pitches"])
+@pytest.mark.parametrize("ties", [False, True])
+def test_what_a_grid_draws_anew_cannot_be_read_from_what_it_shows(ties: bool, what: What) -> None:
+    codec = NoteGrid(voices=2, ties=ties)
+    piece = notes_of(*((60 + n, 3 * n, 3, 80, voice) for n in range(8) for voice in (0, 1)), **voices(2))
+    chosen = np.random.default_rng(0).random(len(piece)) < 0.5
+    other = replace(piece, pitch=np.where(chosen, piece.pitch - 12, piece.pitch))
+    shown = [
+        np.where(gaps.hidden, -1, gaps.tokens)
+        for gaps in (codec.redraw(notes, chosen, what) for notes in (piece, other))
+    ]
+    np.testing.assert_array_equal(*shown)
+    assert (shown[0] > 0).any()
 
 
 @pytest.mark.parametrize("bins", range(1, 128))

@@ -84,6 +84,13 @@ def codes_are_in_range_and_decode_to_the_quantized_latents(case):
     np.testing.assert_array_equal(statistics["counts"], counts)
 
 
+def codes_of_latents_of_any_size_are_in_range(case):
+    for size in (1e-6, 10, 1e4):
+        codes, latents, *_ = quantize(case.quantizer, np.float32(size) * LATENTS)
+        assert 0 <= codes.min() <= codes.max() < case.quantizer.codebook_size
+        np.testing.assert_allclose(decode(case.quantizer, codes), latents, atol=1e-6)
+
+
 def quantizing_and_decoding_change_nothing(case):
     quantizer = case.make()
     decode(quantizer, quantize(quantizer, LATENTS).codes)
@@ -185,6 +192,7 @@ def widths_levels_and_codes_that_do_not_fit_are_refused(case):
 
 OF_ANY_LEVELS: tuple[Law, ...] = (
     codes_are_in_range_and_decode_to_the_quantized_latents,
+    codes_of_latents_of_any_size_are_in_range,
     quantizing_and_decoding_change_nothing,
     widths_levels_and_codes_that_do_not_fit_are_refused,
 )
