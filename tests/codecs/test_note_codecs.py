@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from laws.cases.notes import make_grid_case
+from laws.note_codec import few
 
 from wavegen.codecs.notes.events import NoteEvents
 from wavegen.codecs.notes.grid import NoteGrid
@@ -28,6 +30,22 @@ def notes_of(*rows: tuple[int, int, int, int, int], **options) -> Score:
 
 def voices(count: int) -> dict:
     return {"tracks": tuple(Track(f"voice {number + 1}") for number in range(count)), "ticks_per_quarter": 4}
+
+
+@pytest.mark.parametrize("name", ["four voices", "ties", "one voice"])
+def test_a_grid_of_so_many_frames_ends_in_silence(name: str) -> None:
+    case = make_grid_case(name)
+
+    @few
+    @given(case.plain_tokens)
+    def check(tokens: np.ndarray) -> None:
+        written = case.written(tokens)
+        again = case.codec.encode(case.codec.decode(tokens), len(tokens))
+        np.testing.assert_array_equal(again[: len(written)], written)
+        assert again.shape == tokens.shape
+        assert not again[len(written) :].any()
+
+    check()
 
 
 @pytest.mark.parametrize("codec", GRIDS, ids=str)

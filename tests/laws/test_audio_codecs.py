@@ -4,6 +4,8 @@ import pytest
 
 from laws.audio_codec import (
     LAWS,
+    OF_CODEBOOKS,
+    OF_STEREO,
     pieces_have_the_tokens_of_the_whole_out_of_reach_of_the_cut,
     the_last_frame_is_filled_up_with_zeros,
 )
@@ -19,6 +21,7 @@ from wavegen.config.codecs import (
     SashimiConfig,
     SpectrogramCodecConfig,
 )
+from wavegen.config.section import NetworkSection
 
 CASES = {
     **samples.CASES,
@@ -46,6 +49,13 @@ def test_audio_codecs_obey_the_law(make_case, law):
 def test_every_audio_codec_has_cases_for_every_law():
     members = {section for section in CODECS if section.of != "notes"} | set(LEARNED)
     assert_covered(CASES, members, LAWS, EXCEPTIONS)
+
+
+def test_every_codec_of_stereo_and_of_codebooks_has_cases_for_every_law_of_them():
+    stereo = {s for s in LEARNED if s.takes_stereo is not NetworkSection.takes_stereo}
+    assert_covered({section: CASES[section] for section in stereo}, stereo, OF_STEREO)
+    of_codebooks = {PretrainedCodecConfig, *LEARNED}
+    assert_covered({section: CASES[section] for section in of_codebooks}, of_codebooks, OF_CODEBOOKS)
 
 
 def test_networks_that_are_codecs_are_of_audio():
