@@ -1,13 +1,9 @@
-"""Every codec obeys the one contract; then what each member promises on its own."""
-
-from dataclasses import replace
+"""What each codec of samples promises on its own. The laws of audio codecs are in tests/laws."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from wavegen.codecs.base import AudioCodec
 from wavegen.codecs.samples import Linear, MuLaw, Sashimi
@@ -28,48 +24,10 @@ def all_tokens(codec: AudioCodec) -> jax.Array:
     return jnp.arange(codec.vocab_size)[None, :, None]
 
 
-encode = jax.jit(lambda codec, audio: codec.encode(audio))
-decode = jax.jit(lambda codec, tokens: codec.decode(tokens))
-few = settings(max_examples=4, deadline=None, derandomize=True)
-
-
 @pytest.mark.parametrize("codec", CODECS, ids=repr)
-@few
-@given(length=st.integers(1, 70))
-def test_contract_at_any_length(codec: AudioCodec, length: int) -> None:
-    audio = noise(length, 3, length)
-    tokens = np.asarray(encode(codec, audio))
-    frames = -(-length // codec.hop_length)
-    assert tokens.shape == (3, frames, codec.codebooks)
-    assert tokens.dtype == np.int32
-    assert tokens.min() >= 0
-    assert tokens.max() < codec.vocab_size
-
-    decoded = np.asarray(decode(codec, tokens))
-    assert decoded.shape == (3, frames * codec.hop_length)
-    assert decoded.dtype == np.float32
-    assert np.abs(decoded).max() <= 1
-
-    for row in range(3):
-        np.testing.assert_array_equal(encode(codec, audio[row : row + 1]), tokens[row : row + 1])
-        np.testing.assert_array_equal(decode(codec, tokens[row : row + 1]), decoded[row : row + 1])
-
-
-@pytest.mark.parametrize("codec", FIXED_RANGE, ids=repr)
-@few
-@given(cut=st.integers(1, 66))
-def test_chunks_equal_the_whole(codec: AudioCodec, cut: int) -> None:
-    audio = noise(cut, 1, 67 * codec.hop_length)
-    cut *= codec.hop_length
-    pieces = [encode(codec, audio[:, :cut]), encode(codec, audio[:, cut:])]
-    np.testing.assert_array_equal(np.concatenate(pieces, axis=1), encode(codec, audio))
-
-
-@pytest.mark.parametrize("codec", CODECS, ids=repr)
-def test_codec_is_static_under_jit(codec: AudioCodec) -> None:
-    assert hash(replace(codec)) == hash(codec)  # type: ignore[type-var]
+def test_codes_are_the_same_without_a_compiler(codec: AudioCodec) -> None:
     audio = jnp.asarray(noise(0, 2, 1000))
-    np.testing.assert_array_equal(encode(codec, audio), codec.encode(audio))
+    np.testing.assert_array_equal(jax.jit(codec.encode)(audio), codec.encode(audio))
 
 
 @pytest.mark.parametrize("codec", FIXED_RANGE, ids=repr)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from laws.cases.notes import band
 
 import wavegen
 from wavegen.cli import main
@@ -24,7 +25,7 @@ from wavegen.models.base import Choice
 from wavegen.models.kinds import make_model
 from wavegen.networks.base import parameters
 from wavegen.notes.midi import read_midi, write_midi
-from wavegen.notes.score import COLUMNS, Score, Track
+from wavegen.notes.score import COLUMNS, Score
 from wavegen.samplers.masked import Filling, fill, generate_long
 from wavegen.training import loop
 
@@ -43,21 +44,6 @@ def untrained(model: str, codec: str, *overrides: str) -> wavegen.NoteGenerator:
     tokens = make_codec(config.codec)
     graph, params = parameters(make_model(config, Codecs(tokens), {}))
     return wavegen.NoteGenerator(config, {}, graph, params, tokens)
-
-
-def band(count: int = 120) -> Score:
-    """Chords of three players off the grid, with accents, a tempo map and programs that no codec keeps."""
-    rng = np.random.default_rng(0)
-    return Score(
-        rng.integers(40, 90, count),
-        np.sort(rng.integers(0, 40 * count, count)) // 37 * 37,
-        rng.integers(3, 700, count),
-        rng.integers(1, 128, count),
-        rng.integers(0, 3, count),
-        (Track("flute", 73), Track("bass", 33), Track("kit", 0, drum=True)),
-        tempos=np.array([[0, 400_000], [481, 612_345]]),
-        metres=np.array([[0, 3, 4]]),
-    )
 
 
 def duet() -> Score:

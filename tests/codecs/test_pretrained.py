@@ -7,40 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from laws.cases.pretrained import DAC, write_model
 
-from wavegen.codecs.pretrained.dac import _build, _places
 from wavegen.codecs.pretrained.load import load_pretrained
 from wavegen.config import resolve
 from wavegen.config.codecs import PretrainedCodecConfig
 from wavegen.errors import WavegenError
 from wavegen.runs.trained import open_codecs
 
-CONFIG = {
-    "model_type": "dac",
-    "downsampling_ratios": [2, 3],
-    "upsampling_ratios": [3, 2],
-    "hidden_size": 8,
-    "encoder_hidden_size": 2,
-    "decoder_hidden_size": 8,
-    "n_codebooks": 3,
-    "codebook_size": 16,
-    "codebook_dim": 2,
-    "sampling_rate": 8000,
-}
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A DAC of random weights, in the layout of Hugging Face."""
-    folder, random = tmp_path_factory.mktemp("dac"), np.random.default_rng(0)
-    tensors = {
-        name: (0.3 * random.standard_normal(place.shape)).astype(np.float32)
-        for place in _places(_build(CONFIG)[0])
-        for name in place.names
-    }
-    save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+    folder = tmp_path_factory.mktemp("dac")
+    write_model(folder, DAC)
     return folder
 
 
@@ -67,7 +47,7 @@ def test_a_dac_serves_as_the_codec_of_a_masked_model(folder):
     [({"model_type": "mimi"}, "expected model_type encodec or dac"), ({"hidden_size": 9}, "shape")],
 )
 def test_other_models_and_other_sizes_are_refused(folder, tmp_path, changes, text):
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG | changes))
+    (tmp_path / "config.json").write_text(json.dumps(DAC | changes))
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     with pytest.raises(WavegenError, match=text):
         load_pretrained(PretrainedCodecConfig(pretrained=str(tmp_path)))

@@ -1,16 +1,24 @@
-"""The laws of quantizers, for every member; then what each promises on its own, and the figures of usage."""
-
-from functools import cache, partial
-from itertools import pairwise
+"""What each quantizer promises on its own, and the figures of usage. The laws of quantizers are in tests/laws."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from laws.cases.quantizers import fresh, make_case
+from laws.quantizer import (
+    ALL_LEVELS,
+    BATCH,
+    FRAMES,
+    LATENTS,
+    WIDTH,
+    decode,
+    differentiate,
+    noise,
+    quantize,
+    update,
+    weigh,
+)
 
 from wavegen.codecs.quantizers import (
     FSQ,
@@ -26,159 +34,11 @@ from wavegen.codecs.quantizers.fsq import EXCESS
 from wavegen.codecs.quantizers.kmeans import kmeans
 from wavegen.errors import WavegenError
 
-BATCH, FRAMES, WIDTH = 4, 25, 6
-SMALL = {"codebooks": 3, "codebook_size": 16}
-MAKE = {
-    "residual VQ": partial(GradientVQ, WIDTH, **SMALL, codebook_width=4),
-    "FSQ": partial(FSQ, WIDTH, sizes=(4, 3, 5)),
-    "residual FSQ": partial(FSQ, WIDTH, sizes=(4, 3, 5), codebooks=3),
-    "EMA": partial(EMAResidualVQ, WIDTH, **SMALL),
-}
-every_quantizer = pytest.mark.parametrize("name", MAKE)
-every_kind = pytest.mark.parametrize("name", ["residual VQ", "residual FSQ", "EMA"])
-
-
-@cache
-def make(name: str) -> Quantizer:
-    return MAKE[name](random=np.random.default_rng(0))
-
-
-def noise(seed: int, *shape: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
-
-
-LATENTS = noise(1, BATCH, FRAMES, WIDTH)
 RANDOM = np.random.default_rng(0)
-quantize = nnx.jit(
-    lambda q, latents, levels=None: q.quantize(latents, levels=levels), static_argnames="levels"
-)
 
 
-@jax.jit
-def differentiate(quantizer: Quantizer, latents: jax.Array, levels: jax.Array, cotangents: tuple):
-    """What it makes of latents, and the gradients, to itself and to them, of latents and both losses so weighed."""
-
-    def outputs(quantizer, latents):
-        quantized = quantizer.quantize(latents, levels=levels)
-        losses = quantized.losses["commitment"], quantized.losses["codebook"]
-        return (quantized.latents, *losses), quantized
-
-    _, pull, quantized = jax.vjp(outputs, quantizer, latents, has_aux=True)
-    return quantized, *pull(cotangents)
-
-
-def weigh(
-    latents: np.ndarray | jax.Array | None = None, commitment: float = 0.0, codebook: float = 0.0
-) -> tuple:
-    latents = np.zeros_like(LATENTS) if latents is None else latents
-    return latents, np.float32(commitment), np.float32(codebook)
-
-
-ALL_LEVELS = np.full(BATCH, 3, np.int32)
-decode = nnx.jit(lambda q, codes: q.decode(codes))
-update = nnx.jit(lambda q, statistics: q.update(statistics))
-
-
-@every_quantizer
-def test_codes_are_in_range_and_decode_to_the_quantized_latents(name: str) -> None:
-    quantizer = make(name)
-    codes, latents, losses, statistics = jax.tree.map(np.asarray, quantize(quantizer, LATENTS))
-    assert codes.shape == (BATCH, FRAMES, quantizer.codebooks)
-    assert codes.dtype == jnp.int32
-    assert codes.min() >= 0
-    assert codes.max() < quantizer.codebook_size
-    assert latents.shape == LATENTS.shape
-    np.testing.assert_allclose(decode(quantizer, codes), latents, atol=1e-6)
-    assert set(losses) == {"commitment", "codebook"}
-    size = quantizer.codebook_size
-    counts = [np.bincount(codes[..., level].ravel(), minlength=size) for level in range(quantizer.codebooks)]
-    np.testing.assert_array_equal(statistics["counts"], counts)
-
-
-@every_kind
-def test_rows_of_different_levels_equal_each_on_its_own(name: str) -> None:
-    quantizer = make(name)
-    levels = np.asarray([3, 2, 2, 3], np.int32)
-    got = differentiate(quantizer, LATENTS, levels, weigh())[0]
-    codes, latents, losses, statistics = jax.tree.map(np.asarray, got)
-    np.testing.assert_array_equal(codes, quantize(quantizer, LATENTS).codes)
-    counts, total = np.zeros_like(statistics["counts"]), dict.fromkeys(losses, 0.0)
-    for row, own in enumerate(levels):
-        alone = jax.tree.map(np.asarray, quantize(quantizer, np.asarray(LATENTS)[row : row + 1], int(own)))
-        np.testing.assert_array_equal(codes[row : row + 1, :, :own], alone.codes)
-        np.testing.assert_allclose(latents[row : row + 1], alone.latents, atol=1e-6)
-        counts[:own] += alone.statistics["counts"]
-        total = {loss: total[loss] + alone.losses[loss] / BATCH for loss in total}
-    np.testing.assert_allclose(decode(quantizer, codes[..., :2])[1:3], latents[1:3], atol=1e-6)
-    np.testing.assert_array_equal(statistics["counts"], counts)
-    for loss, value in total.items():
-        np.testing.assert_allclose(losses[loss], value, rtol=1e-5)
-
-
-@every_kind
-def test_half_precision_goes_in_and_out_with_float32_between(name: str) -> None:
-    half = LATENTS.astype(jnp.bfloat16)
-    codes, latents, losses, _ = quantize(make(name), half)
-    full = quantize(make(name), half.astype(jnp.float32))
-    assert latents.dtype == jnp.bfloat16
-    assert all(loss.dtype == jnp.float32 for loss in losses.values())
-    np.testing.assert_array_equal(codes, full.codes)
-    np.testing.assert_array_equal(latents, full.latents.astype(jnp.bfloat16))
-
-
-@every_kind
-def test_gradients_are_finite_at_silence(name: str) -> None:
-    weights = weigh(np.ones_like(LATENTS), 1.0, 1.0)
-    _, *gradients = differentiate(make(name), np.zeros_like(LATENTS), ALL_LEVELS, weights)
-    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
-
-
-@every_kind
-def test_trained_levels_each_lower_the_error(name: str) -> None:
-    quantizer, random = MAKE[name](random=np.random.default_rng(0)), np.random.default_rng(1)
-    optimizer = optax.adam(1e-2)
-    # Mostly in the few dimensions that a level can say.
-    latents = LATENTS * np.float32([[[3.0, 2.0, 1.0, 0.2, 0.1, 0.1]]])
-
-    @jax.jit
-    def improve(quantizer, state, gradient):
-        updates, state = optimizer.update(gradient, state)
-        return optax.apply_updates(quantizer, updates), state
-
-    state = optimizer.init(quantizer)
-    for _ in range(300):
-        levels = random.integers(1, 4, BATCH).astype(np.int32)
-        quantized = differentiate(quantizer, latents, levels, weigh())[0]
-        error = 2 * (np.asarray(quantized.latents) - latents) / latents.size
-        gradient = differentiate(quantizer, latents, levels, weigh(error, 0.25, 1.0))[1]
-        quantizer, state = improve(quantizer, state, gradient)
-        update(quantizer, quantized.statistics)
-    codes = np.asarray(quantize(quantizer, latents).codes)
-    errors = [np.mean((np.asarray(decode(quantizer, codes[..., :n])) - latents) ** 2) for n in (1, 2, 3)]
-    bounds = [np.mean(latents**2), *errors]
-    assert all(after < 0.95 * before for before, after in pairwise(bounds)), bounds
-
-
-@every_kind
-def test_an_update_on_four_devices_equals_one_on_one(name: str) -> None:
-    levels = np.asarray([1, 3, 2, 3], np.int32)
-    mesh = Mesh(np.asarray(jax.devices()[:4]), ("data",))
-    rows, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
-    spread = jax.device_put(LATENTS, rows)
-    assert len(spread.sharding.device_set) == 4
-    count = jax.jit(
-        lambda q, latents, levels: q.quantize(latents, levels=levels).statistics, out_shardings=whole
-    )
-    one, four = (MAKE[name](random=np.random.default_rng(0)) for _ in range(2))
-    four = jax.device_put(four, whole)
-    of_one = differentiate(one, LATENTS, levels, weigh())[0].statistics
-    of_four = count(four, spread, jax.device_put(levels, rows))
-    np.testing.assert_array_equal(of_four["counts"], of_one["counts"])
-    update(one, of_one)
-    update(four, of_four)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), four, one)
-    changed = jax.tree.map(lambda a, b: bool(np.any(np.asarray(a) != np.asarray(b))), make(name), one)
-    assert any(jax.tree.leaves(changed)) == (name == "EMA")
+def make(name: str) -> Quantizer:
+    return make_case(name).quantizer
 
 
 def test_straight_through_keeps_values_to_the_last_bit() -> None:
@@ -200,12 +60,12 @@ def test_gradient_passes_the_averaged_codebook_unchanged() -> None:
 
 
 def test_gradient_passes_the_projections_of_all_levels() -> None:
-    quantizer, weight = make("residual VQ"), noise(4, *LATENTS.shape)
+    quantizer, weight = make("gradient"), noise(4, *LATENTS.shape)
     left = np.eye(WIDTH)
     for into, out in zip(quantizer.project_in[...], quantizer.project_out[...], strict=True):
         left = left @ (np.eye(WIDTH) - np.asarray(into, np.float64) @ np.asarray(out, np.float64))
     expected = np.asarray(weight, np.float64) @ (np.eye(WIDTH) - left).T
-    np.testing.assert_allclose(gradient_of_latents("residual VQ", weight), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(gradient_of_latents("gradient", weight), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_gradient_passes_the_rounding_and_not_the_squeeze() -> None:
@@ -219,7 +79,7 @@ def test_gradient_passes_the_rounding_and_not_the_squeeze() -> None:
 
 
 def test_commitment_moves_latents_and_codebook_loss_moves_entries() -> None:
-    quantizer, one_level = make("residual VQ"), np.ones(BATCH, np.int32)
+    quantizer, one_level = make("gradient"), np.ones(BATCH, np.int32)
     into, codebook = (np.asarray(w[...])[0] for w in (quantizer.project_in, quantizer.codebook))
     quantized, to_quantizer, to_latents = differentiate(quantizer, LATENTS, one_level, weigh(commitment=1.0))
     codes = np.asarray(quantized.codes)[..., 0]
@@ -242,7 +102,7 @@ def test_commitment_of_every_averaged_level_reaches_the_latents() -> None:
 
 
 def test_codes_are_those_of_the_nearest_direction() -> None:
-    quantizer = make("residual VQ")
+    quantizer = make("gradient")
     projected = np.asarray(LATENTS, np.float64) @ np.asarray(quantizer.project_in[...][0])
     entries = np.asarray(quantizer.codebook[...][0], np.float64)
     cosine = projected @ (entries / np.linalg.norm(entries, axis=1, keepdims=True)).T
@@ -321,7 +181,7 @@ def test_averages_follow_the_paper() -> None:
 
 
 def test_dead_entries_move_to_vectors_of_the_batch() -> None:
-    quantizer = MAKE["EMA"](decay=0.9, random=np.random.default_rng(0))
+    quantizer = fresh("EMA", decay=0.9)
     corners = np.stack([np.sign(np.arange(16) & bit) - 0.5 for bit in (1, 2, 4, 8, 1, 2)], axis=1)
     far = 100 * np.eye(16, WIDTH, dtype=np.float32)
     quantizer.codebook[...] = quantizer.codebook[...].at[0].set(far)
@@ -336,7 +196,7 @@ def test_dead_entries_move_to_vectors_of_the_batch() -> None:
 
 
 def test_a_level_that_no_row_used_keeps_its_averages() -> None:
-    quantizer = MAKE["EMA"](random=np.random.default_rng(0))
+    quantizer = fresh("EMA")
     codebook, share = averages(quantizer)
     statistics = differentiate(quantizer, LATENTS, np.ones(BATCH, np.int32), weigh())[0].statistics
     for _ in range(300):
@@ -356,7 +216,7 @@ def test_averages_are_apart_from_parameters_and_have_no_gradient() -> None:
 
 
 def test_kmeans_start_lowers_the_error_level_by_level() -> None:
-    quantizer = MAKE["EMA"](random=np.random.default_rng(0))
+    quantizer = fresh("EMA")
     before = np.mean((np.asarray(quantize(quantizer, LATENTS).latents) - LATENTS) ** 2)
     quantizer.start(LATENTS, random=np.random.default_rng(0))
     codes, _, _, statistics = quantize(quantizer, LATENTS)
@@ -400,10 +260,6 @@ def test_counts_by_hand() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: make("EMA").quantize(LATENTS[..., :5]), r"latents of width 6, got \[4, 25, 5\]"),
-        (lambda: make("EMA").quantize(LATENTS, levels=4), "expected 1 to 3 levels, got 4"),
-        (lambda: make("EMA").quantize(LATENTS, levels=0), "expected 1 to 3 levels, got 0"),
-        (lambda: make("FSQ").decode(jnp.zeros((1, 1, 2), jnp.int32)), r"1 to 1 levels, got \[1, 1, 2\]"),
         (lambda: make("EMA").update({"counts": jnp.zeros((2, 16), jnp.int32)}), "3 levels, got 2"),
         (lambda: make("EMA").start(LATENTS[:, :3], random=RANDOM), "at least 16 vectors"),
         (lambda: GradientVQ(6, codebooks=0, random=RANDOM), "codebooks of at least 1, got 0"),

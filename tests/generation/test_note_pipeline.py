@@ -11,10 +11,9 @@ import wavegen
 from wavegen.cli import main
 from wavegen.codecs.make import make_codec
 from wavegen.codecs.notes.base import Interleaved
-from wavegen.codecs.notes.events import NoteEvents
 from wavegen.codecs.notes.grid import NoteGrid
 from wavegen.config import Config, resolve
-from wavegen.config.codecs import NoteEventsConfig, NoteGridConfig
+from wavegen.config.codecs import NoteEventsConfig
 from wavegen.data.batches import BatchSource
 from wavegen.data.device import shift
 from wavegen.data.open import open_dataset
@@ -243,47 +242,6 @@ def test_commands_compose_harmonise_remix_and_render(folder, tmp_path, capsys):
 def test_models_that_cannot_read_a_codec_are_refused(model, codec, message):
     with pytest.raises(WavegenError, match=message):
         resolve({"codec": codec, "model": model})
-
-
-@pytest.mark.parametrize(
-    "codec", [NoteGrid(2, 60, 72), NoteEvents(), Interleaved(NoteGrid(2, 60, 72)), Interleaved(NoteEvents())]
-)
-def test_transposing_tokens_is_transposing_notes(codec):
-    pieces = [duet(0), duet(1), duet(2)]
-    lowest = Score(
-        np.array([60, 72]),
-        np.array([0, 4]),
-        np.array([4, 4]),
-        np.full(2, 80),
-        np.zeros(2, int),
-        (Track(),) * 2,
-        4,
-    )
-    pieces[2] = lowest  # fills the grid's range: it stays
-    tokens = [codec.encode(piece) for piece in pieces]
-    frames = max(map(len, tokens)) // codec.period * codec.period
-    batch = np.stack([np.pad(t[:frames], ((0, frames - len(t[:frames])), (0, 0))) for t in tokens])
-    moved = codec.transposed(jnp.asarray(batch), jnp.asarray([0, 0, 1]))
-    np.testing.assert_array_equal(moved[:2], batch[:2])
-    inner = codec.codec if isinstance(codec, Interleaved) else codec
-    if isinstance(inner, NoteGrid):
-        np.testing.assert_array_equal(moved[2], batch[2])
-    else:
-        up = codec.encode(lowest.transpose(1))
-        np.testing.assert_array_equal(moved[2, : len(up)], up)
-
-
-def test_interleaving_turns_frames_into_rows_of_one_token():
-    plain, flat = (
-        make_codec(NoteGridConfig(voices=2, interleave=interleave)) for interleave in (False, True)
-    )
-    piece = duet(7)
-    np.testing.assert_array_equal(flat.encode(piece).reshape(-1, 2), plain.encode(piece))
-    assert flat.decode(flat.encode(piece)) == plain.decode(plain.encode(piece))
-    assert (flat.codebooks, flat.period, plain.period) == (1, 32, 16)
-    assert flat.fingerprint != plain.fingerprint
-    with pytest.raises(WavegenError, match=r"expected tokens \[frames, 1\], got \[3, 2\]"):
-        flat.decode(np.zeros((3, 2), np.int32))
 
 
 def test_what_does_not_fit_is_one_line(folder):

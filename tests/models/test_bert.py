@@ -1,91 +1,28 @@
-"""The laws of masked models, for Bert; and what is its own: edges, positions, labels, cost."""
+"""What is a BERT's own: positions, its layers, cost, refusals. The laws of masked models are in tests/laws."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from laws.cases.bert import SIZES, make_case
+from laws.masked import BATCH, CODEBOOKS, FRAMES, VOCAB
 
 from wavegen.errors import WavegenError
 from wavegen.models.bert import Bert
 from wavegen.models.layers.transformer import Attention, RMSNorm, attend, drop, rotate
 from wavegen.networks.base import parameters, with_parameters
 
-BATCH, FRAMES, CODEBOOKS, VOCAB = 3, 10, 2, 9
-SIZES = {"vocab_size": VOCAB, "codebooks": CODEBOOKS, "width": 16, "layers": 1, "heads": 2, "dropout": 0.5}
-BERT = Bert(**SIZES, label_sizes=(4, 3), random=np.random.default_rng(0))
-GRAPH, PARAMS = parameters(BERT)
-# Fresh gains are 0 and the fresh head is small: nothing could go wrong in them.
 RANDOM = np.random.default_rng(1)
-PARAMS = jax.tree.map(lambda x: x + jnp.asarray(0.3 * RANDOM.standard_normal(x.shape, np.float32)), PARAMS)
-TOKENS = jnp.asarray(RANDOM.integers(VOCAB + 1, size=(BATCH, FRAMES, CODEBOOKS)), jnp.int32)
-LABELS = jnp.asarray([[3, 1], [-1, 2], [0, -1]], jnp.int32)
-EVERYWHERE = jnp.ones((BATCH, FRAMES), bool)
-
-
-@jax.jit
-def forward(params, tokens, labels, valid):
-    return with_parameters(GRAPH, params)(tokens, labels, valid=valid)
-
-
-@jax.jit
-def level_logits(params, tokens, level, labels, valid):
-    return with_parameters(GRAPH, params).level_logits(tokens, level, labels, valid=valid)
-
-
-OUTPUTS = np.asarray(forward(PARAMS, TOKENS, LABELS, EVERYWHERE))
+TOKENS = jnp.zeros((BATCH, FRAMES, CODEBOOKS), jnp.int32)
+LABELS = jnp.zeros((BATCH, 2), jnp.int32)
 
 
 def assert_same(actual, expected):
     np.testing.assert_allclose(actual, expected, atol=2e-5)
 
 
-def test_probabilities_sum_to_one_and_log_prob_is_theirs():
-    assert OUTPUTS.shape == (BATCH, FRAMES, CODEBOOKS, VOCAB)
-    logits = jnp.asarray(OUTPUTS)
-    every = jnp.stack([BERT.log_prob(logits, jnp.full_like(TOKENS, v), TOKENS) for v in range(VOCAB)])
-    assert_same(np.exp(every).sum(0), 1.0)
-
-
-def test_level_logits_are_a_column_of_the_whole():
-    level = jnp.asarray([1, 0, 1])
-    one = level_logits(PARAMS, TOKENS, level, LABELS, EVERYWHERE)
-    assert_same(one, OUTPUTS[np.arange(BATCH), :, level])
-
-
-@pytest.mark.parametrize("first", [0, 3])
-def test_clip_in_a_padded_batch_equals_the_clip_alone(first):
-    clip = slice(first, first + 6)
-    alone = forward(PARAMS, TOKENS[1:2, clip], LABELS[1:2], EVERYWHERE[1:2, clip])
-    padded = forward(PARAMS, TOKENS, LABELS, jnp.zeros_like(EVERYWHERE).at[:, clip].set(True))
-    assert_same(padded[1, clip], alone[0])
-
-
-def test_nan_in_frames_that_are_not_valid_reaches_no_valid_one():
-    poison = 5
-    tokens = TOKENS % poison
-    valid = EVERYWHERE.at[:, 7:].set(False)
-    poisoned = {**PARAMS, "embedding": PARAMS["embedding"].at[:, poison].set(jnp.nan)}
-
-    @jax.jit
-    @jax.grad
-    def gradient(params, tokens):
-        return jnp.sum(with_parameters(GRAPH, params)(tokens, LABELS, valid=valid)[:, :7] ** 2)
-
-    expected = gradient(PARAMS, tokens)
-    actual = gradient(poisoned, tokens.at[:, 7:].set(poison))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), actual, expected)
-
-
-def test_every_frame_reads_both_sides():
-    changed = TOKENS.at[0, 4, 0].set((TOKENS[0, 4, 0] + 1) % VOCAB)
-    difference = np.abs(forward(PARAMS, changed, LABELS, EVERYWHERE) - OUTPUTS).max((2, 3))
-    assert difference[0].min() > 1e-4
-    assert difference[1:].max() == 0
-
-
 def test_frames_know_their_place_where_everything_is_masked():
-    masked = jnp.full_like(TOKENS, VOCAB)
-    outputs = np.asarray(forward(PARAMS, masked, LABELS, EVERYWHERE))[0]
+    outputs = make_case("labels").outputs(jnp.full_like(TOKENS, VOCAB))[0]
     assert np.abs(outputs[3] - outputs[5]).max() > 1e-3
 
 
@@ -101,30 +38,6 @@ def test_the_place_in_the_period_is_told():
     place = np.arange(1, 11) % 4
     assert_same(distance[place[:, None] == place[None]], 0)
     assert distance[place[:, None] != place[None]].min() > 1e-3
-
-
-def test_labels_steer_each_clip_on_its_own():
-    changed = forward(PARAMS, TOKENS, LABELS.at[0, 0].set(2), EVERYWHERE)
-    difference = np.abs(changed - OUTPUTS).max((1, 2, 3))
-    assert difference[0] > 1e-3
-    assert difference[1:].max() == 0
-
-
-def test_dropout_needs_a_key():
-    @jax.jit
-    def dropped(key):
-        return with_parameters(GRAPH, PARAMS)(TOKENS, LABELS, dropout_key=key)
-
-    first, again, other = (np.asarray(dropped(jax.random.key(seed))) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
-    assert np.abs(first - other).max() > 1e-2
-    assert_same(forward(PARAMS, TOKENS, LABELS, EVERYWHERE), OUTPUTS)
-
-
-def test_bfloat16_parameters_give_float32_logits_near_those_of_float32():
-    narrow = forward(jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS), TOKENS, LABELS, EVERYWHERE)
-    assert narrow.dtype == jnp.float32
-    assert np.abs(narrow - OUTPUTS).max() < 0.05 * np.abs(OUTPUTS).max()
 
 
 def test_rotation_keeps_lengths_and_makes_products_depend_on_the_distance():
@@ -171,7 +84,7 @@ def test_flops_are_those_that_xla_counts():
 )
 def test_bad_input_is_told_in_one_line(arguments, message):
     with pytest.raises(WavegenError, match=message):
-        BERT(*arguments)
+        make_case("labels").model()(*arguments)
 
 
 def test_bad_sizes_and_labels_for_a_model_without_are_told():

@@ -20,7 +20,7 @@ from wavegen.data.open import open_dataset
 from wavegen.data.prepare import prepared
 from wavegen.data.tokenize import tokenize
 from wavegen.errors import WavegenError
-from wavegen.networks.base import Given, parameters, with_parameters
+from wavegen.networks.base import Given, parameters
 from wavegen.runs.trained import CODEC_FILES, open_codecs
 from wavegen.runs.weights import write_weights
 from wavegen.spectral import si_sdr
@@ -132,24 +132,6 @@ def test_a_mono_recording_is_duplicated_and_more_channels_are_mixed(folder, reco
     np.testing.assert_array_equal(codec.reconstruct(Audio(left, RATE)).samples, twice)
     three = codec.reconstruct(Audio(np.repeat(left, 3, axis=1), RATE)).samples
     np.testing.assert_allclose(three, twice, atol=1e-5)
-
-
-def test_rows_are_coded_as_alone_and_pieces_as_the_whole(folder, recording):
-    codec = wavegen.load(folder / "codec").codec
-    audio = np.stack([recording.samples[:400], recording.samples[400::-1][:400]])
-    encode = jax.jit(lambda codec, audio: codec.encode(audio))
-    whole = np.asarray(encode(codec, audio))
-    np.testing.assert_array_equal(encode(codec, audio[1:])[0], whole[1])
-
-    @jax.jit
-    def encode_chunk(params, audio, state):
-        return with_parameters(codec.graph, params).encode_chunk(audio, state)
-
-    state, coded = with_parameters(codec.graph, codec.params).encoder_state(2), []
-    for piece in np.split(audio, 4, axis=1):
-        tokens, state = encode_chunk(codec.params, piece, state)
-        coded.append(tokens)
-    np.testing.assert_array_equal(np.concatenate(coded, axis=1), whole)
 
 
 def test_a_masked_model_generates_and_inpaints_stereo(folder, recording):

@@ -82,9 +82,9 @@ class AudioCodec(Codec):
 
     - tokens lie in `[0, vocab_size)`, and `T` samples give `N = ceil(T / hop_length)` frames;
     - `decode(encode(x))[:, :T]` has the shape of `x`;
-    - row `i` of a batch is coded exactly as the same clip alone;
+    - row `i` of a batch is coded exactly as the same clip alone, and decoded as it;
     - pieces cut at multiples of `hop_length` and coded one by one give the codes of the whole, unless the
-      member says that it looks at the whole window.
+      member says how far its frames look past a cut, or that it looks at the whole window.
 
     Attributes:
         audio_channels: 1 for mono, `[B, T]`; 2 for stereo, `[B, T, 2]`.
@@ -101,7 +101,7 @@ class AudioCodec(Codec):
 
         Returns:
             `[B, N, K]` int32 in `[0, vocab_size)`. The last frame is filled up with zeros if `T` is no
-            multiple of `hop_length`.
+            multiple of `hop_length`, unless the member says otherwise.
         """
 
     @abstractmethod

@@ -137,8 +137,9 @@ class MaskedModel(TokenModel):
     A token that is not known is written as ``vocab_size``, one past the last value: masked models read tokens in
     ``[0, vocab_size]``. The output at frame n belongs to the tokens of frame n, and is a softmax's logits.
 
-    Law, tested for every member: frames that are not valid reach no valid one, whatever stands in them, so that a
-    clip in a padded batch gives what it gives alone.
+    Laws, tested for every member: frames that are not valid reach no valid one, whatever stands in them, so that a
+    clip in a padded batch gives what it gives alone (after whole periods of padding, where the model reads places in
+    a period); every output depends on the tokens of both sides.
 
     Attributes:
         vocab_size: values that a token can take, V; and the mask.

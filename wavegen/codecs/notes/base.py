@@ -28,7 +28,10 @@ class NoteCodec(Codec):
 
     - tokens of codebook k lie in `[0, sizes[k])`;
     - `encode(decode(tokens))` is `tokens`, for tokens that `encode` can write;
-    - `decode(encode(notes))` is `notes`, for notes that lie on the codec's grid.
+    - `decode(encode(notes))` is `notes`, for notes that lie on the codec's grid;
+    - what it writes is allowed at its place, and what is drawn from a narrowed range of pitches decodes into it;
+    - transposed tokens are those of the transposed notes;
+    - a redrawing keeps the notes that are not chosen to the tick, and of the chosen ones what is not asked for.
     """
 
     @property

@@ -148,11 +148,11 @@ class NoteEvents(NoteCodec):
             columns[name][order[new]] = values[new]
         return replace(notes, **columns)
 
-    def decode(self, tokens: Integer[np.ndarray, "N 5"]) -> Score:
+    def decode(self, tokens: Integer[np.ndarray, "N K"]) -> Score:
         """Turn tokens into notes: a tick a step, a track for each instrument there is, at the default tempo.
 
         Raises:
-            WavegenError: a token outside its field.
+            WavegenError: another count of fields, or a token outside its field.
         """
         check_tokens(tokens, self.sizes)
         shift, pitch, duration, velocity, instrument = tokens.astype(np.int64).T

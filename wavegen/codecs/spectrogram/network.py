@@ -13,7 +13,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from wavegen.codecs.base import Codec
+from wavegen.codecs.base import AudioCodec
 from wavegen.codecs.outcome import counted_codes, weighted_outcome
 from wavegen.codecs.quantizers import Average, Quantizer, draw_levels
 from wavegen.codecs.quantizers.make import make_quantizer
@@ -44,7 +44,7 @@ class MelReconstruction(NamedTuple):
     statistics: dict[str, Array]
 
 
-class SpectrogramVQ(Network, Codec):
+class SpectrogramVQ(Network, AudioCodec):
     """Convolutions over mel frames around any quantizer.
 
     The encoder: a convolution of 3 frames, residual units, and a linear map of every `stride` frames to one latent.
@@ -69,7 +69,6 @@ class SpectrogramVQ(Network, Codec):
         WavegenError: a size under 1.
     """
 
-    audio_channels: ClassVar[int] = 1
     mu: ClassVar[int] = 0
     start_token: ClassVar[int] = 0
 
@@ -187,7 +186,7 @@ class SpectrogramVQ(Network, Codec):
         return self._latents(self._standard(self._target(audio)))
 
     def encode(self, audio: Waveform, levels: int | None = None) -> Tokens:
-        """See `Codec.encode`.
+        """See `AudioCodec.encode`.
 
         Args:
             audio: at least one sample, of the frames' sample rate.
@@ -199,7 +198,7 @@ class SpectrogramVQ(Network, Codec):
         return self.quantizer.quantize(self.latents(audio), levels=levels).codes
 
     def decode(self, tokens: Tokens) -> Waveform:
-        """See `Codec.decode`; tokens may be of the first levels only."""
+        """See `AudioCodec.decode`; tokens may be of the first levels only."""
         return self.frames.to_audio(self.rows(tokens), iterations=self.iterations)
 
     def rows(self, tokens: Tokens) -> Float[Array, "B frames D"]:

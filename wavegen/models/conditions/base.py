@@ -24,8 +24,8 @@ from wavegen.types import Features, Labels, Waveform
 class LocalCondition(nnx.Module):
     """What a model is conditioned on at frame rate.
 
-    Laws, tested for every member: what it computes for a clip in a batch is what it computes for the clip alone, and
-    a frame reaches no samples but those within its reach.
+    Laws, tested for every member: what it computes for a clip in a batch is what it computes for the clip alone, a
+    frame reaches no samples but those within its reach, and an excitation in windows is that of the whole.
 
     Attributes:
         takes: what a person gives for it: nothing (a dataset's own features), one melody, chords, or a recording.
