@@ -54,8 +54,12 @@ def run(call: Call, settings: native.Settings) -> Generated:
         history,
         state["position"],
         call.key,
-        jnp.zeros((call.batch, 0, call.residual)) if call.inputs is None else call.inputs.astype(jnp.float32),
-        jnp.zeros((call.batch, 1, 0)) if call.condition is None else call.condition.astype(jnp.float32),
+        jnp.zeros((call.batch, 0, call.residual), jnp.float32)
+        if call.inputs is None
+        else call.inputs.astype(jnp.float32),
+        jnp.zeros((call.batch, 1, 0), jnp.float32)
+        if call.condition is None
+        else call.condition.astype(jnp.float32),
         jnp.asarray(call.condition_offset, jnp.int32),
         jnp.zeros((call.batch, 0), jnp.int32) if call.forced is None else call.forced,
         jnp.asarray(call.temperature, jnp.float32),

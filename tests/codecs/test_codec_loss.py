@@ -75,8 +75,8 @@ CODES = jnp.asarray([[1, 2, 3, 3], [0, 0, 0, 2], [5, 5, 5, 5]])[..., None]
 class Known(WaveVQ):
     """A codec that writes given codes."""
 
-    def reconstruct(self, audio, *, levels=None):
-        del levels
+    def reconstruct(self, audio, *, codebooks=None):
+        del codebooks
         statistics = {"counts": jnp.full((1, 8), 99, jnp.int32)}
         return Reconstruction(
             audio, CODES, dict.fromkeys(("commitment", "codebook"), jnp.float32(0)), statistics

@@ -27,7 +27,7 @@ from wavegen.codecs.quantizers import (
     GradientVQ,
     code_usage,
     count_codes,
-    draw_levels,
+    draw_codebooks,
 )
 from wavegen.codecs.quantizers.base import Quantizer, straight_through
 from wavegen.codecs.quantizers.fsq import EXCESS
@@ -110,7 +110,7 @@ def test_codes_are_those_of_the_nearest_direction() -> None:
 
 
 def test_dropped_levels_are_evenly_drawn(key: jax.Array) -> None:
-    draw = jax.jit(lambda key: [draw_levels(key, 9000, 9, p) for p in (0.0, 1.0, 0.5)])
+    draw = jax.jit(lambda key: [draw_codebooks(key, 9000, 9, p) for p in (0.0, 1.0, 0.5)])
     never, always, half = map(np.asarray, draw(key))
     assert (never == 9).all()
     drawn = np.bincount(always, minlength=10)
@@ -260,7 +260,7 @@ def test_counts_by_hand() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: make("EMA").update({"counts": jnp.zeros((2, 16), jnp.int32)}), "3 levels, got 2"),
+        (lambda: make("EMA").update({"counts": jnp.zeros((2, 16), jnp.int32)}), "3 codebooks, got 2"),
         (lambda: make("EMA").start(LATENTS[:, :3], random=RANDOM), "at least 16 vectors"),
         (lambda: GradientVQ(6, codebooks=0, random=RANDOM), "codebooks of at least 1, got 0"),
         (lambda: EMAResidualVQ(6, decay=1.0, random=RANDOM), "decay from 0 to below 1, got 1"),

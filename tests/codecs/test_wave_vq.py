@@ -36,7 +36,7 @@ def code_chunk(codec, audio, states):
 def test_codes_of_fewer_levels_are_a_prefix() -> None:
     codec, audio = make(), noise(0, 2, 10 * HOP)
     assert (codec.hop_length, codec.codebooks, codec.mu) == (HOP, 3, 0)
-    fewer = jax.jit(partial(codec.encode, levels=2))(audio)
+    fewer = jax.jit(partial(codec.encode, codebooks=2))(audio)
     np.testing.assert_array_equal(fewer, code(codec, audio)[0][..., :2])
 
 
@@ -98,7 +98,7 @@ def test_gradients_pass_the_quantizer_and_a_codec_learns(name: str) -> None:
     optimizer = optax.adam(1e-2)
 
     def loss(params):
-        reconstruction = nnx.merge(graph, params, rest).reconstruct(audio, levels=levels)
+        reconstruction = nnx.merge(graph, params, rest).reconstruct(audio, codebooks=levels)
         error = jnp.mean((reconstruction.audio - audio) ** 2)
         return error + sum(reconstruction.losses.values()), (error, reconstruction.statistics["counts"])
 
@@ -148,10 +148,10 @@ def test_presets_have_frames_of_10_to_20_milliseconds() -> None:
         (lambda: make(channels=2).encode(jnp.zeros((1, 9))), r"takes stereo, \[B, T, 2\] .* got \[1, 9\]"),
         (lambda: make().encode(jnp.zeros((1, 0))), r"at least one sample, got \[1, 0\]"),
         (
-            lambda: jax.eval_shape(partial(make().encode, levels=4), jnp.zeros((1, 9))),
-            "expected 1 to 3 levels, got 4",
+            lambda: jax.eval_shape(partial(make().encode, codebooks=4), jnp.zeros((1, 9))),
+            "expected 1 to 3 codebooks, got 4",
         ),
-        (lambda: make().decode(jnp.zeros((1, 9, 4), jnp.int32)), "codes of 1 to 3 levels"),
+        (lambda: make().decode(jnp.zeros((1, 9, 4), jnp.int32)), "codes of 1 to 3 codebooks"),
         (lambda: make().encoder_state(1), "not causal has no state"),
         (lambda: make().decoder_state(1), "not causal has no state"),
         (lambda: WaveVQ(strides=(), quantizer=make().quantizer, random=RANDOM), r"strides=\(\)"),

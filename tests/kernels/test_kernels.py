@@ -169,7 +169,7 @@ def test_outputs_depend_on_the_receptive_field_and_never_on_the_future(name, rng
 def test_convolution_forms_agree(kernel_size, rng):
     h = jnp.asarray(rng.normal(size=(2, 40, 6)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(kernel_size, 6, 8)), jnp.float32)
-    past = jnp.zeros((2, (kernel_size - 1) * 3, 6))
+    past = jnp.zeros((2, (kernel_size - 1) * 3, 6), jnp.float32)
     forms = [dilated_convolution(h, kernel, 3, form, p) for form in ("conv", "matmul") for p in (None, past)]
     for other in forms[1:]:
         np.testing.assert_allclose(other, forms[0], atol=1e-5)

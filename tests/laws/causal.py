@@ -1,15 +1,14 @@
 """The laws of causal models that go on from a state, each as one check of a case."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from laws.registered import Law
 from wavegen.errors import WavegenError
 from wavegen.models.base import Choice
 from wavegen.models.layers.delay import delay, undelay
@@ -253,8 +252,6 @@ def draws_keep_to_what_is_allowed_at_each_place(case):
     assert len(np.unique(drawn[:, ::2])) > 1
 
 
-Law = Callable[[Case], None]
-
 LAWS: tuple[Law, ...] = (
     steps_equal_the_parallel_form,
     scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut,
@@ -271,20 +268,6 @@ LAWS: tuple[Law, ...] = (
 
 OF_ONE_CODEBOOK: tuple[Law, ...] = (steps_behind_a_prompt_equal_the_parallel_form_wherever_it_is_cut,)
 """More laws of models of one codebook."""
-
-
-class Registered(NamedTuple):
-    """A case by what makes it, and the laws that are tested on it."""
-
-    make: Callable[[], Case]
-    laws: tuple[Law, ...] = LAWS
-
-
-def registered(
-    make_case: Callable[[str], Case], names: Iterable[str], laws: tuple[Law, ...] = LAWS
-) -> Mapping[str, Registered]:
-    """Cases of these names on which the same laws are tested."""
-    return {name: Registered(partial(make_case, name), laws) for name in names}
 
 
 def an_implementation_is_refused(case):

@@ -27,7 +27,7 @@ def noise(seed: int, *shape: int) -> jax.Array:
 LATENTS = noise(1, BATCH, FRAMES, WIDTH)
 ALL_LEVELS = np.full(BATCH, LEVELS, np.int32)
 quantize = nnx.jit(
-    lambda q, latents, levels=None: q.quantize(latents, levels=levels), static_argnames="levels"
+    lambda q, latents, levels=None: q.quantize(latents, codebooks=levels), static_argnames="levels"
 )
 decode = nnx.jit(lambda q, codes: q.decode(codes))
 update = nnx.jit(lambda q, statistics: q.update(statistics))
@@ -38,7 +38,7 @@ def differentiate(quantizer: Quantizer, latents: jax.Array, levels: jax.Array, c
     """What it makes of latents, and the gradients, to itself and to them, of latents and both losses so weighed."""
 
     def outputs(quantizer, latents):
-        quantized = quantizer.quantize(latents, levels=levels)
+        quantized = quantizer.quantize(latents, codebooks=levels)
         losses = quantized.losses["commitment"], quantized.losses["codebook"]
         return (quantized.latents, *losses), quantized
 
@@ -165,7 +165,7 @@ def an_update_on_four_devices_equals_one_on_one(case):
     spread = jax.device_put(LATENTS, rows)
     assert len(spread.sharding.device_set) == 4
     count = jax.jit(
-        lambda q, latents, levels: q.quantize(latents, levels=levels).statistics, out_shardings=whole
+        lambda q, latents, levels: q.quantize(latents, codebooks=levels).statistics, out_shardings=whole
     )
     one, four = case.make(), jax.device_put(case.make(), whole)
     of_one = differentiate(one, LATENTS, levels, weigh())[0].statistics
@@ -184,9 +184,9 @@ def widths_levels_and_codes_that_do_not_fit_are_refused(case):
     with pytest.raises(WavegenError, match=r"latents of width 6, got \[4, 25, 5\]"):
         quantizer.quantize(LATENTS[..., :5])
     for wrong in (0, levels + 1):
-        with pytest.raises(WavegenError, match=f"expected 1 to {levels} levels, got {wrong}"):
-            quantizer.quantize(LATENTS, levels=wrong)
-        with pytest.raises(WavegenError, match=rf"1 to {levels} levels, got \[1, 1, {wrong}\]"):
+        with pytest.raises(WavegenError, match=f"expected 1 to {levels} codebooks, got {wrong}"):
+            quantizer.quantize(LATENTS, codebooks=wrong)
+        with pytest.raises(WavegenError, match=rf"1 to {levels} codebooks, got \[1, 1, {wrong}\]"):
             quantizer.decode(jnp.zeros((1, 1, wrong), jnp.int32))
 
 

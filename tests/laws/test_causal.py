@@ -4,6 +4,7 @@ import pytest
 
 from laws.cases import decoder, lstm, seq2seq, ssm, wavenet, window_vae
 from laws.causal import LAWS
+from laws.registered import assert_covered, checks
 from wavegen.config.models import (
     DecoderConfig,
     LSTMConfig,
@@ -25,20 +26,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("make_case", "law"),
-    [
-        pytest.param(case.make, law, id=f"{KINDS[section].__name__}: {name}: {law.__name__}")
-        for section, cases in CASES.items()
-        for name, case in cases.items()
-        for law in case.laws
-    ],
-)
+@pytest.mark.parametrize(("make_case", "law"), checks(CASES))
 def test_causal_models_obey_the_law(make_case, law):
     law(make_case())
 
 
 def test_every_causal_model_has_cases_for_every_law():
-    assert set(CASES) == {section for section, network in KINDS.items() if issubclass(network, CausalModel)}
-    for cases in CASES.values():
-        assert set(LAWS) <= {law for case in cases.values() for law in case.laws}
+    assert_covered(
+        CASES, (section for section, network in KINDS.items() if issubclass(network, CausalModel)), LAWS
+    )

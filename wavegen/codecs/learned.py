@@ -81,7 +81,7 @@ class LearnedCodec(AudioCodec):
 
     def encode(self, audio: AnyWaveform) -> Tokens:
         """See `AudioCodec.encode`."""
-        # Codes of fewer levels are a prefix of the codes of more.
+        # Codes of fewer codebooks are a prefix of the codes of more.
         return with_parameters(self.graph, self.params).encode(audio)[..., : self.codebooks]
 
     def decode(self, tokens: Tokens) -> AnyWaveform:

@@ -38,7 +38,7 @@ def augment(
     shape = (waveform.shape[0],) + (1,) * (waveform.ndim - 1)
     if gain_db != (0.0, 0.0):
         low, high = gain_db
-        decibels = jax.random.uniform(gain_key, shape, minval=low, maxval=high)
+        decibels = jax.random.uniform(gain_key, shape, jnp.float32, minval=low, maxval=high)
         waveform = jnp.clip(waveform * 10 ** (decibels / 20), -1, 1)
     if polarity:
         waveform = waveform * jax.random.rademacher(sign_key, shape, dtype=waveform.dtype)
@@ -98,7 +98,7 @@ def make_example(
             targets = codec.transposed(targets, drawn)
         inputs = shift(targets, codec.start_token)
         if key is not None and input_noise > 0:
-            noise = input_noise * jax.random.normal(jax.random.fold_in(key, 1), inputs.shape)
+            noise = input_noise * jax.random.normal(jax.random.fold_in(key, 1), inputs.shape, jnp.float32)
             inputs = jnp.clip(inputs + jnp.round(noise).astype(inputs.dtype), 0, codec.vocab_size - 1)
         mask = frame_mask(batch["context"], batch["length"], targets.shape[1], codec.hop_length)
         example |= {"targets": targets, "inputs": inputs, "mask": mask}

@@ -62,7 +62,7 @@ def mask_levels(
     batch, frames, codebooks = tokens.shape
     row_key, frame_key, prompt_key = jax.random.split(key, 3)
     # One draw for all that is drawn once a row: each draw takes XLA half a second to compile.
-    which_level, progress, spanned, phase, prompted = jax.random.uniform(row_key, (5, batch))
+    which_level, progress, spanned, phase, prompted = jax.random.uniform(row_key, (5, batch), jnp.float32)
     level = _whole(which_level, codebooks)
     unknown = valid & ~((prompted < prompts)[:, None] & draw_prompts(prompt_key, valid))
     ratio = jnp.cos(jnp.pi / 2 * progress)
@@ -70,7 +70,7 @@ def mask_levels(
     width = jnp.where(spanned < spans, SPAN, 1)
     # One number for each span; the first span of a row may be shorter.
     span = (jnp.arange(frames)[None] + _whole(phase, width)[:, None]) // width[:, None]
-    noise = jnp.take_along_axis(jax.random.uniform(frame_key, (batch, frames)), span, axis=1)
+    noise = jnp.take_along_axis(jax.random.uniform(frame_key, (batch, frames), jnp.float32), span, axis=1)
     hidden = lowest(noise, unknown, count)
     ladder = jnp.arange(codebooks)[None, None]
     return Masked(
@@ -96,7 +96,7 @@ def mask_classic(
     """
     pick_key, action_key, token_key = jax.random.split(key, 3)
     picked = jax.random.bernoulli(pick_key, share, tokens.shape) & valid[..., None]
-    action = jax.random.uniform(action_key, tokens.shape)
+    action = jax.random.uniform(action_key, tokens.shape, jnp.float32)
     others = jax.random.randint(token_key, tokens.shape, 0, vocab_size, tokens.dtype)
     replaced = jnp.where(action < 0.8, vocab_size, jnp.where(action < 0.9, others, tokens))
     return Masked(jnp.where(picked, replaced, tokens), picked, None)
@@ -114,14 +114,14 @@ def draw_prompts(key: Array, valid: Bool[Array, "B N"]) -> Bool[Array, "B N"]:
     """
     batch, frames = valid.shape
     row_key, block_key = jax.random.split(key)
-    kind, ending, spacing, phase, size, share = jax.random.uniform(row_key, (6, batch, 1))
+    kind, ending, spacing, phase, size, share = jax.random.uniform(row_key, (6, batch, 1), jnp.float32)
     position = jnp.cumsum(valid, axis=1) - 1
     length = jnp.sum(valid, axis=1)[:, None]
     prefix = position < _whole(ending, length)
     period = 2 + _whole(spacing, LONGEST_PERIOD - 1)
     periodic = (position + _whole(phase, period)) % period == 0
     block = 1 + _whole(size, jnp.maximum(length // 2, 1))
-    noise = jax.random.uniform(block_key, (batch, frames))
+    noise = jax.random.uniform(block_key, (batch, frames), jnp.float32)
     holes = jnp.take_along_axis(noise, jnp.maximum(position, 0) // block, axis=1) < share
     kind = _whole(kind, 3)
     known = valid & jnp.where(kind == 0, prefix, jnp.where(kind == 1, periodic, ~holes))

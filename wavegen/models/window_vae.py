@@ -38,7 +38,9 @@ class Posterior(NamedTuple):
 
     def draw(self, key: Array) -> Float[Array, "B D"]:
         """A latent of each, with gradients (Kingma and Welling 2014, arXiv:1312.6114, section 2.4)."""
-        return self.mean + jnp.exp(0.5 * self.log_variance) * jax.random.normal(key, self.mean.shape)
+        return self.mean + jnp.exp(0.5 * self.log_variance) * jax.random.normal(
+            key, self.mean.shape, jnp.float32
+        )
 
     def divergence(self) -> Float[Array, "B"]:
         """KL(q || N(0, I)) in nats (the same paper, appendix B)."""
@@ -49,7 +51,7 @@ class Posterior(NamedTuple):
 def prior_latents(key: Array, count: int, latent: int) -> Features:
     """Latents of windows that nobody has written, ``[count, 1, latent]``; each depends on the key and its row."""
     keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(count))
-    return jax.vmap(lambda key: jax.random.normal(key, (1, latent)))(keys)
+    return jax.vmap(lambda key: jax.random.normal(key, (1, latent), jnp.float32))(keys)
 
 
 class WindowEncoder(nnx.Module):

@@ -105,7 +105,7 @@ def variation(tokens: Tokens, strength: float, keys: Key[Array, "B"], vocab_size
     if not 0 <= strength <= 1:
         raise WavegenError(f"expected a strength in [0, 1], got {strength}; 0.3 is a slight variation")
     batch, frames, _ = tokens.shape
-    noise = jax.vmap(lambda key: jax.random.uniform(key, (frames,)))(keys)
+    noise = jax.vmap(lambda key: jax.random.uniform(key, (frames,), jnp.float32))(keys)
     count = jnp.full(batch, round(strength * frames))
     masked = lowest(noise, jnp.ones((batch, frames), bool), count)
     return jnp.where(masked[..., None], vocab_size, tokens)

@@ -93,7 +93,7 @@ def griffin_lim(
         (1, 512)
     """
     magnitudes = magnitudes.astype(jnp.float32)
-    turns = jax.random.uniform(jax.random.key(0), (1, *magnitudes.shape[1:]))
+    turns = jax.random.uniform(jax.random.key(0), (1, *magnitudes.shape[1:]), jnp.float32)
 
     def consistent(spectrum: Complex[Array, "B N D"]) -> Complex[Array, "B N D"]:
         audio = istft(spectrum, n_fft=n_fft, hop_length=hop_length)
@@ -104,7 +104,7 @@ def griffin_lim(
         now = consistent(guess)
         return _with_phases(magnitudes, now + momentum * (now - last)), now
 
-    first = magnitudes * jnp.exp(2j * np.pi * turns)
+    first = (magnitudes * jnp.exp(2j * np.pi * turns)).astype(jnp.complex64)
     guess, _ = lax.fori_loop(0, iterations, iterate, (first, jnp.zeros_like(first)))
     return istft(guess, n_fft=n_fft, hop_length=hop_length)
 

@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
-from wavegen.codecs.quantizers import draw_levels
+from wavegen.codecs.quantizers import draw_codebooks
 from wavegen.codecs.waveform.adversarial import (
     adversarial_loss,
     balance,
@@ -82,8 +82,8 @@ def make_second_phase(config: Config, phase: AdversarialConfig, graph: nnx.Graph
 
         def reconstruct(params: PyTree, change: AnyWaveform) -> tuple[tuple[Array, AnyWaveform], Outcome]:
             codec = merged(graph, params)
-            levels = draw_levels(key, len(recordings), codec.codebooks, codec.quantizer_dropout)
-            result = codec.reconstruct(recordings, levels=levels)
+            codebooks = draw_codebooks(key, len(recordings), codec.codebooks, codec.quantizer_dropout)
+            result = codec.reconstruct(recordings, codebooks=codebooks)
             result = result._replace(audio=result.audio + change)
             outcome = codec.judge(result, examples)
             return (outcome.total, result.audio), outcome

@@ -5,7 +5,8 @@ from functools import cache
 import jax.numpy as jnp
 import numpy as np
 
-from laws.causal import LAWS, OF_ONE_CODEBOOK, START, VOCAB, Case, registered
+from laws.causal import LAWS, OF_ONE_CODEBOOK, START, VOCAB, Case
+from laws.registered import registered
 from wavegen.models.decoder import Decoder
 from wavegen.models.layers.memory import Reach
 
@@ -30,6 +31,6 @@ def make_case(name):
 
 
 CASES = {
-    **registered(make_case, VARIANTS),
+    **registered(make_case, VARIANTS, LAWS),
     **registered(make_case, ["memory, labels, period"], LAWS + OF_ONE_CODEBOOK),
 }

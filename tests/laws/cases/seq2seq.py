@@ -5,7 +5,8 @@ from functools import cache
 import jax.numpy as jnp
 import numpy as np
 
-from laws.causal import BATCH, LAWS, OF_ONE_CODEBOOK, START, VOCAB, Case, Registered
+from laws.causal import BATCH, LAWS, OF_ONE_CODEBOOK, START, VOCAB, Case
+from laws.registered import Registered
 from wavegen.models.layers.memory import Reach
 from wavegen.models.seq2seq import Seq2Seq
 

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from laws import causal
-from laws.causal import BATCH, Case, registered
+from laws.causal import BATCH, Case
+from laws.registered import registered
 from wavegen.config.data import DataConfig
 from wavegen.config.models import WaveNetConfig
 from wavegen.models.conditions.make import make_condition

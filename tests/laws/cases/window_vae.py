@@ -5,7 +5,8 @@ from functools import cache
 import jax
 import numpy as np
 
-from laws.causal import BATCH, LAWS, OF_ONE_CODEBOOK, START, VOCAB, Case, Registered
+from laws.causal import BATCH, LAWS, OF_ONE_CODEBOOK, START, VOCAB, Case
+from laws.registered import Registered
 from wavegen.models.window_vae import WindowVAE, prior_latents
 
 WINDOW, BAR, PERIOD, LATENT = 16, 8, 2, 6

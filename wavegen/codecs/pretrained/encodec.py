@@ -48,7 +48,7 @@ class EnCodecConfig(SEANetConfig):
 
     @property
     def codebooks(self) -> int:
-        """Number of levels that fit into the highest bit rate."""
+        """Number of codebooks that fit into the highest bit rate."""
         frame_rate, bits = ceil(self.sampling_rate / self.hop_length), ceil(log2(self.codebook_size))
         return int(1000 * self.target_bandwidths[-1] // (frame_rate * bits))
 
@@ -103,23 +103,23 @@ class EnCodec(AudioCodec, nnx.Module):
         """Always 0, in every codebook: no entry stands for silence."""
         return 0
 
-    def encode(self, audio: Waveform, *, levels: int | None = None) -> Tokens:
+    def encode(self, audio: Waveform, *, codebooks: int | None = None) -> Tokens:
         """See ``AudioCodec.encode``.
 
         Args:
             audio: ``[B, T]``, at ``sample_rate``; it is not clipped.
-            levels: how many codebooks to use, for a lower bit rate: each takes ``log2(vocab_size)`` bits per frame,
+            codebooks: how many codebooks to use, for a lower bit rate: each takes ``log2(vocab_size)`` bits per frame,
                 and fewer are a prefix of more. None is all.
 
         Raises:
-            WavegenError: if there are not so many levels, or the audio has no samples.
+            WavegenError: if there are not so many codebooks, or the audio has no samples.
         """
         if not audio.shape[1]:
             raise WavegenError(
                 f"expected at least one sample, got audio of shape {list(audio.shape)}; leave empty clips out"
             )
         latents = self.encoder(audio.astype(jnp.float32)[..., None])
-        return self.quantizer.quantize(latents, levels=levels).codes
+        return self.quantizer.quantize(latents, codebooks=codebooks).codes
 
     def decode(self, tokens: Tokens) -> Waveform:
         """See ``AudioCodec.decode``; the audio is clipped to [-1, 1].
@@ -128,7 +128,7 @@ class EnCodec(AudioCodec, nnx.Module):
             tokens: tokens of the first codebooks, or of all.
 
         Raises:
-            WavegenError: if there are more levels than codebooks.
+            WavegenError: if there are more codes per frame than codebooks.
         """
         audio = self.decoder(self.quantizer.decode(tokens))[..., 0]
         return jnp.clip(audio, -1, 1)

@@ -1,6 +1,6 @@
 """Quantizers of latent vectors: residual codebooks, trained by gradient or by averages, and finite scalar ones."""
 
-from wavegen.codecs.quantizers.base import Quantized, Quantizer, draw_levels
+from wavegen.codecs.quantizers.base import Quantized, Quantizer, draw_codebooks
 from wavegen.codecs.quantizers.ema import Average, EMAResidualVQ
 from wavegen.codecs.quantizers.fsq import FSQ
 from wavegen.codecs.quantizers.gradient import GradientVQ
@@ -16,5 +16,5 @@ __all__ = [
     "Quantizer",
     "code_usage",
     "count_codes",
-    "draw_levels",
+    "draw_codebooks",
 ]

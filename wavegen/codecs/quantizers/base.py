@@ -18,11 +18,11 @@ class Quantized(NamedTuple):
     """The result of quantizing a batch of latents.
 
     Attributes:
-        codes: the codes of every level that was computed.
+        codes: the codes of every codebook that was used.
         latents: the latents that the codes of each row stand for, in the dtype of the input. Gradients go straight
             through to the input.
         losses: float32 scalars. "commitment" pulls latents to their entries, "codebook" pulls entries to their
-            latents; both are means over batch, frames and dimensions, summed over levels, and 0 where the quantizer
+            latents; both are means over batch, frames and dimensions, summed over codebooks, and 0 where the quantizer
             has no such loss.
         statistics: statistics of the whole batch, on however many devices it lies, without gradients. "counts" [K V],
             int32, is how often each entry was used; counts of several batches add up. The other entries are for
@@ -44,12 +44,12 @@ class Quantizer(nnx.Module):
 
     - codes lie in ``[0, codebook_size)``, and ``decode(codes)`` equals the quantized latents;
     - a row of a batch is quantized as the same row alone;
-    - codes of fewer levels are a prefix of the codes of more, and once trained every level lowers the mean error;
+    - codes of fewer codebooks are a prefix of the codes of more, and once trained every codebook lowers the mean error;
     - an update does not depend on how the batch is spread over devices.
 
     Attributes:
         width: width of the latents, D.
-        codebooks: number of levels, K: integers per frame.
+        codebooks: codes per frame, K: each one quantizes what those before it left over.
         codebook_size: number of values that a code can take, V.
     """
 
@@ -63,18 +63,18 @@ class Quantizer(nnx.Module):
 
     @abstractmethod
     def quantize(
-        self, latents: Float[Array, "B N D"], *, levels: int | Int[Array, "B"] | None = None
+        self, latents: Float[Array, "B N D"], *, codebooks: int | Int[Array, "B"] | None = None
     ) -> Quantized:
         """Writes latents as codes.
 
         Args:
             latents: vectors of ``width`` dimensions.
-            levels: how many codebooks are used, from 1 to ``codebooks``; None is all. An integer computes only that
-                many codes per frame. An array with one number per row is for training (see ``draw_levels``): all
+            codebooks: how many codebooks are used, from 1 to ``codebooks``; None is all. An integer computes only that
+                many codes per frame. An array with one number per row is for training (see ``draw_codebooks``): all
                 codes are returned, but those past a row's number add nothing to its latents, losses or statistics.
 
         Raises:
-            WavegenError: if the width or the number of levels does not fit.
+            WavegenError: if the width or the number of codebooks does not fit.
         """
 
     @abstractmethod
@@ -82,10 +82,10 @@ class Quantizer(nnx.Module):
         """Converts codes to float32 latents.
 
         Args:
-            codes: codes of the first K levels, in ``[0, codebook_size)``.
+            codes: codes of the first K codebooks, in ``[0, codebook_size)``.
 
         Raises:
-            WavegenError: if there are more levels than codebooks.
+            WavegenError: if there are more than the quantizer has.
         """
 
     @abstractmethod
@@ -96,32 +96,32 @@ class Quantizer(nnx.Module):
         there, and splits the module again. It does nothing where there are no such weights.
 
         Args:
-            statistics: statistics of the step's batch, with all levels.
+            statistics: statistics of the step's batch, with all codebooks.
         """
 
     def _used(
-        self, latents: Float[Array, "B N D"], levels: int | Int[Array, "B"] | None
+        self, latents: Float[Array, "B N D"], codebooks: int | Int[Array, "B"] | None
     ) -> Bool[Array, "K B"]:
-        """Returns which rows use each level to be computed, after checking the arguments of ``quantize``."""
+        """Returns which rows use each codebook, after checking the arguments of ``quantize``."""
         batch, _, width = latents.shape
         if width != self.width:
             raise WavegenError(
                 f"expected latents of width {self.width}, got {list(latents.shape)}; "
                 "make encoder and quantizer of one width"
             )
-        if levels is None or isinstance(levels, int):
-            count = self.codebooks if levels is None else levels
+        if codebooks is None or isinstance(codebooks, int):
+            count = self.codebooks if codebooks is None else codebooks
             if not 1 <= count <= self.codebooks:
                 raise WavegenError(
-                    f"expected 1 to {self.codebooks} levels, got {levels}; leave levels out to use all"
+                    f"expected 1 to {self.codebooks} codebooks, got {codebooks}; leave codebooks out to use all"
                 )
             return jnp.ones((count, batch), bool)
-        return jnp.arange(self.codebooks)[:, None] < levels[None]
+        return jnp.arange(self.codebooks)[:, None] < codebooks[None]
 
     def _check_codes(self, codes: Tokens) -> None:
         if not 1 <= codes.shape[2] <= self.codebooks:
             raise WavegenError(
-                f"expected codes of 1 to {self.codebooks} levels, got {list(codes.shape)}; "
+                f"expected codes of 1 to {self.codebooks} codebooks, got {list(codes.shape)}; "
                 "use the quantizer that wrote them"
             )
 
@@ -144,8 +144,8 @@ def straight_through(
     return lax.stop_gradient(quantized) + (latents - lax.stop_gradient(latents))
 
 
-def draw_levels(key: Array, batch: int, codebooks: int, probability: float) -> Int[Array, "B"]:
-    """Draws quantizer dropout: how many levels each row of a training batch uses.
+def draw_codebooks(key: Array, batch: int, codebooks: int, probability: float) -> Int[Array, "B"]:
+    """Draws quantizer dropout: how many codebooks each row of a training batch uses.
 
     With it one quantizer serves every bit rate up to its full one (Zeghidour et al. 2021, SoundStream; drawn per row
     as in Kumar et al. 2023, DAC).
@@ -153,13 +153,13 @@ def draw_levels(key: Array, batch: int, codebooks: int, probability: float) -> I
     Args:
         key: PRNG key of this step.
         batch: number of rows.
-        codebooks: levels of the quantizer.
+        codebooks: of the quantizer.
         probability: probability that a row uses a number drawn uniformly from 1 to ``codebooks``; the others use all.
 
     Example:
         >>> import jax
-        >>> from wavegen.codecs.quantizers import draw_levels
-        >>> draw_levels(jax.random.key(0), batch=4, codebooks=8, probability=0.0).tolist()
+        >>> from wavegen.codecs.quantizers import draw_codebooks
+        >>> draw_codebooks(jax.random.key(0), batch=4, codebooks=8, probability=0.0).tolist()
         [8, 8, 8, 8]
     """
     which, count = jax.random.split(key)

@@ -49,7 +49,7 @@ class EMAResidualVQ(Quantizer):
 
     Args:
         width: width of the latents.
-        codebooks: number of levels.
+        codebooks: number of codebooks, one per residual.
         codebook_size: entries per codebook.
         decay: decay of the averages, from 0 to below 1.
         restart: share of an even share below which an entry is dead, from 0 to below 1; 0 restarts none.
@@ -91,7 +91,7 @@ class EMAResidualVQ(Quantizer):
         self.share = Average(jnp.full((codebooks, codebook_size), 1 / codebook_size, jnp.float32))
 
     def quantize(
-        self, latents: Float[Array, "B N D"], *, levels: int | Int[Array, "B"] | None = None
+        self, latents: Float[Array, "B N D"], *, codebooks: int | Int[Array, "B"] | None = None
     ) -> Quantized:
         """See ``Quantizer.quantize``.
 
@@ -99,7 +99,7 @@ class EMAResidualVQ(Quantizer):
         of several batches add up. "candidates" [K V D] are vectors of the batch to which dead entries may move; those
         of any batch serve.
         """
-        used = self._used(latents, levels)
+        used = self._used(latents, codebooks)
         codebook = self.codebook[...].astype(jnp.float32)
         codes, total, more = quantize_levels(_level, latents.astype(jnp.float32), used, codebook)
         quantized = straight_through(latents, total.astype(latents.dtype))
@@ -119,7 +119,7 @@ class EMAResidualVQ(Quantizer):
         counts = statistics["counts"][..., None].astype(jnp.float32)
         if len(counts) != self.codebooks:
             raise WavegenError(
-                f"expected statistics of {self.codebooks} levels, got {len(counts)}; quantize with all of them"
+                f"expected statistics of {self.codebooks} codebooks, got {len(counts)}; quantize with all of them"
             )
         vectors = counts.sum(axis=1, keepdims=True)
         rate = jnp.where(vectors > 0, 1 - self.decay, 0)

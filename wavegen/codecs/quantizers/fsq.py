@@ -24,7 +24,7 @@ EXCESS = 1e-3
 
 
 class FSQ(Quantizer):
-    """Rounding of squeezed latents, on one or several levels.
+    """Rounding of squeezed latents, with one or several codebooks.
 
     With ``o = 1/2`` where the size L of a dimension is even, else 0, and ``h = (1 + EXCESS) (L - 1) / 2``:
 
@@ -43,7 +43,7 @@ class FSQ(Quantizer):
         width: width of the latents.
         sizes: L of each dimension; a code takes their product of values. The paper's sizes are (8, 6, 5) for about
             2^8, (8, 5, 5, 5) for 2^10, (7, 5, 5, 5, 5) for 2^12 and (8, 8, 8, 6, 5) for 2^14.
-        codebooks: number of levels.
+        codebooks: number of codebooks, one per residual.
         random: generator of the initial weights.
 
     Raises:
@@ -90,10 +90,10 @@ class FSQ(Quantizer):
         self.project_out_bias = zeros(width)
 
     def quantize(
-        self, latents: Float[Array, "B N D"], *, levels: int | Int[Array, "B"] | None = None
+        self, latents: Float[Array, "B N D"], *, codebooks: int | Int[Array, "B"] | None = None
     ) -> Quantized:
         """See ``Quantizer.quantize``."""
-        used = self._used(latents, levels)
+        used = self._used(latents, codebooks)
         z = jnp.dot(
             latents.astype(jnp.float32),
             self.project_in[...].astype(jnp.float32),
@@ -106,7 +106,7 @@ class FSQ(Quantizer):
         ) -> tuple[Int[Array, "B N"], Float[Array, "B N d"], None]:
             step, offset = (x[None, None] for x in steps)
             digits = jnp.clip(jnp.round(residual / step + offset), 0, self._sizes() - 1).astype(jnp.int32)
-            codes = jnp.sum(digits * self._place_values(), axis=-1)
+            codes = jnp.sum(digits * self._place_values(), axis=-1, dtype=jnp.int32)
             return codes, self._values(codes, steps), None
 
         codes, rounded, _ = quantize_levels(level, lax.stop_gradient(squeezed), used, self._steps())

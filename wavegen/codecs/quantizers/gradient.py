@@ -27,12 +27,12 @@ class GradientVQ(Quantizer):
         c = argmin_k |p(r)/|p(r)| - E_k/|E_k||,   quantized residual = q(E_c),   next residual = r - q(E_c)
 
     The entry itself is used, not its direction. Its gradient goes straight through to p(r), so that the gradient of
-    the sum over levels to the latents is ``I - (I - A_1 B_1)(I - A_2 B_2)...``. Losses are means over the few
-    dimensions, summed over levels; DAC weights "codebook" by 1 and "commitment" by 0.25.
+    the sum over codebooks to the latents is ``I - (I - A_1 B_1)(I - A_2 B_2)...``. Losses are means over the few
+    dimensions, summed over codebooks; DAC weights "codebook" by 1 and "commitment" by 0.25.
 
     Args:
         width: width of the latents.
-        codebooks: number of levels.
+        codebooks: number of codebooks, one per residual.
         codebook_size: entries per codebook.
         codebook_width: dimensions in which entries are compared.
         random: generator of the initial weights.
@@ -46,7 +46,7 @@ class GradientVQ(Quantizer):
         >>> from wavegen.codecs.quantizers import GradientVQ
         >>> quantizer = GradientVQ(16, codebooks=3, codebook_size=32, random=np.random.default_rng(0))
         >>> latents = jnp.ones((1, 5, 16))
-        >>> quantizer.quantize(latents).codes.shape, quantizer.quantize(latents, levels=2).codes.shape
+        >>> quantizer.quantize(latents).codes.shape, quantizer.quantize(latents, codebooks=2).codes.shape
         ((1, 5, 3), (1, 5, 2))
     """
 
@@ -70,10 +70,10 @@ class GradientVQ(Quantizer):
         self.project_out_bias = zeros(codebooks, width)
 
     def quantize(
-        self, latents: Float[Array, "B N D"], *, levels: int | Int[Array, "B"] | None = None
+        self, latents: Float[Array, "B N D"], *, codebooks: int | Int[Array, "B"] | None = None
     ) -> Quantized:
         """See ``Quantizer.quantize``."""
-        used = self._used(latents, levels)
+        used = self._used(latents, codebooks)
         codes, quantized, losses = quantize_levels(_level, latents.astype(jnp.float32), used, self._weights())
         return Quantized(
             codes,

@@ -19,7 +19,7 @@ class CodeUsage(NamedTuple):
         entropy: entropy of each level's codes in bits; at most log2 V.
         perplexity: 2^entropy, the number of equally frequent entries with the same entropy; at most V.
         used: share of each level's entries that occur at all, 0 to 1.
-        efficiency: entropy of all levels over the bits that their codes take, 0 to 1.
+        efficiency: entropy of all codebooks over the bits that their codes take, 0 to 1.
     """
 
     entropy: Float[Array, "K"]

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from wavegen.codecs.base import AudioCodec
 from wavegen.codecs.outcome import counted_codes, weighted_outcome
-from wavegen.codecs.quantizers import Average, Quantizer, draw_levels
+from wavegen.codecs.quantizers import Average, Quantizer, draw_codebooks
 from wavegen.codecs.quantizers.make import make_quantizer
 from wavegen.codecs.spectrogram.frames import MelFrames
 from wavegen.codecs.spectrogram.loss import mel_losses
@@ -32,7 +32,7 @@ class MelReconstruction(NamedTuple):
     Attributes:
         rows: what the codes stand for, in dB; as many as whole codes have.
         target: the rows of the input, filled up with silence.
-        codes: of all levels that were computed.
+        codes: of all codebooks that were used.
         losses: of the quantizer, see `Quantized`.
         statistics: of the quantizer, for its `update`.
     """
@@ -62,7 +62,7 @@ class SpectrogramVQ(Network, AudioCodec):
         quantizer: of the latents.
         iterations: of Griffin-Lim.
         loss: weights of the parts of the loss.
-        quantizer_dropout: share of clips coded with fewer codebooks in training; see `draw_levels`.
+        quantizer_dropout: share of clips coded with fewer codebooks in training; see `draw_codebooks`.
         random: draws the initial weights.
 
     Raises:
@@ -128,8 +128,10 @@ class SpectrogramVQ(Network, AudioCodec):
             Sums over clips: the weighted loss, and its parts. Without a key padding is not counted among the codes.
         """
         audio, length = examples["waveform"], examples["length"]
-        levels = None if key is None else draw_levels(key, len(audio), self.codebooks, self.quantizer_dropout)
-        result = self.reconstruct(audio, levels=levels)
+        codebooks = (
+            None if key is None else draw_codebooks(key, len(audio), self.codebooks, self.quantizer_dropout)
+        )
+        result = self.reconstruct(audio, codebooks=codebooks)
         valid = frame_mask(jnp.zeros_like(length), length, result.target.shape[1], self.frames.hop_length)
         statistics = result.statistics
         if key is None:
@@ -185,20 +187,20 @@ class SpectrogramVQ(Network, AudioCodec):
         """What the quantizer is given, float32."""
         return self._latents(self._standard(self._target(audio)))
 
-    def encode(self, audio: Waveform, levels: int | None = None) -> Tokens:
+    def encode(self, audio: Waveform, codebooks: int | None = None) -> Tokens:
         """See `AudioCodec.encode`.
 
         Args:
             audio: at least one sample, of the frames' sample rate.
-            levels: code with so many of the codebooks; None is all.
+            codebooks: code with so many of the codebooks; None is all.
 
         Raises:
-            WavegenError: no samples, or levels do not fit.
+            WavegenError: no samples, or codebooks do not fit.
         """
-        return self.quantizer.quantize(self.latents(audio), levels=levels).codes
+        return self.quantizer.quantize(self.latents(audio), codebooks=codebooks).codes
 
     def decode(self, tokens: Tokens) -> Waveform:
-        """See `AudioCodec.decode`; tokens may be of the first levels only."""
+        """See `AudioCodec.decode`; tokens may be of the first codebooks only."""
         return self.frames.to_audio(self.rows(tokens), iterations=self.iterations)
 
     def rows(self, tokens: Tokens) -> Float[Array, "B frames D"]:
@@ -206,20 +208,20 @@ class SpectrogramVQ(Network, AudioCodec):
         return self._in_decibels(self._decoded(self.quantizer.decode(tokens)))
 
     def reconstruct(
-        self, audio: Waveform, *, levels: int | Int[Array, "B"] | None = None
+        self, audio: Waveform, *, codebooks: int | Int[Array, "B"] | None = None
     ) -> MelReconstruction:
         """Encodes, quantizes and decodes to rows, with gradients that pass the quantizer.
 
         Args:
             audio: as in `encode`.
-            levels: as in `Quantizer.quantize`.
+            codebooks: as in `Quantizer.quantize`.
 
         Raises:
             WavegenError: as in `encode`.
         """
         target = self._target(audio)
         latents = self._latents(self._standard(target))
-        codes, quantized, losses, statistics = self.quantizer.quantize(latents, levels=levels)
+        codes, quantized, losses, statistics = self.quantizer.quantize(latents, codebooks=codebooks)
         rows = self._in_decibels(self._decoded(quantized))
         return MelReconstruction(rows, target, codes, losses, statistics)
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from wavegen.codecs.base import AudioCodec
 from wavegen.codecs.outcome import counted_codes, weighted_outcome
-from wavegen.codecs.quantizers import Quantizer, draw_levels
+from wavegen.codecs.quantizers import Quantizer, draw_codebooks
 from wavegen.codecs.quantizers.make import make_quantizer
 from wavegen.codecs.waveform.convolution import (
     Convolution,
@@ -48,7 +48,7 @@ class Reconstruction(NamedTuple):
 
     Attributes:
         audio: of the length of the input.
-        codes: of all levels that were computed.
+        codes: of all codebooks that were used.
         losses: of the quantizer, see `Quantized`.
         statistics: of the quantizer, for its `update`.
     """
@@ -82,7 +82,7 @@ class WaveVQ(Network, AudioCodec):
         quantizer: of the latents; its width is that of the encoder's output (DAC: `width * 2**len(strides)`).
         sample_rate: Hz, which the loss depends on.
         loss: weights of its parts.
-        quantizer_dropout: share of clips coded with fewer codebooks in training; see `draw_levels`.
+        quantizer_dropout: share of clips coded with fewer codebooks in training; see `draw_codebooks`.
         random: draws the initial weights.
 
     Raises:
@@ -164,8 +164,10 @@ class WaveVQ(Network, AudioCodec):
             Without a key padding is not counted among the codes.
         """
         audio, length = examples["waveform"], examples["length"]
-        levels = None if key is None else draw_levels(key, len(audio), self.codebooks, self.quantizer_dropout)
-        result = self.reconstruct(audio, levels=levels)
+        codebooks = (
+            None if key is None else draw_codebooks(key, len(audio), self.codebooks, self.quantizer_dropout)
+        )
+        result = self.reconstruct(audio, codebooks=codebooks)
         if key is None:
             counts = counted_codes(result.codes, length, self.hop_length, self.vocab_size)
             result = result._replace(statistics=result.statistics | counts)
@@ -230,17 +232,17 @@ class WaveVQ(Network, AudioCodec):
         frames = self._to_frames(audio)
         return self.encoder(frames, self.encoder.start(len(frames)))[0].astype(jnp.float32)
 
-    def encode(self, audio: Float[Array, "B T *C"], levels: int | None = None) -> Tokens:
+    def encode(self, audio: Float[Array, "B T *C"], codebooks: int | None = None) -> Tokens:
         """See `AudioCodec.encode`.
 
         Args:
             audio: mono or stereo, whichever the codec is made for; at least one sample.
-            levels: code with so many of the codebooks; None is all.
+            codebooks: code with so many of the codebooks; None is all.
 
         Raises:
-            WavegenError: channels or levels do not fit, or there are no samples.
+            WavegenError: channels or codebooks do not fit, or there are no samples.
         """
-        return self.quantizer.quantize(self.latents(audio), levels=levels).codes
+        return self.quantizer.quantize(self.latents(audio), codebooks=codebooks).codes
 
     def decode(self, tokens: Tokens) -> Float[Array, "B T *C"]:
         """See `AudioCodec.decode`.
@@ -254,18 +256,20 @@ class WaveVQ(Network, AudioCodec):
         return self._decode(self.quantizer.decode(tokens), self.decoder.start(len(tokens)))[0]
 
     def reconstruct(
-        self, audio: Float[Array, "B T *C"], *, levels: int | Int[Array, "B"] | None = None
+        self, audio: Float[Array, "B T *C"], *, codebooks: int | Int[Array, "B"] | None = None
     ) -> Reconstruction:
         """Encodes, quantizes and decodes, with gradients that pass the quantizer.
 
         Args:
             audio: as in `encode`.
-            levels: as in `Quantizer.quantize`: one number for all rows, or one each (quantizer dropout).
+            codebooks: as in `Quantizer.quantize`: one number for all rows, or one each (quantizer dropout).
 
         Raises:
             WavegenError: as in `encode`.
         """
-        codes, quantized, losses, statistics = self.quantizer.quantize(self.latents(audio), levels=levels)
+        codes, quantized, losses, statistics = self.quantizer.quantize(
+            self.latents(audio), codebooks=codebooks
+        )
         decoded, _ = self._decode(quantized, self.decoder.start(len(audio)))
         return Reconstruction(decoded[:, : audio.shape[1]], codes, losses, statistics)
 
@@ -288,14 +292,14 @@ class WaveVQ(Network, AudioCodec):
         return self.decoder.start(batch)
 
     def encode_chunk(
-        self, audio: Float[Array, "B T *C"], state: State, levels: int | None = None
+        self, audio: Float[Array, "B T *C"], state: State, codebooks: int | None = None
     ) -> tuple[Tokens, State]:
         """Codes the next samples of a clip.
 
         Args:
             audio: a multiple of the hop, but for the last piece, which is filled up with zeros.
             state: of `encoder_state`, or of the piece before.
-            levels: as in `encode`.
+            codebooks: as in `encode`.
 
         Returns:
             The codes that the whole clip has there, and the state after them.
@@ -304,7 +308,7 @@ class WaveVQ(Network, AudioCodec):
             WavegenError: as in `encode`.
         """
         latents, state = self.encoder(self._to_frames(audio), state)
-        return self.quantizer.quantize(latents.astype(jnp.float32), levels=levels).codes, state
+        return self.quantizer.quantize(latents.astype(jnp.float32), codebooks=codebooks).codes, state
 
     def decode_chunk(self, tokens: Tokens, state: State) -> tuple[Float[Array, "B T *C"], State]:
         """Turns the next frames of a clip into samples.
