@@ -27,7 +27,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 LONGEST = (
     *("learned_tokens", "resume", "training", "stereo", "cli", "song", "mosaic_gpu", "mosaic_gpu_cluster"),
-    *("wavenet", "adversary", "kernels", "note_pipeline", "generator", "bench", "window_generator"),
+    *("causal", "adversary", "kernels", "note_pipeline", "generator", "bench", "window_generator"),
 )
 """Files that take more than twenty seconds."""
 

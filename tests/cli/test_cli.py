@@ -241,6 +241,20 @@ def test_a_signal_ends_a_command_with_one_line_and_its_status(number, rng):
 
 
 @pytest.mark.slow
+def test_a_platform_that_is_not_there_is_one_line(tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-m", "wavegen", "sample", "--seconds", "0.1", "-o", tmp_path],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cuda"},
+        check=False,
+    )
+    line = "JAX_PLATFORMS=cuda names no device of this machine; unset it, or install the extra for it"
+    assert (process.returncode, process.stderr.splitlines()[-1]) == (2, f"wavegen: {line}")
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.slow
 def test_ctrl_c_while_sampling_keeps_a_valid_recording(tmp_path):
     model = write_model(tmp_path / "m.safetensors")
     process = subprocess.Popen(

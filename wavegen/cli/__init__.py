@@ -57,8 +57,24 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except MemoryError:
         _fail("there is not enough memory; make the model, the batch or the crop smaller")
+    except Exception:
+        if reason := _without_device():
+            _fail(reason)
+        raise
     except KeyboardInterrupt:  # a training that has said what it saved
         raise SystemExit(130) from None
+
+
+def _without_device() -> str | None:
+    """What to say where JAX finds no device, which it reports by errors of several types."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if not platforms or "jax" not in sys.modules:
+        return None
+    try:
+        sys.modules["jax"].devices()
+    except (RuntimeError, AssertionError):
+        return f"JAX_PLATFORMS={platforms} names no device of this machine; unset it, or install the extra for it"
+    return None
 
 
 def _fail(line: str) -> NoReturn:
