@@ -352,6 +352,12 @@ def change(path, arrays=None, card=None) -> None:
     save_file(content, path, metadata={"wavegen": card if isinstance(card, str) else json.dumps(card)})
 
 
+def wider(card: dict) -> dict:
+    """The card of a network of some GiB."""
+    model = card["config"]["model"] | {"skip_channels": 8192, "head_channels": 8192, "cycles": 16}
+    return card | {"config": card["config"] | {"model": model}}
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -376,6 +382,10 @@ def change(path, arrays=None, card=None) -> None:
         (
             lambda path: change(path, card={"config": {"version": VERSION + 1}, "labels": {}}),
             f"has version {VERSION + 1}, this wavegen reads versions 1 to {VERSION}; update wavegen",
+        ),
+        (
+            lambda path: change(path, card=wider(card_of(make("plain")))),
+            "and the file holds .* it is damaged",
         ),
         (lambda path: change(path, card="{"), "holds a damaged wavegen card"),
         (lambda path: change(path, card={"labels": {}}), "holds a damaged wavegen card"),

@@ -24,10 +24,11 @@ from wavegen.config import Config, dump_config, load_config, resolve
 from wavegen.data.open import open_dataset
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.errors import WavegenError
+from wavegen.networks import initial
 from wavegen.networks.base import parameters
 from wavegen.runs.checkpoints import Checkpoints
 from wavegen.runs.trained import open_trained
-from wavegen.training import loop
+from wavegen.training import loop, needs
 from wavegen.training.state import state_hash
 from wavegen.training.step import first_state, make_evaluation_step, make_train_step
 
@@ -56,6 +57,9 @@ TREE = {
         "sample_count": 1,
     },
 }
+
+WIDEST = tuple(f"model.{name}_channels=4096" for name in ("residual", "gate", "skip", "head"))
+WIDEST += ("model.cycles=16", "model.kernel_size=16")
 
 
 def tone(samples: int, period: int = 20, noise: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -169,6 +173,27 @@ def test_a_checkpoint_of_another_run_of_the_same_shapes_is_refused(workplace, un
         loop.train(config, folder)
     with pytest.raises(WavegenError, match=r"holds a checkpoint of another run \(seed is 4 there"):
         open_trained(folder)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("data.crop=60000000", "data.batch_size=60000"),
+            r"5 batches of 60000 x 60000000 samples need .* GiB, and",
+        ),
+        (
+            ("data.crop=200000", "data.batch_size=8", "data.prefetch=0"),
+            r"a training step needs [\d,.]+ GiB or more, and there are",
+        ),
+        (WIDEST, "the network has .* weights or more, and this machine's memory holds"),
+    ],
+)
+def test_what_no_machine_holds_is_refused_before_it_is_built(data, tmp_path, monkeypatch, overrides, message):
+    for module in (needs, initial):
+        monkeypatch.setattr(module, "memory_of_host", lambda: 2**30)
+    with pytest.raises(WavegenError, match=message):
+        loop.train(experiment(data, *overrides), tmp_path / "run")
 
 
 @pytest.mark.slow

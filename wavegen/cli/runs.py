@@ -100,17 +100,12 @@ def evaluate(run: Positional[Path], /, data: Path | None = None, split: str = "t
         data: a folder of recordings or a prepared dataset; by default the run's own.
         split: train, valid or test.
     """
-    from wavegen.models.kinds import make_model
-    from wavegen.networks.base import parameters
-    from wavegen.runs.trained import fitting, open_trained
+    from wavegen.runs.trained import open_trained, rebuild
     from wavegen.training.evaluate import evaluate_split
 
     trained = open_trained(run)
-    model = make_model(trained.config, trained.codecs, trained.labels)
-    graph, fresh = parameters(model)
-    result, files = evaluate_split(
-        trained.config, graph, fitting(trained.params, fresh), trained.codecs, split, data
-    )
+    graph, params = rebuild(trained)
+    result, files = evaluate_split(trained.config, graph, params, trained.codecs, split, data)
     what = "clips" if trained.config.model.is_codec else "tokens"
     print(f"{split} split, {result.count:,} {what} of {files} files")
     print_facts({name: f"{value:.4f}" for name, value in result.figures.items()}, width=18)

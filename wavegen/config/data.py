@@ -50,10 +50,12 @@ class DataConfig(Section):
     trim_silence_db: float | None = Field(None, gt=0, description="drop edges this far below the peak")
     backend: Literal["memmap", "array_record"] = "memmap"
     cache: str = Field("cache", description="folder for datasets prepared from a plain folder")
-    crop: int = Field(8192, ge=16, description="samples, or frames of notes, per training example")
-    batch_size: int = Field(8, ge=1, description="examples per step, over all devices and accumulation steps")
+    crop: int = Field(8192, ge=16, le=2**26, description="samples, or frames of notes, per training example")
+    batch_size: int = Field(
+        8, ge=1, le=2**16, description="examples per step, over all devices and accumulation steps"
+    )
     augment: AugmentConfig = AugmentConfig()
-    prefetch: int = Field(4, ge=0, description="batches read ahead")
+    prefetch: int = Field(4, ge=0, le=1024, description="batches read ahead")
     corpus_minutes: float = Field(12.0, gt=0, le=600, description="length of the built-in corpus")
 
     @model_validator(mode="after")

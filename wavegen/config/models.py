@@ -48,9 +48,9 @@ class FeatureConditionConfig(ConditionSection):
     """Local conditioning on the dataset's features at frame rate, with learned upsampling."""
 
     kind: Literal["features"] = "features"
-    width: int = Field(..., ge=1, description="values per frame")
-    channels: int = Field(64, ge=1, description="condition channels after the encoder")
-    hop_length: int = Field(..., ge=1, description="samples per frame")
+    width: int = Field(..., ge=1, le=65536, description="values per frame")
+    channels: int = Field(64, ge=1, le=8192, description="condition channels after the encoder")
+    hop_length: int = Field(..., ge=1, le=65536, description="samples per frame")
     upsample: tuple[int, ...] = Field(
         (), description="learned upsampling factors; what remains of the hop is held constant"
     )
@@ -67,8 +67,8 @@ class NoteConditionConfig(ConditionSection):
     """Conditioning on one melody: note features at frame rate and a sine excitation at the note's pitch."""
 
     kind: Literal["notes"] = "notes"
-    channels: int = Field(32, ge=1)
-    hop_length: int = Field(80, ge=1, description="samples per frame")
+    channels: int = Field(32, ge=1, le=8192)
+    hop_length: int = Field(80, ge=1, le=65536, description="samples per frame")
     harmonics: int = Field(2, ge=0, le=16, description="sine and cosine pairs in the excitation")
 
     @property
@@ -81,8 +81,8 @@ class PianoRollConditionConfig(ConditionSection):
     """Conditioning on all notes that sound, with a bank of sines (`wavegen.models.conditions.piano_roll`)."""
 
     kind: Literal["piano_roll"] = "piano_roll"
-    channels: int = Field(32, ge=1)
-    hop_length: int = Field(80, ge=1, description="samples per frame")
+    channels: int = Field(32, ge=1, le=8192)
+    hop_length: int = Field(80, ge=1, le=65536, description="samples per frame")
     low: int = Field(21, ge=0, le=127, description="lowest pitch; 21 is the lowest key of a piano")
     high: int = Field(108, ge=0, le=127, description="highest pitch; 108 is the highest key of a piano")
     harmonics: int = Field(6, ge=0, le=32, description="sine and cosine pairs of a note in the excitation")
@@ -101,8 +101,8 @@ class MelConditionConfig(ConditionSection):
     kind: Literal["mel"] = "mel"
     bands: int = Field(80, ge=1, le=512)
     n_fft: int = Field(1024, ge=16, le=65536, description="samples of a frame")
-    hop_length: int = Field(256, ge=1, description="samples between frames")
-    channels: int = Field(64, ge=1, description="condition channels after the encoder")
+    hop_length: int = Field(256, ge=1, le=65536, description="samples between frames")
+    channels: int = Field(64, ge=1, le=8192, description="condition channels after the encoder")
     upsample: tuple[int, ...] = Field((), description="as for features")
 
     _factors = model_validator(mode="after")(_factors_divide_the_hop)
@@ -113,8 +113,8 @@ class CodeConditionConfig(ConditionSection):
 
     kind: Literal["codes"] = "codes"
     codec: LearnedCodecConfig
-    hop_length: int = Field(..., ge=1, description="the codec's, in samples")
-    channels: int = Field(64, ge=1, description="condition channels after the encoder")
+    hop_length: int = Field(..., ge=1, le=65536, description="the codec's, in samples")
+    channels: int = Field(64, ge=1, le=8192, description="condition channels after the encoder")
     upsample: tuple[int, ...] = Field((), description="as for features")
 
     @property
@@ -151,7 +151,7 @@ class WaveNetConfig(NetworkSection):
     dropout: float = Field(0.0, ge=0, lt=1)
     head: HeadConfig = SoftmaxHeadConfig()
     label_fields: tuple[str, ...] = Field((), description="label fields of the dataset to condition on")
-    label_channels: int = Field(16, ge=1)
+    label_channels: int = Field(16, ge=1, le=8192)
     local: LocalConditionConfig | None = None
 
     @model_validator(mode="after")

@@ -1,17 +1,31 @@
 """What every section of a configuration is, and what the sections of networks and of codecs declare."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 if TYPE_CHECKING:
     from wavegen.config.experiment import Config
 
 
+_LARGEST = 2**31 - 1
+_LONGEST = 1024
+
+
 class Section(BaseModel):
-    """Frozen; unknown keys, NaN and infinity are refused."""
+    """Frozen; unknown keys, NaN, infinity, numbers past 2^31 and lists of more than 1,024 items are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _bounded(cls, value: Any) -> Any:
+        if isinstance(value, tuple) and len(value) > _LONGEST:
+            raise ValueError(f"expected at most {_LONGEST:,} items, got {len(value):,}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and abs(number) > _LARGEST:
+                raise ValueError(f"expected a number within {_LARGEST:,}, got {number:.3g}")
+        return value
 
 
 class CodecSection(Section):

@@ -13,9 +13,7 @@ from jaxtyping import PyTree
 from wavegen.codecs.base import Codec, Codecs
 from wavegen.config import Config
 from wavegen.generation.requests import to_labels
-from wavegen.models.kinds import make_model
-from wavegen.networks.base import parameters
-from wavegen.runs.trained import Trained, fitting, save_trained
+from wavegen.runs.trained import Trained, rebuild, save_trained
 from wavegen.samplers.drawing import Sampler
 from wavegen.types import Labels
 
@@ -53,8 +51,8 @@ class TokenGenerator:
         Raises:
             WavegenError: the weights do not fit the configuration.
         """
-        graph, fresh = parameters(make_model(trained.config, trained.codecs, trained.labels))
-        params = jax.tree.map(lambda x: x.astype(precision), fitting(trained.params, fresh))
+        graph, params = rebuild(trained)
+        params = jax.tree.map(lambda x: x.astype(precision), params)
         labels = {field: tuple(values) for field, values in trained.labels.items()}
         tokens, condition = trained.codecs
         assert tokens is not None, "a model of tokens has a codec"

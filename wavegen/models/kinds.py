@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from wavegen.codecs.base import Codecs
 from wavegen.codecs.make import LEARNED
 from wavegen.config import Config
@@ -26,6 +24,7 @@ from wavegen.models.ssm import SSM
 from wavegen.models.wavenet import WaveNet
 from wavegen.models.window_vae import WindowVAE
 from wavegen.networks.base import Given, Network
+from wavegen.networks.initial import Draws
 
 KINDS: Mapping[type[NetworkSection], type[Network]] = {
     **LEARNED,
@@ -40,18 +39,22 @@ KINDS: Mapping[type[NetworkSection], type[Network]] = {
 """The network of each section."""
 
 
-def make_model(config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str]]) -> Network:
+def make_model(
+    config: Config, codecs: Codecs, labels: Mapping[str, Sequence[str]], most: int | None = None
+) -> Network:
     """The network that a configuration describes, with fresh weights drawn from its seed.
 
     Args:
         config: the experiment.
         codecs: whose tokens the model reads.
         labels: the values of each label field of the dataset, in the order of their numbers.
+        most: see ``wavegen.networks.initial.Draws``.
 
     Raises:
-        WavegenError: the model is conditioned on a field that the dataset does not have, or does not fit what is given.
+        WavegenError: the model is conditioned on a field that the dataset does not have, does not fit what is given, or
+            has too many weights.
     """
-    section, random = config.model, np.random.Generator(np.random.Philox(config.seed))
+    section, random = config.model, Draws(config.seed, most)
     for field in section.label_fields:
         if field not in labels:
             there = ", ".join(labels) or "none; set data.label_pattern"

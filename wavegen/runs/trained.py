@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import PyTree
 
 from wavegen.codecs.base import Codec, Codecs
@@ -21,6 +22,7 @@ from wavegen.config.versions import upgraded_network
 from wavegen.errors import WavegenError
 from wavegen.models.kinds import make_model
 from wavegen.networks.base import Given, parameters
+from wavegen.networks.initial import Draws
 from wavegen.runs.checkpoints import Checkpoints
 from wavegen.runs.same import differences
 from wavegen.runs.weights import read_weights, write_weights
@@ -54,6 +56,17 @@ def open_trained(path: str | Path, step: int | None = None) -> Trained:
             f"no run folder or .safetensors file at {path}; train one with: python train.py configs/..."
         )
     return _open_run(path, step) if path.is_dir() else _open_file(path)
+
+
+def rebuild(trained: Trained) -> tuple[nnx.GraphDef, PyTree]:
+    """The structure of a trained network, and its weights on the device.
+
+    Raises:
+        WavegenError: the weights do not fit the configuration.
+    """
+    most = sum(leaf.size for leaf in jax.tree.leaves(trained.params))
+    graph, fresh = parameters(make_model(trained.config, trained.codecs, trained.labels, most))
+    return graph, fitting(trained.params, fresh)
 
 
 def save_trained(path: str | Path, trained: Trained) -> Path:
@@ -139,7 +152,8 @@ def _thaw(card: dict[str, Any], params: PyTree) -> LearnedCodec:
     except (KeyError, ValueError, TypeError) as error:
         raise WavegenError(f"a codec's card is damaged ({error}); copy or export the codec again") from None
     given = Given(DataConfig(sample_rate=sample_rate, channels=channels))
-    network = LEARNED[section].make(config, given, np.random.default_rng(0))
+    most = sum(leaf.size for leaf in jax.tree.leaves(params))
+    network = LEARNED[section].make(config, given, Draws(0, most))
     codec = freeze(network, sample_rate=sample_rate, card=json.dumps(card))
     return replace(codec, params=fitting(params, codec.params))
 

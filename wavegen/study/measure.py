@@ -14,11 +14,9 @@ from wavegen.config import Config
 from wavegen.config.study import SampleConfig
 from wavegen.data.open import open_dataset
 from wavegen.errors import WavegenError
-from wavegen.models.kinds import make_model
-from wavegen.networks.base import parameters
 from wavegen.pictures.runs import read_metrics
 from wavegen.runs.checkpoints import Checkpoints
-from wavegen.runs.trained import fitting, open_codecs, open_trained
+from wavegen.runs.trained import open_codecs, open_trained, rebuild
 from wavegen.study.drawing import draw_samples
 from wavegen.training.evaluate import evaluate_split
 from wavegen.training.state import count_parameters
@@ -101,8 +99,7 @@ def measure(
             f"no checkpoint of {run} has a finite validation figure; lower optimizer.learning_rate"
         )
     trained = open_trained(run, best)
-    graph, fresh = parameters(make_model(config, trained.codecs, trained.labels))
-    params = fitting(trained.params, fresh)
+    graph, params = rebuild(trained)
     step = jax.jit(make_evaluation_step(config, graph))
     name, _ = metric_of(config)
     unit, factor = unit_of(config)

@@ -33,6 +33,7 @@ from wavegen.runs.same import differences
 from wavegen.runs.trained import keep_codecs, open_codecs
 from wavegen.training.evaluate import evaluate, evaluation_source, to_devices
 from wavegen.training.mesh import initialize_distributed, make_mesh, shard_state
+from wavegen.training.needs import expect_batches_to_fit, expect_to_fit
 from wavegen.training.samples import write_samples
 from wavegen.training.signals import TrainingStop
 from wavegen.training.start_codec import start_codec
@@ -66,6 +67,7 @@ def train(config: Config, folder: str | Path) -> Path:
 
 def _train(config: Config, folder: Path) -> None:
     begun = _claim(folder, config)
+    expect_batches_to_fit(config)
     dataset = open_dataset(config)
     # A copy that a start without checkpoints left behind may be of another codec than is asked for now.
     codecs = open_codecs(config, folder if begun else None)
@@ -131,7 +133,10 @@ def _train(config: Config, folder: Path) -> None:
             unread: tuple[int, dict[str, Any]] | None = None
             batches = iterator(source, start, t.steps, prefetch=config.data.prefetch)
             for done, batch in enumerate(batches, start=start + 1):
-                state, metrics = train_step(state, to_devices(batch, mesh), codecs)
+                examples = to_devices(batch, mesh)
+                if done == start + 1:
+                    expect_to_fit(train_step, state, examples, codecs)
+                state, metrics = train_step(state, examples, codecs)
                 # The step before is read only now, while the device works on this one.
                 if unread is not None:
                     _report(log, *unread, config)
