@@ -98,9 +98,11 @@ class Decoder(SteppedModel):
         """See ``SteppedModel``; in training also the loss from which the compression of memories learns."""
         if key is None or not self.reach.compressed:
             return super().objective(examples, key)
+        examples = self.with_ends(examples)
         logits, lost = self.with_memory_loss(
             examples["inputs"], examples.get("labels"), examples.get("features"), dropout_key=key
         )
+        logits = logits[:, : examples["targets"].shape[1]]
         nats, scored, _, _ = likelihood(self, logits, examples)
         return Outcome(nats + self.memory_loss * lost * scored, scored, {"memory_loss": lost * scored}, {})
 

@@ -2,7 +2,12 @@
 
 Several codebooks are read and predicted in the delay pattern, see ``wavegen.models.layers.delay``. ``step`` then
 reads delayed rows, and the law of causal models holds for those; ``read``, ``score`` and ``draw`` take and return
-whole frames. A scored sequence is taken to end there: its last rows contain no tokens of later frames.
+whole frames.
+
+Each token is predicted from all tokens of the rows above its own. As those may belong to the next K - 1 frames, the
+likelihood of a clip depends on where it ends, and places after its end contain no token. Training, scores and draws
+agree on that: ``objective`` knows the end from the mask, ``score`` is given the frames that follow, and ``draw`` the
+number of frames of the clip that are left.
 """
 
 from abc import abstractmethod
@@ -70,7 +75,27 @@ class SteppedModel(CausalModel):
 
     def objective(self, examples: Examples, key: Array | None) -> Outcome:
         """See ``Network``: the exact negative log-likelihood."""
-        return next_token(self, examples, key)
+        return next_token(self, self.with_ends(examples), key)
+
+    @property
+    def following(self) -> int:
+        """See ``CausalModel``."""
+        return self.vocabulary.codebooks - 1
+
+    def with_ends(self, examples: Examples) -> Examples:
+        """Returns examples whose inputs show where clips end.
+
+        With several codebooks the last frame of a clip is read, too, since rows below it predict its later codebooks;
+        the inputs are one frame longer than the targets. Frames after the last one of the mask contain no tokens.
+        """
+        if not self.following:
+            return examples
+        targets, mask = examples["targets"], examples["mask"]
+        numbers = jnp.arange(targets.shape[1] + 1)[None]
+        end = jnp.max(numbers[:, 1:] * mask, axis=1, keepdims=True)
+        inputs = jnp.concatenate([examples["inputs"], targets[:, -1:]], axis=1)
+        inputs = jnp.where((numbers <= end)[:, :, None], inputs, self.vocabulary.size)
+        return {**examples, "inputs": inputs}
 
     def log_prob(self, logits: Logits, targets: Tokens, inputs: Tokens) -> Float[Array, "B N K"]:
         """See ``TokenModel``."""
@@ -99,13 +124,22 @@ class SteppedModel(CausalModel):
         """See ``CausalModel``."""
         return self._score(tokens, state)[1]
 
-    def score(self, tokens: Tokens, state: State) -> tuple[Float[Array, "B N K"], State]:
+    def score(
+        self, tokens: Tokens, state: State, then: Int[Array, "B M K"] | None = None
+    ) -> tuple[Float[Array, "B N K"], State]:
         """See ``CausalModel``."""
-        logits, after = self._score(tokens, state)
+        logits, after = self._score(tokens, state, then)
         return self.log_prob(logits, tokens, tokens), after
 
     def draw(
-        self, state: State, frames: int, key: Array, *, choice: Choice, implementation: str | None = None
+        self,
+        state: State,
+        frames: int,
+        key: Array,
+        *,
+        choice: Choice,
+        left: int | Int[Array, ""] | None = None,
+        implementation: str | None = None,
     ) -> tuple[Tokens, State]:
         """See ``CausalModel``; a loop over ``step``.
 
@@ -120,12 +154,15 @@ class SteppedModel(CausalModel):
         recent, position = state["recent"], state["position"]
         codebooks = recent.shape[2]
         rows = delay(recent, -1)[:, codebooks - 1 :]
-        # The first rows contain tokens of known frames.
+        # The first rows contain tokens of known frames, the last ones of a clip places after its end.
         known = jnp.pad(rows[:, 1:], ((0, 0), (0, frames), (0, 0)), constant_values=-1)
+        frame = jnp.arange(frames + codebooks - 1)[:, None] - jnp.arange(codebooks)[None]
+        ended = (frame >= (frames if left is None else left))[None]
+        known = jnp.where(ended, self.vocabulary.size, known)
         row = rows[:, 0]
         drawn, after = draw_rows(self.step, row, state, position, known[:, :frames], key, choice)
         if codebooks > 1:
-            # The last frames end in rows that the next call reads again, together with the frames that follow.
+            # The last frames end in rows that the next call draws again, as the numbers that are drawn are the same.
             more, _ = draw_rows(
                 self.step, drawn[:, -1], after, position + frames, known[:, frames:], key, choice
             )
@@ -133,11 +170,16 @@ class SteppedModel(CausalModel):
         tokens = undelay(drawn)
         return tokens, {**after, "recent": _latest(recent, tokens)}
 
-    def _score(self, tokens: Tokens, state: State) -> tuple[Logits, State]:
+    def _score(
+        self, tokens: Tokens, state: State, then: Int[Array, "B M K"] | None = None
+    ) -> tuple[Logits, State]:
         """Returns the logits of these frames, and the state after them."""
-        recent, (_, frames, codebooks) = state["recent"], tokens.shape
-        inputs = jnp.concatenate([recent, tokens[:, :-1]], axis=1)
-        rows = delay(inputs, self.vocabulary.size)[:, codebooks - 1 :]
+        recent, (batch, frames, codebooks) = state["recent"], tokens.shape
+        then = jnp.zeros((batch, 0, codebooks), tokens.dtype) if then is None else then
+        inputs = jnp.concatenate([recent, tokens, then], axis=1)
+        inputs = jnp.where(inputs < 0, self.vocabulary.size, inputs)
+        # From the row that reads the newest frame so far to that which predicts the last token.
+        rows = delay(inputs, self.vocabulary.size)[:, codebooks - 1 : frames + 2 * (codebooks - 1)]
         logits, after = self.go_on(rows[:, :frames], state)
         if codebooks > 1:
             rest, _ = self.go_on(rows[:, frames:], after)
