@@ -100,9 +100,19 @@ class CausalModel(TokenModel):
         """
         return 0
 
+    @property
+    def carries_state(self) -> bool:
+        """Whether clips are evaluated whole, by a state that is carried from piece to piece.
+
+        Otherwise they are evaluated in windows that overlap by the receptive field, which suits a short one. Windows of
+        several codebooks would also need the frames that follow them.
+        """
+        return self.receptive_field is None or self.following > 0
+
     def context(self, longest: int) -> int:
-        """See ``Network``: the receptive field, or the whole clip."""
-        return longest if self.receptive_field is None else self.receptive_field
+        """See ``Network``: the whole clip where a state is carried, or the receptive field."""
+        field = self.receptive_field
+        return longest if self.carries_state or field is None else field
 
     @abstractmethod
     def init_state(self, batch: int, labels: Labels | None = None, features: Features | None = None) -> State:

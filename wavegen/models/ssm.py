@@ -23,6 +23,8 @@ With ``pooling``, layers also run at lower rates (Goel et al. 2022, section 4.2)
 that it holds nothing of a later row, and what the lower rate makes of it is added to rows j p to j p + p - 1.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,6 +84,7 @@ class SSM(SteppedModel):
         random: np.random.Generator,
     ) -> None:
         self.width, self.dropout, self.start_token = width, dropout, start_token
+        self.pooling, self.chunk = pooling, chunk
         self.vocabulary = Vocabulary(
             vocab_size, codebooks, width, period=period, tied=tied, label_sizes=label_sizes, random=random
         )
@@ -138,16 +141,35 @@ class SSM(SteppedModel):
         return self._logits(drop(jnp.moveaxis(_normalise(x), 0, 2), self.dropout, second))
 
     def go_on(self, rows: Tokens, state: State) -> tuple[Logits, State]:
-        """See ``SteppedModel``; row after row, as where a frame begins is known only when it runs."""
+        """See ``SteppedModel``; by chunks where a chunk and a frame of the lowest rate begin, else row after row."""
         x = self.vocabulary.embed(rows, state["position"], state["condition"])
+        frame = math.prod(self.pooling)
+        whole = rows.shape[1] // math.lcm(frame, self.chunk) * math.lcm(frame, self.chunk)
+        parts = []
+        if whole:
+            begins = state["position"] % frame == 0
+            y, state = lax.cond(begins, self._by_chunks, self._by_rows, x[:, :whole], state)
+            parts.append(y)
+        if whole < rows.shape[1]:
+            y, state = self._by_rows(x[:, whole:], state)
+            parts.append(y)
+        return self._logits(jnp.concatenate(parts, axis=1)), state
 
+    def _by_chunks(
+        self, x: Float[Array, "B N width"], state: State
+    ) -> tuple[Float[Array, "B N width"], State]:
+        y, rate = self.rate.resume(jnp.moveaxis(x, 2, 0), state["rate"])
+        after = {**state, "rate": rate, "position": state["position"] + x.shape[1]}
+        return jnp.moveaxis(_normalise(y), 0, 2), after
+
+    def _by_rows(self, x: Float[Array, "B N width"], state: State) -> tuple[Float[Array, "B N width"], State]:
         def one(carry: tuple[State, Array], x: Array) -> tuple[tuple[State, Array], Array]:
             rate, position = carry
             y, rate = self.rate.step(x.T[:, :, None], rate, state["filters"], position)
             return (rate, position + 1), _normalise(y)[:, :, 0].T
 
         (rate, position), y = lax.scan(one, (state["rate"], state["position"]), x.swapaxes(0, 1))
-        return self._logits(y.swapaxes(0, 1)), {**state, "rate": rate, "position": position}
+        return y.swapaxes(0, 1), {**state, "rate": rate, "position": position}
 
     def _logits(self, x: Float[Array, "B N width"]) -> Logits:
         return self.vocabulary.logits(x * self.gain[...][None, None])
@@ -226,6 +248,22 @@ class Rate(nnx.Module):
             x = layer(x, dropout, one)
         return x
 
+    def resume(self, x: Float[Array, "width B N"], state: State) -> tuple[Float[Array, "width B N"], State]:
+        """The next rows, the first of which is the first of a frame; N is a multiple of the lowest rate's frame."""
+        after = dict(state)
+        if self.pool:
+            ended = jnp.concatenate([state["recent"], x], axis=2)
+            after["recent"] = ended[:, :, x.shape[2] :]
+            y, after["lower"] = self.lower.resume(self._lower(ended[:, :, : x.shape[2]]), state["lower"])
+            added = self._raise(y)
+            after["added"] = added[:, :, -self.pool :]
+            x = x + added
+        after["layers"] = []
+        for layer, oscillators in zip(self.layers, state["layers"], strict=True):
+            x, oscillators = layer.resume(x, oscillators)
+            after["layers"].append(oscillators)
+        return x, after
+
     def step(
         self, x: Float[Array, "width B 1"], state: State, filters: State, position: Int[Array, ""]
     ) -> tuple[Float[Array, "width B 1"], State]:
@@ -293,7 +331,14 @@ class Layer(nnx.Module):
         self, x: Float[Array, "width B N"], dropout: float, key: Array | None
     ) -> Float[Array, "width B N"]:
         """Whole sequences."""
-        return self._mix(x, self.filter(_normalise(x).astype(jnp.float32)), dropout, key)
+        return self._mix(x, self.filter(_normalise(x).astype(jnp.float32))[0], dropout, key)
+
+    def resume(
+        self, x: Float[Array, "width B N"], oscillators: Float[Array, "2 width B S"]
+    ) -> tuple[Float[Array, "width B N"], Float[Array, "2 width B S"]]:
+        """The next rows, and the oscillators after them."""
+        y, after = self.filter(_normalise(x).astype(jnp.float32), oscillators)
+        return self._mix(x, y, 0.0, None), after
 
     def step(
         self,
@@ -325,10 +370,19 @@ class Layer(nnx.Module):
     def _straight(self, x: Float[Array, "width B N"]) -> Float[Array, "width B N"]:
         return self.through[...].astype(jnp.float32)[:, None, None] * x
 
-    def filter(self, x: Float[Array, "width B N"]) -> Float[Array, "width B N"]:
-        """The oscillators' answer to a whole clip, by chunks."""
+    def filter(
+        self, x: Float[Array, "width B N"], oscillators: Float[Array, "2 width B S"] | None = None
+    ) -> tuple[Float[Array, "width B N"], Float[Array, "2 width B S"]]:
+        """The oscillators' answer, by chunks, and the oscillators after it.
+
+        Args:
+            x: a whole clip, or rows that follow others.
+            oscillators: before these rows; None is at rest. What is returned of a whole clip is of its last chunk
+                filled up with zeros.
+        """
         width, batch, rows = x.shape
-        size = min(self.chunk, rows)
+        size = min(self.chunk, rows) if oscillators is None else math.gcd(self.chunk, rows)
+        start = self.begin(batch) if oscillators is None else oscillators
         powers, weights = self.coefficients(size + 1)
         response = jnp.sum(weights[0, :, :, :size], axis=1)
         # The response and as many zeros, again and again: rows one shorter than that period each begin one earlier.
@@ -336,7 +390,7 @@ class Layer(nnx.Module):
         toeplitz = toeplitz.reshape(width, size, 2 * size - 1)[:, :, :size]
         chunks = jnp.pad(x, ((0, 0), (0, 0), (0, -rows % size))).reshape(width, -1, size)
         y = jnp.einsum("wcs,wst->wct", chunks, toeplitz)
-        if rows > size:
+        if rows > size or oscillators is not None:
             each = jnp.einsum("wcs,pwns->wcpn", chunks, powers[..., size - 1 :: -1])
             each = jnp.moveaxis(each.reshape(width, batch, -1, 2, powers.shape[2]), (2, 3), (0, 1))
             a, b = powers[:, :, None, :, size]
@@ -345,11 +399,11 @@ class Layer(nnx.Module):
                 real, imaginary = before
                 return jnp.stack([a * real - b * imaginary, a * imaginary + b * real]) + each, before
 
-            before = lax.scan(one, jnp.zeros_like(each[0]), each)[1]
+            start, before = lax.scan(one, start, each)
             before = jnp.moveaxis(before, (0, 1), (2, 3)).reshape(width, -1, 2, powers.shape[2])
             leaves = weights[..., 1:] * jnp.array([1.0, -1.0])[:, None, None, None]
             y = y + jnp.einsum("wcpn,pwnt->wct", before, leaves)
-        return y.reshape(width, batch, -1)[:, :, :rows] + self._straight(x)
+        return y.reshape(width, batch, -1)[:, :, :rows] + self._straight(x), start
 
     def _mix(
         self, x: Float[Array, "width B N"], y: Float[Array, "width B N"], dropout: float, key: Array | None

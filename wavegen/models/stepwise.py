@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from wavegen.errors import WavegenError
@@ -23,9 +24,12 @@ from wavegen.kernels.draw import choose_token, key_words, uniforms
 from wavegen.models.base import CausalModel, Choice, State
 from wavegen.models.layers.delay import delay, undelay
 from wavegen.models.layers.vocabulary import Vocabulary
-from wavegen.models.likelihood import next_token
+from wavegen.models.likelihood import accuracy, next_token
 from wavegen.networks.base import Examples, Given, Outcome
 from wavegen.types import Features, Labels, Logits, Tokens
+
+PIECE = 512
+"""Number of frames that are evaluated at once where a state is carried."""
 
 
 class SteppedModel(CausalModel):
@@ -74,8 +78,38 @@ class SteppedModel(CausalModel):
         return undelay(self.forward(delay(tokens, self.vocabulary.size), memory, second))
 
     def objective(self, examples: Examples, key: Array | None) -> Outcome:
-        """See ``Network``: the exact negative log-likelihood."""
+        """See ``Network``: the exact negative log-likelihood; of whole clips by ``likelihood_in_pieces``."""
+        if key is None and self.carries_state:
+            return self.likelihood_in_pieces(examples)
         return next_token(self, self.with_ends(examples), key)
+
+    def likelihood_in_pieces(self, examples: Examples) -> Outcome:
+        """Returns what ``next_token`` does in evaluation; memory does not grow with the clips but for their tokens."""
+        targets, mask = examples["targets"], examples["mask"]
+        rows, frames, codebooks = targets.shape
+        numbers = jnp.arange(frames)[None]
+        end = jnp.max((numbers + 1) * mask, axis=1, keepdims=True)
+        tokens = jnp.where((numbers < end)[:, :, None], targets, -1)
+        size = min(PIECE, frames)
+        padding = -frames % size
+        tokens = jnp.pad(tokens, ((0, 0), (0, padding + self.following), (0, 0)), constant_values=-1)
+        scored = jnp.pad(mask, ((0, 0), (0, padding)))
+
+        def one(carry: tuple[State, Array, Array], first: Array) -> tuple[tuple[State, Array, Array], None]:
+            state, nats, right = carry
+            read = lax.dynamic_slice_in_dim(tokens, first, size + self.following, axis=1)
+            piece = read[:, :size]
+            counted = lax.dynamic_slice_in_dim(scored, first, size, axis=1)[:, :, None]
+            logits, state = self._score(piece, state, read[:, size:])
+            log_prob = self.log_prob(logits, piece, piece)
+            guessed = accuracy(jnp.argmax(logits, axis=-1), piece, jnp.broadcast_to(counted, piece.shape))
+            nats = nats - jnp.sum(jnp.where(counted, log_prob, 0.0))
+            return (state, nats, right + guessed["accuracy"]), None
+
+        state = self.init_state(rows, examples.get("labels"), examples.get("features"))
+        start = (state, jnp.zeros(()), jnp.zeros((), jnp.int32))
+        (_, nats, right), _ = lax.scan(one, start, jnp.arange(0, frames + padding, size))
+        return Outcome(nats, jnp.sum(mask) * codebooks, {"accuracy": right}, {})
 
     @property
     def following(self) -> int:
