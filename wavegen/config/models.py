@@ -197,6 +197,7 @@ class MaskingConfig(Section):
 class BertConfig(NetworkSection):
     """A bidirectional transformer that fills masked tokens."""
 
+    measured = "masked_bits"
     kind: Literal["bert"] = "bert"
     width: int = Field(384, ge=2, le=16384)
     layers: int = Field(6, ge=1, le=256)
@@ -342,6 +343,7 @@ class Seq2SeqConfig(DecoderConfig):
 class WindowVAEConfig(NetworkSection):
     """A variational autoencoder over windows of `data.crop` tokens of notes (MusicVAE, arXiv:1803.05428)."""
 
+    measured = "bound_bits"
     kind: Literal["window_vae"] = "window_vae"
     width: int = Field(256, ge=2, le=16384, description="of encoder, conductor and decoder")
     layers: int = Field(2, ge=1, le=64, description="of the decoder's LSTM")

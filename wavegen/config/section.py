@@ -34,9 +34,13 @@ class NetworkSection(Section):
 
     Attributes:
         is_codec: whether the run learns a codec; else it learns a model of tokens.
+        measured: what the figure of a model of tokens is that a run is judged by: "bits", an exact likelihood;
+            "bound_bits", an upper bound of its negative; or "masked_bits", that of masked tokens given the others under
+            one random mask, which is neither.
     """
 
     is_codec: ClassVar[bool] = False
+    measured: ClassVar[Literal["bits", "bound_bits", "masked_bits"]] = "bits"
 
     def fits(self, config: "Config") -> None:
         """Checks what this network demands of the other sections.

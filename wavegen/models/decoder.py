@@ -103,8 +103,10 @@ class Decoder(SteppedModel):
             examples["inputs"], examples.get("labels"), examples.get("features"), dropout_key=key
         )
         logits = logits[:, : examples["targets"].shape[1]]
-        nats, scored, _, _ = likelihood(self, logits, examples)
-        return Outcome(nats + self.memory_loss * lost * scored, scored, {"memory_loss": lost * scored}, {})
+        plain = likelihood(self, logits, examples)
+        nats, scored = plain.total, plain.scored
+        figures = {"memory_loss": lost * scored}
+        return Outcome(nats + self.memory_loss * lost * scored, scored, figures, {}, nats)
 
     @property
     def receptive_field(self) -> int:
