@@ -169,8 +169,8 @@ class AudioGenerator(TokenGenerator):
     ) -> Float[np.ndarray, "T"]:
         """The exact log-likelihood of a recording's tokens, sample by sample.
 
-        Every sample is predicted from the whole receptive field before it; the first one from silence. Divide the
-        negative mean by ``ln 2`` for bits per sample.
+        Every sample is predicted from the whole receptive field before it; the first one from silence. With a codec of
+        windows (``Codec.window``) each of them is a clip. Divide the negative mean by ``ln 2`` for bits per sample.
 
         Args:
             audio: resampled and mixed to mono as needed.
@@ -187,15 +187,20 @@ class AudioGenerator(TokenGenerator):
         if window < 1:
             raise WavegenError(f"window must be at least 1, got {window}")
         tokens = np.asarray(to_tokens(self.codec, audio, self.sample_rate))
-        scores = log_likelihood(
-            self.graph,
-            self.params,
-            tokens,
-            labels=self._labels(labels, 1),
-            features=self._features(notes, audio, tokens.shape[1], 1),
-            window=window,
-        )
-        return scores[0, :, 0]
+        features = self._features(notes, audio, tokens.shape[1], 1)
+        clip = self.codec.window or tokens.shape[1]
+        scores = [
+            log_likelihood(
+                self.graph,
+                self.params,
+                tokens[:, first : first + clip],
+                labels=self._labels(labels, 1),
+                features=None if features is None else features[:, first // self.network.local.input_hop :],
+                window=window,
+            )
+            for first in range(0, tokens.shape[1], clip)
+        ]
+        return np.concatenate(scores, axis=1)[0, :, 0]
 
     def speak(self, tokens: Tokens, samples: int, *, seed: int = 0) -> list[Audio]:
         """Turns the tokens of a codec into audio, for a vocoder of that codec.

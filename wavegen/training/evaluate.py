@@ -49,7 +49,9 @@ def evaluation_source(
     local = config.model.local
     period = 1 if codecs.tokens is None else codecs.tokens.period
     hop = math.lcm(dataset.feature_hop or 1, 1 if local is None else local.hop_length, period)
-    context = model.context(int(dataset.split(split).length.max()))
+    windowed = codecs.tokens is not None and codecs.tokens.window is not None
+    # A window that is coded on its own is a clip of its own, too.
+    context = 0 if windowed else model.context(int(dataset.split(split).length.max()))
     return EvaluationSource(
         dataset,
         split,
@@ -60,6 +62,7 @@ def evaluation_source(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         period=period,
+        whole=windowed,
     )
 
 
