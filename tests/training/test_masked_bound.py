@@ -17,6 +17,7 @@ from wavegen.data.batches import EvaluationSource
 from wavegen.models.base import MaskedModel
 from wavegen.models.masking import MASKINGS, masked_token
 from wavegen.networks.base import parameters
+from wavegen.samplers.masked import Filling, fill
 from wavegen.training.evaluate import evaluate, masked_bound
 from wavegen.training.mesh import make_mesh
 from wavegen.training.state import init_state
@@ -93,6 +94,21 @@ def test_the_bound_of_a_perfect_model_is_the_truth_within_its_standard_error_and
     figures = evaluate(CONFIG, step, params, codecs, source, BATCHES, mesh).figures
     assert "bits_per_token" not in figures
     assert figures["masked_bits_per_token"] > 1.1 * truth
+
+
+@pytest.mark.parametrize(("order", "even"), [("random", True), ("confidence", False)])
+def test_draws_in_random_order_are_of_what_the_bound_measures_and_those_by_confidence_are_not(order, even):
+    """One token a pass of a perfect model: chi-squared per bin against its table, and the draws' own nats."""
+    p = np.random.default_rng(1).dirichlet(np.ones(len(CLIPS)))
+    graph, params = parameters(Perfect(np.log(p).astype(np.float32)))
+    count = 20_000
+    gap = jnp.full((count, FRAMES, 1), VALUES, jnp.int32)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(2), jnp.arange(count))
+    drawn = np.asarray(fill(graph, params, gap, keys, Filling(passes=FRAMES, order=order, noise=1.0)))
+    number = drawn[:, :, 0] @ (VALUES ** np.arange(FRAMES)[::-1])
+    counts = np.bincount(number, minlength=len(CLIPS))
+    chi2 = np.mean((counts - count * p)[p > 1e-3] ** 2 / (count * p)[p > 1e-3])
+    assert chi2 < 1.5 if even else chi2 > 20
 
 
 def test_training_curves_name_what_is_no_likelihood(made):

@@ -49,6 +49,17 @@ class NetworkSection(Section):
             ValueError: a setting that it cannot be trained with.
         """
 
+    def check_training(self, config: "Config", frames: int) -> None:
+        """Checks that training reaches all that the network has; runs that exist are not asked.
+
+        Args:
+            config: the experiment.
+            frames: of a crop, in the tokens of the codec.
+
+        Raises:
+            WavegenError: a part of the network would never be trained.
+        """
+
     def takes_stereo(self, codec: CodecSection) -> bool:
         """Whether it can be trained on recordings of two channels, through a codec."""
         del codec

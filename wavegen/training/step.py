@@ -34,8 +34,13 @@ def first_state(
         config: the experiment.
         labels: the values of each label field of its data.
         codecs: that the model reads through.
+
+    Raises:
+        WavegenError: the model does not fit the codecs and labels, or a part of it would never be trained.
     """
     model = make_model(config, codecs, labels)
+    if codecs.tokens is not None:
+        config.model.check_training(config, -(-config.data.crop // codecs.tokens.hop_length))
     # Under one jit: XLA would compile the zeros of every shape on their own.
     start = jax.jit(partial(init_state, optimizer=optimizer_of(config), ema=config.optimizer.ema_decay > 0))
     state = start(parameters(model)[1])
