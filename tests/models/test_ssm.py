@@ -10,7 +10,8 @@ from laws.causal import BATCH, assert_same
 
 from wavegen.config.models import SSMConfig
 from wavegen.errors import WavegenError
-from wavegen.models.ssm import Layer, Rate
+from wavegen.models.layers.oscillators import Layer
+from wavegen.models.ssm import Rate
 from wavegen.networks.base import parameters, with_parameters
 
 
