@@ -113,6 +113,11 @@ class Decoder(SteppedModel):
         """Frames that the last one of a segment depends on; see ``Reach.through``."""
         return self.reach.through(len(self.blocks)) + self.vocabulary.codebooks - 1
 
+    @property
+    def alignment(self) -> int:
+        """See ``Network``: segments are cut from the beginning of a clip."""
+        return 1 if self.carries_state else self.reach.segment
+
     def flops_per_frame(self, frames: int) -> int:
         """Multiply-adds of the matrices and of attention, times two; see ``TokenModel``."""
         keys = frames if frames <= self.reach.segment else self.reach.segment + self.reach.entries

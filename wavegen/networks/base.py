@@ -123,6 +123,11 @@ class Network(nnx.Module):
         del longest
         return 0
 
+    @property
+    def alignment(self) -> int:
+        """Frames at whose multiples a window must begin to be read as the same part of a whole clip is."""
+        return 1
+
     @abstractmethod
     def flops_per_frame(self, frames: int) -> int:
         """Floating-point operations of the forward pass for one frame of a clip of so many (a multiply-add is two)."""

@@ -48,15 +48,18 @@ def evaluation_source(
     """The windows of a split with enough context for the model, this process's share of them."""
     local = config.model.local
     period = 1 if codecs.tokens is None else codecs.tokens.period
+    frame = 1 if codecs.tokens is None else codecs.tokens.hop_length
     hop = math.lcm(dataset.feature_hop or 1, 1 if local is None else local.hop_length, period)
+    longest = -(-int(dataset.split(split).length.max()) // frame)
     windowed = codecs.tokens is not None and codecs.tokens.window is not None
     # A window that is coded on its own is a clip of its own, too.
-    context = 0 if windowed else model.context(int(dataset.split(split).length.max()))
+    unit = hop if windowed else math.lcm(hop, model.alignment * frame)
+    context = 0 if windowed else model.context(longest) * frame
     return EvaluationSource(
         dataset,
         split,
         batch_size=config.data.batch_size,
-        window=config.data.crop,
+        window=config.data.crop if unit == hop else max(config.data.crop // unit, 1) * unit,
         context=-(-context // hop) * hop,
         fields=config.model.label_fields,
         process_index=jax.process_index(),
