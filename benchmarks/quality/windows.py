@@ -160,7 +160,7 @@ def main(
         windows = [grid_of(notes, model.steps) for notes in model.generate(count=drawn)]
         figures[run.name] = {
             "sixteenths of a window": model.steps,
-            "bound, nats a note": evaluation.figures["bits_per_token"] * np.log(2),
+            "bound, nats a note": evaluation.figures["bound_bits_per_token"] * np.log(2),
             "of these KL, nats a window": evaluation.figures["kl_per_window"],
             "accuracy given the notes before": evaluation.figures["accuracy"],
             **kept(model, test[:pieces]),

@@ -29,6 +29,7 @@ LSTM = {"kind": "lstm", "width": 8, "layers": 1}
 BERT = {"kind": "bert", "width": 8, "layers": 1, "heads": 1}
 WAVENET = {"kind": "wavenet", "dilations": [1, 2, 4], "residual_channels": 8, "skip_channels": 8}
 SEQ2SEQ = {"kind": "seq2seq", "width": 8, "layers": 1, "heads": 1, "encoder_layers": 1}
+SEQ2SEQ |= {"reach": {"segment": 8, "memory": 8}}
 
 
 def duet(seed: int, steps: int = 22) -> Score:

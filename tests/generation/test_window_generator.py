@@ -73,7 +73,13 @@ def heard(model, notes):
 
 def test_a_run_tells_its_figures_and_writes_windows(folder):
     rows = (folder / "vae" / "metrics.jsonl").read_text()
-    for name in ("bits_per_token", "valid/nats_per_token", "valid/kl_per_window", "valid/accuracy"):
+    for name in (
+        "loss",
+        "bound_bits_per_token",
+        "valid/nats_per_token",
+        "valid/kl_per_window",
+        "valid/accuracy",
+    ):
         assert f'"{name}"' in rows
     assert all(read_midi(path).end <= STEPS for path in (folder / "vae" / "samples").iterdir())
 

@@ -11,7 +11,9 @@ import pytest
 from laws.registered import Law
 from wavegen.errors import WavegenError
 from wavegen.models.base import Choice
+from wavegen.models.decoder import Decoder
 from wavegen.models.layers.delay import delay, undelay
+from wavegen.models.stepwise import SteppedModel
 from wavegen.networks.base import parameters, with_parameters
 
 BATCH, VOCAB, START = 2, 11, 3
@@ -98,6 +100,13 @@ class Case:
         conditions = [None if x is None else x[rows] for x in (self.labels, self.features)]
         return np.asarray(self.forward(inputs[rows], *conditions, **options))
 
+    def ended(self, tokens):
+        """The outputs for clips that end with these tokens."""
+        inputs = self.shift(tokens)
+        if self.codebooks > 1:
+            inputs = jnp.concatenate([inputs, tokens[:, -1:]], axis=1)
+        return self.outputs(inputs)[:, : tokens.shape[1]]
+
     def prompted(self, cuts):
         """The state behind a prompt that is read in pieces."""
         state = self.start()
@@ -106,15 +115,18 @@ class Case:
         return state
 
     def drawn(self, *pieces, temperature, allowed=None, state=None):
-        state, tokens = self.start() if state is None else state, []
+        """What is drawn in pieces of these lengths; the clip ends with the last."""
+        state, tokens, left = self.start() if state is None else state, [], sum(pieces)
         for frames in pieces:
             if np.ndim(temperature):
                 allowed = np.ones((2, self.vocab), bool) if allowed is None else allowed
                 choices = jnp.asarray(temperature), jnp.asarray(allowed)
-                piece, state = draw(self.graph, self.params, state, frames, *choices)
+                piece, state = draw(self.graph, self.params, state, frames, jnp.int32(left), *choices)
             else:
-                piece, state = self.model().draw(state, frames, CLIP, choice=Choice(temperature))
+                choice = Choice(temperature)
+                piece, state = self.model().draw(state, frames, CLIP, choice=choice, left=left)
             tokens.append(np.asarray(piece))
+            left -= frames
         return np.concatenate(tokens, axis=1)
 
 
@@ -127,9 +139,9 @@ def stirred(model):
 
 
 @partial(jax.jit, static_argnums=(0, 3))
-def draw(graph, params, state, frames, temperature, allowed):
+def draw(graph, params, state, frames, left, temperature, allowed):
     choice = Choice(temperature, allowed=allowed)
-    return with_parameters(graph, params).draw(state, frames, CLIP, choice=choice)
+    return with_parameters(graph, params).draw(state, frames, CLIP, choice=choice, left=left)
 
 
 def shift(tokens, start=START):
@@ -161,12 +173,37 @@ def steps_behind_a_prompt_equal_the_parallel_form_wherever_it_is_cut(case):
             case.assert_same(logits, parallel[:, n])
 
 
-def scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut(case):
-    """With several codebooks the rows at the end of a score know less, so a prompt is read and the rest scored."""
-    expected = np.asarray(case.log_prob(jnp.asarray(case.outputs()), case.tokens, case.inputs))
+def scores_are_those_of_the_parallel_form_wherever_they_are_cut(case):
+    expected = np.asarray(case.log_prob(jnp.asarray(case.ended(case.tokens)), case.tokens, case.inputs))
     cuts = case.prompts[-1]
-    scores, _ = case.score(case.tokens[:, cuts[-1] :], case.prompted(cuts))
-    case.assert_same(scores, expected[:, cuts[-1] :])
+    state = case.prompted(cuts[:1])
+    for first, last in itertools.pairwise((*cuts, case.frames)):
+        then = case.tokens[:, last : last + case.codebooks - 1]
+        scores, state = case.score(case.tokens[:, first:last], state, then)
+        case.assert_same(scores, expected[:, first:last])
+
+
+def objectives_are_scores_of_clips_that_end_within_a_padded_batch(case):
+    """In training as in evaluation, but for a decoder's loss of its memory and for a bound, which are more."""
+    model = case.model()
+    if type(model).objective not in (SteppedModel.objective, Decoder.objective):
+        return
+    lengths = np.array([case.frames - 3, case.frames])
+    mask = jnp.asarray(np.arange(case.frames)[None] < lengths[:, None])
+    examples = {"targets": case.tokens, "inputs": case.inputs, "mask": mask}
+    conditions = {"labels": case.labels, "features": case.features}
+    examples |= {name: x for name, x in conditions.items() if x is not None}
+    scores = []
+    for row, length in enumerate(lengths):
+        rows = slice(row, row + 1)
+        score, _ = case.score(case.tokens[rows, :length], case.start(rows))
+        scores.append(np.asarray(score, np.float64).sum())
+    objective = jax.jit(lambda key: model.objective(examples, key))
+    for key in (None, jax.random.key(0)):
+        outcome = objective(key)
+        extra = sum(outcome.figures.get(name, 0) for name in ("memory_loss",))
+        np.testing.assert_allclose(outcome.total - extra, -sum(scores), rtol=1e-5)
+        assert int(outcome.scored) == lengths.sum() * case.codebooks
 
 
 def no_output_depends_on_later_rows(case):
@@ -237,10 +274,8 @@ def cold_draws_after_a_prompt_are_the_likeliest_tokens_of_the_parallel_form(case
         state = case.prompted((heard,))
         drawn = case.drawn(frames, temperature=0.0 * np.asarray(temperature), state=state)
         played = case.tokens.at[:, heard : heard + frames].set(drawn)
-        # The last rows of several codebooks also know of the frames that follow.
-        sure = slice(heard, heard + frames - case.codebooks + 1)
-        likeliest = case.outputs(case.shift(played)).argmax(-1)
-        np.testing.assert_array_equal(played[:, sure], likeliest[:, sure])
+        likeliest = case.ended(played[:, : heard + frames]).argmax(-1)
+        np.testing.assert_array_equal(drawn, likeliest[:, heard:])
 
 
 def draws_keep_to_what_is_allowed_at_each_place(case):
@@ -254,7 +289,8 @@ def draws_keep_to_what_is_allowed_at_each_place(case):
 
 LAWS: tuple[Law, ...] = (
     steps_equal_the_parallel_form,
-    scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut,
+    scores_are_those_of_the_parallel_form_wherever_they_are_cut,
+    objectives_are_scores_of_clips_that_end_within_a_padded_batch,
     no_output_depends_on_later_rows,
     no_gradient_comes_from_later_rows,
     a_row_does_not_depend_on_the_others,

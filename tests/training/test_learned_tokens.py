@@ -313,7 +313,9 @@ def test_commands_reconstruct_generate_inpaint_and_measure(folder, recording, tm
     main(["sample", str(folder / "bert"), "--prompt", str(path), "--inpaint", "0.1:0.2", *out])
     assert capsys.readouterr().out.count("spectrogram") == 2
     main(["evaluate", str(folder / "bert")])
-    assert "bits_per_token" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    for name in ("bound_bits_per_token", "standard_error", "masked_bits_per_token"):
+        assert f"\n{name} " in said
 
 
 def test_interpolating_goes_from_one_reconstruction_to_the_other(folder, recording, tmp_path, capsys):

@@ -92,23 +92,30 @@ def study(
         raise SystemExit(1)
 
 
-def evaluate(run: Positional[Path], /, data: Path | None = None, split: str = "test") -> None:
-    """Measures a model on a split: its likelihood in bits, or how well a codec reconstructs.
+def evaluate(
+    run: Positional[Path], /, data: Path | None = None, split: str = "test", orders: int = 16
+) -> None:
+    """Measures a model on a split: its likelihood in bits, a bound of it, or how well a codec reconstructs.
+
+    Causal models have exact likelihoods ("bits"). Of masked models and autoencoders of windows an upper bound is given
+    ("bound_bits"), with the standard error that its random orders leave; "masked_bits", by which a masked model's
+    training is judged, are of masked tokens given the others under one random mask, and are no likelihood.
 
     Args:
         run: a run folder or a .safetensors file.
         data: a folder of recordings or a prepared dataset; by default the run's own.
         split: train, valid or test.
+        orders: passes of the bound of a masked model, for each codebook; more make it steadier.
     """
     from wavegen.runs.trained import open_trained, rebuild
     from wavegen.training.evaluate import evaluate_split
 
     trained = open_trained(run)
     graph, params = rebuild(trained)
-    result, files = evaluate_split(trained.config, graph, params, trained.codecs, split, data)
+    result, files = evaluate_split(trained.config, graph, params, trained.codecs, split, data, orders=orders)
     what = "clips" if trained.config.model.is_codec else "tokens"
     print(f"{split} split, {result.count:,} {what} of {files} files")
-    print_facts({name: f"{value:.4f}" for name, value in result.figures.items()}, width=18)
+    print_facts({name: f"{value:.4f}" for name, value in result.figures.items()}, width=22)
 
 
 def report(

@@ -43,8 +43,22 @@ class Codec(ABC):
 
     @property
     def period(self) -> int:
-        """Frames after which places in a bar, or kinds of tokens, recur; 1 if all frames are alike."""
+        """Frames after which places in a bar, kinds of tokens, or windows recur; 1 if all frames are alike."""
         return 1
+
+    @property
+    def window(self) -> int | None:
+        """Number of frames that are coded together, from the start of a recording on; None where each is on its own.
+
+        A model reads nothing of the window before: in training, in evaluation and in ``log_likelihood`` each window is
+        a clip.
+        """
+        return None
+
+    def with_window(self, samples: int) -> "Codec":
+        """Returns the codec of an experiment whose crops have this many samples; itself but for codecs of windows."""
+        del samples
+        return self
 
     @property
     def places(self) -> int:
@@ -83,8 +97,8 @@ class AudioCodec(Codec):
     - tokens lie in `[0, vocab_size)`, and `T` samples give `N = ceil(T / hop_length)` frames;
     - `decode(encode(x))[:, :T]` has the shape of `x`;
     - row `i` of a batch is coded exactly as the same clip alone, and decoded as it;
-    - pieces cut at multiples of `hop_length` and coded one by one give the codes of the whole, unless the
-      member says how far its frames look past a cut, or that it looks at the whole window.
+    - pieces cut at multiples of `hop_length` (of `window` frames, where there is one) and coded one by one give the
+      codes of the whole, unless the member says how far its frames look past a cut, or that it looks at the whole clip.
 
     Attributes:
         audio_channels: 1 for mono, `[B, T]`; 2 for stereo, `[B, T, 2]`.

@@ -10,7 +10,7 @@ table that the host computes in float64: XLA's exponential differs in its last b
 so that a clip would not decode alike alone and in a batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log1p
 from typing import ClassVar
 
@@ -159,7 +159,8 @@ class Sashimi(AudioCodec):
     """The 8-bit coding of Goel et al. 2022, "It's Raw! Audio Generation with State-Space Models".
 
     Every window is first stretched to the full range, so that the coding depends on the whole window and loses its
-    level. It serves to compare likelihoods with that paper and those that follow it, and nothing else.
+    level. It serves to compare likelihoods with that paper and those that follow it, and nothing else. A recording is
+    cut into windows from its start, without overlap; in an experiment they have ``data.crop`` samples.
 
         linear: u = (x - min) / (max - min + 1e-6)
         mulaw:  y = -1 + 2 (x - min) / (max - min + 1e-6)
@@ -173,6 +174,7 @@ class Sashimi(AudioCodec):
 
     Args:
         quantization: "linear" or "mulaw".
+        window: samples of a window; None takes each row as one.
 
     Raises:
         WavegenError: if ``quantization`` is neither.
@@ -187,6 +189,7 @@ class Sashimi(AudioCodec):
     """
 
     quantization: str = "linear"
+    window: int | None = None
     vocab_size: ClassVar[int] = 256
     codebooks: ClassVar[int] = 1
     hop_length: ClassVar[int] = 1
@@ -197,12 +200,27 @@ class Sashimi(AudioCodec):
             raise WavegenError(f'expected the quantization "linear" or "mulaw", got "{self.quantization}"')
 
     @property
+    def period(self) -> int:
+        """Samples after which windows recur."""
+        return self.window or 1
+
+    def with_window(self, samples: int) -> "Sashimi":
+        """See ``Codec``."""
+        return replace(self, window=samples)
+
+    @property
     def mu(self) -> int:
         """Strength of the companding of code space; 0 is none."""
         return 255 if self.quantization == "mulaw" else 0
 
     def encode(self, audio: Waveform) -> Tokens:
-        """See ``AudioCodec.encode``; each row is one window."""
+        """See ``AudioCodec.encode``; the last window of a row may be shorter than the others."""
+        length, window = audio.shape[1], self.window or audio.shape[1]
+        # Repeating the last sample moves no extremes.
+        windows = jnp.pad(audio, ((0, 0), (0, -length % window)), mode="edge").reshape(-1, window)
+        return self._encode_windows(windows).reshape(len(audio), -1, 1)[:, :length]
+
+    def _encode_windows(self, audio: Waveform) -> Tokens:
         x = audio.astype(jnp.float32)
         low, high = x.min(axis=1, keepdims=True), x.max(axis=1, keepdims=True)
         if self.mu:

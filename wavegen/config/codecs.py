@@ -24,7 +24,10 @@ class LinearConfig(CodecSection):
 
 
 class SashimiConfig(CodecSection):
-    """Per-window scaling and 8-bit binning of the SaShiMi paper, for comparing published bits per sample."""
+    """The 8-bit coding of the SaShiMi paper, for comparing published bits per sample.
+
+    Windows of `data.crop` samples, cut from the start of each recording, are scaled and modelled each on its own.
+    """
 
     of: ClassVar[Literal["samples", "frames", "notes"]] = "samples"
     kind: Literal["sashimi"] = "sashimi"

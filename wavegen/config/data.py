@@ -9,7 +9,12 @@ from wavegen.config.splits import LabelPattern, SplitRule
 
 
 class SplitConfig(Section):
-    """Which files are held out: a fraction (chosen by a hash of the name) or a rule on a label, ``"take=0-4"``."""
+    """Which files are held out.
+
+    Each is a fraction (chosen by a hash of the name), a rule on a label, ``"take=0-4"``, a pattern of paths,
+    ``"test/*"``, a part of the natural order of names, ``"order:0.88-0.94"``, or a list of names in a file of the
+    folder, ``"list:testing_list.txt"``.
+    """
 
     valid: float | str = 0.05
     test: float | str = 0.05

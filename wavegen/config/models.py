@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from wavegen.config.codec_models import SpectrogramVQConfig, WaveVQConfig
 from wavegen.config.codecs import LearnedCodecConfig
 from wavegen.config.section import CodecSection, ConditionSection, NetworkSection, Section
+from wavegen.errors import WavegenError
 
 if TYPE_CHECKING:
     from wavegen.config.experiment import Config
@@ -197,6 +198,7 @@ class MaskingConfig(Section):
 class BertConfig(NetworkSection):
     """A bidirectional transformer that fills masked tokens."""
 
+    measured = "masked_bits"
     kind: Literal["bert"] = "bert"
     width: int = Field(384, ge=2, le=16384)
     layers: int = Field(6, ge=1, le=256)
@@ -313,6 +315,22 @@ class DecoderConfig(NetworkSection):
     def local(self) -> None:
         """Conditions at frame rate are not for this model."""
 
+    def check_training(self, config: "Config", frames: int) -> None:
+        """See ``NetworkSection``: the memory and the compressed memory are read."""
+        del config
+        reach = self.reach
+        segments = -(-frames // reach.segment)
+        if reach.memory and segments < 2:
+            raise WavegenError(
+                f"expected crops of more than model.reach.segment {reach.segment} frames, so that training reads the "
+                f"memory, got {frames}; set model.reach.memory=0 model.reach.compressed=0, or make the crop longer"
+            )
+        if reach.compressed and segments < 2 + -(-reach.memory // reach.segment):
+            raise WavegenError(
+                f"expected crops of more than model.reach segment {reach.segment} + memory {reach.memory} frames, so "
+                f"that the compression is trained, got {frames}; set model.reach.compressed=0, or make the crop longer"
+            )
+
     _heads = model_validator(mode="after")(_heads_divide_the_width)
 
 
@@ -338,10 +356,16 @@ class Seq2SeqConfig(DecoderConfig):
                 f"model.source_voices {self.source_voices} must be less than codec.voices {codec.voices}"
             )
 
+    def check_training(self, config: "Config", frames: int) -> None:
+        """See ``DecoderConfig``; of a crop's voices the source is not written."""
+        voices = config.codec.voices  # type: ignore[union-attr]
+        super().check_training(config, frames * (voices - self.source_voices) // voices)
+
 
 class WindowVAEConfig(NetworkSection):
     """A variational autoencoder over windows of `data.crop` tokens of notes (MusicVAE, arXiv:1803.05428)."""
 
+    measured = "bound_bits"
     kind: Literal["window_vae"] = "window_vae"
     width: int = Field(256, ge=2, le=16384, description="of encoder, conductor and decoder")
     layers: int = Field(2, ge=1, le=64, description="of the decoder's LSTM")

@@ -48,15 +48,30 @@ class NetworkSection(Section):
 
     Attributes:
         is_codec: whether the run learns a codec; else it learns a model of tokens.
+        measured: what the figure of a model of tokens is that a run is judged by: "bits", an exact likelihood;
+            "bound_bits", an upper bound of its negative; or "masked_bits", that of masked tokens given the others under
+            one random mask, which is neither.
     """
 
     is_codec: ClassVar[bool] = False
+    measured: ClassVar[Literal["bits", "bound_bits", "masked_bits"]] = "bits"
 
     def fits(self, config: "Config") -> None:
         """Checks what this network demands of the other sections.
 
         Raises:
             ValueError: a setting that it cannot be trained with.
+        """
+
+    def check_training(self, config: "Config", frames: int) -> None:
+        """Checks that training reaches all that the network has; runs that exist are not asked.
+
+        Args:
+            config: the experiment.
+            frames: of a crop, in the tokens of the codec.
+
+        Raises:
+            WavegenError: a part of the network would never be trained.
         """
 
     def takes_stereo(self, codec: CodecSection) -> bool:

@@ -3,11 +3,12 @@
 import fnmatch
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from wavegen.errors import WavegenError
 
-Splits = Mapping[str, float | str]
+Splits = Mapping[str, float | str | Sequence[str]]
 
 
 class LabelPattern:
@@ -63,8 +64,12 @@ class SplitRule:
             a fraction, 0.05: that share of the files, by hash of the name, so that a file never changes its
             split when others come or go;
             labels, "take=0-4,7" or "speaker=george,lucas": values and whole-number ranges of one label field;
-            a path pattern, "test/*": `*` stands for anything, folders included.
-            Labels and patterns are tried first, in order; fractions share what is left.
+            a path pattern, "test/*": `*` stands for anything, folders included;
+            a part of the files in natural order ("2.wav" before "10.wav"), "order:0.88-0.94", as some published
+            benchmarks split theirs;
+            a list of names, one a line, in a file of the dataset's folder, "list:testing_list.txt";
+            the names themselves, which ``resolved_splits`` makes of the last two.
+            Names, labels and patterns are tried first, in order; fractions share what is left.
 
     Raises:
         WavegenError: fractions outside [0, 1] or above 1 together, or a rule of no known form.
@@ -78,15 +83,27 @@ class SplitRule:
 
     def __init__(self, splits: Splits):
         self._rules = [(name, rule) for name, rule in splits.items() if isinstance(rule, str)]
-        self._fractions = {name: float(share) for name, share in splits.items() if not isinstance(share, str)}
+        self._fractions = {
+            name: float(share) for name, share in splits.items() if isinstance(share, int | float)
+        }
+        self._named = {
+            member: name
+            for name, rule in splits.items()
+            if not isinstance(rule, str | int | float)
+            for member in rule
+        }
         shares = self._fractions.values()
         if any(not 0 <= share <= 1 for share in shares) or sum(shares) > 1:
             raise WavegenError(f"expected split fractions in [0, 1] of sum at most 1, got {self._fractions}")
         for name, rule in self._rules:
-            if "=" not in rule and "*" not in rule and "/" not in rule:
+            if rule.startswith("order:"):
+                _part_of(rule)
+            elif rule.startswith("list:"):
+                continue
+            elif "=" not in rule and "*" not in rule and "/" not in rule:
                 raise WavegenError(
                     f"expected a fraction, labels ('take=0-4') or a path pattern ('test/*') for split "
-                    f"{name!r}, got {rule!r}"
+                    f"{name!r}, got {rule!r}; a part of an order is 'order:0.9-1', a list 'list:FILE'"
                 )
 
     def split(self, name: str, labels: Mapping[str, str]) -> str:
@@ -99,7 +116,13 @@ class SplitRule:
         Raises:
             WavegenError: a rule asks for a field that the recording does not have.
         """
+        if name in self._named:
+            return self._named[name]
         for split, rule in self._rules:
+            if rule.startswith(("order:", "list:")):
+                raise WavegenError(
+                    f"split {split!r} of {name} depends on other files, got {rule!r}; resolve the rules first"
+                )
             field, equals, values = rule.partition("=")
             if equals and field not in labels:
                 raise WavegenError(
@@ -114,6 +137,59 @@ class SplitRule:
                 return split
             position -= share
         return "train"
+
+
+def resolved_splits(splits: Splits, names: Sequence[str], folder: Path) -> Splits:
+    """Returns rules in which parts of an order, and lists in files, are the names that they mean.
+
+    Args:
+        splits: rules, see ``SplitRule``.
+        names: of all recordings, paths below the folder with forward slashes.
+        folder: of the recordings, and of the lists.
+
+    Raises:
+        WavegenError: there is no such list.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from wavegen.config.splits import resolved_splits
+        >>> resolved_splits({"test": "order:0.5-1"}, ["10.wav", "2.wav"], Path())
+        {'test': ['10.wav']}
+    """
+    known = set(names)
+    resolved: dict[str, float | str | Sequence[str]] = dict(splits)
+    for split, rule in splits.items():
+        if isinstance(rule, str) and rule.startswith("order:"):
+            first, last = (int(bound * len(names)) for bound in _part_of(rule))
+            resolved[split] = sorted(names, key=_natural)[first:last]
+        elif isinstance(rule, str) and rule.startswith("list:"):
+            path = folder / rule.removeprefix("list:")
+            if not path.is_file():
+                raise WavegenError(
+                    f"expected a list of names for split {split!r} in {path}, got no such file"
+                )
+            lines = path.read_text(encoding="utf-8").splitlines()
+            resolved[split] = sorted(known & {line.strip() for line in lines})
+    return resolved
+
+
+def _part_of(rule: str) -> tuple[float, float]:
+    """Returns the bounds of "order:0.88-0.94".
+
+    Raises:
+        WavegenError: they are no part of an order.
+    """
+    found = re.fullmatch(r"order:([\d.]+)-([\d.]+)", rule)
+    first, last = (float(found[1]), float(found[2])) if found else (1.0, 0.0)
+    if not 0 <= first < last <= 1:
+        raise WavegenError(f"expected a part of the files in order, as in 'order:0.88-0.94', got {rule!r}")
+    return first, last
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Returns a key by which numbers within names are compared as numbers."""
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts if part]
 
 
 def _holds(label: str, values: str) -> bool:

@@ -58,6 +58,10 @@ class MaskedSamplingConfig(Section):
         (16, 4, 2, 1), min_length=1, description="for each level; the last number serves all further levels"
     )
     schedule: Literal["cosine", "linear", "square", "cubic"] = "cosine"
+    order: Literal["confidence", "random"] = Field(
+        "confidence",
+        description="which tokens a pass keeps: the surest, or random ones, as the bound measures",
+    )
     noise: float = Field(4.5, ge=0, le=100, description="Gumbel noise on the confidence, annealed to 0")
     guidance: float = Field(
         1.0, ge=0, le=20, description="classifier-free guidance, annealed to 1; 1 is none"

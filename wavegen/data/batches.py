@@ -176,6 +176,7 @@ class EvaluationSource(_Source):
         process_index: see ``BatchSource``.
         process_count: see ``BatchSource``.
         period: windows begin at multiples of it.
+        whole: leave out what is left of a file after its last whole window; a file of less than one is kept.
 
     Raises:
         WavegenError: see ``BatchSource``.
@@ -195,6 +196,7 @@ class EvaluationSource(_Source):
         process_index: int = 0,
         process_count: int = 1,
         period: int = 1,
+        whole: bool = False,
     ):
         super().__init__(dataset, split, batch_size, fields, process_index, process_count, period)
         if window < 1:
@@ -203,7 +205,8 @@ class EvaluationSource(_Source):
         # No context can be longer than the longest file.
         span = min(context, -(-int(self.files.length.max()) // self._unit) * self._unit) + window
         # Each file has one row for its first span, and one more for every window that begins after it.
-        later = -(-np.maximum(self.files.length - span, 0) // window)
+        beyond = np.maximum(self.files.length - span, 0)
+        later = beyond // window if whole else -(-beyond // window)
         file = np.repeat(np.arange(len(self.files)), later + 1)
         number = np.arange(len(file)) - np.repeat(np.cumsum(later + 1) - (later + 1), later + 1)
         start = number * window

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array, Int, Key
 
 from wavegen.codecs.base import AudioCodec, Codec
 from wavegen.codecs.notes.base import NoteCodec
@@ -43,6 +43,12 @@ def augment(
     if polarity:
         waveform = waveform * jax.random.rademacher(sign_key, shape, dtype=waveform.dtype)
     return waveform
+
+
+def _hold_last(waveform: AnyWaveform, length: Int[Array, "B"]) -> AnyWaveform:
+    """Repeats the last sample of a clip behind its end: zeros would move the extremes of a window."""
+    last = jnp.maximum(length - 1, 0)[:, None]
+    return jnp.take_along_axis(waveform, jnp.minimum(jnp.arange(waveform.shape[1])[None], last), axis=1)
 
 
 def shift(tokens: Tokens, start_token: int) -> Tokens:
@@ -88,7 +94,10 @@ def make_example(
         example["waveform"] = waveform
     if codec is not None:
         if isinstance(codec, AudioCodec) and "tokens" not in batch:
-            targets = codec.encode(example["waveform"])
+            waveform = example["waveform"]
+            if codec.window is not None:
+                waveform = _hold_last(waveform, batch["length"])
+            targets = codec.encode(waveform)
         else:
             targets = batch["tokens"][..., : codec.codebooks]
         if isinstance(codec, NoteCodec) and key is not None and transpose:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,7 +22,7 @@ from jaxtyping import Float32, Int16
 
 from wavegen.atomic import cannot_write
 from wavegen.audio import Audio
-from wavegen.config.splits import LabelPattern, SplitRule, Splits
+from wavegen.config.splits import LabelPattern, SplitRule, Splits, resolved_splits
 from wavegen.data.manifest import MANIFEST, VERSION, Backend, DataFile, ShardRow, SkippedRow, read_shard_row
 from wavegen.data.plan import (
     AUDIO_SUFFIXES,
@@ -160,7 +160,10 @@ def prepare(
     )
     if not 0 <= shard_index < num_shards:
         raise WavegenError(f"expected 0 <= shard_index < num_shards, got {shard_index} of {num_shards}")
-    plan = list(plan_shards(find_recordings(folder, settings.suffixes), settings))
+    recordings = find_recordings(folder, settings.suffixes)
+    names = [recording.name for recording in recordings]
+    settings = replace(settings, split=resolved_splits(settings.split, names, folder))
+    plan = list(plan_shards(recordings, settings))
     inputs = digest([shard.inputs for shard in plan])
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -113,6 +113,8 @@ class AudioGenerator(TokenGenerator):
     ) -> Iterator[Float[np.ndarray, "B T"]]:
         """Generates clips block by block, as ``generate`` does; memory does not grow with their length.
 
+        A learned codec decodes all frames of a clip together, and there is one block.
+
         Args:
             seconds: see ``generate``.
             count: see ``generate``.
@@ -126,15 +128,22 @@ class AudioGenerator(TokenGenerator):
             implementation: see ``generate``.
 
         Returns:
-            An iterator over blocks of float32 samples in [-1, 1], one row per clip; the prompt is the first block.
+            An iterator over blocks of float32 samples in [-1, 1], one row per clip; the prompt is the first block, or
+            the beginning of the only one.
 
         Raises:
             WavegenError: see ``generate``.
         """
-        frames = to_samples(self._seconds(seconds, notes, like), self.sample_rate)
+        length, hop = to_samples(self._seconds(seconds, notes, like), self.sample_rate), self.codec.hop_length
         require_least(count=(count, 1), chunk=(chunk, 1))
-        tokens = None if prompt is None else to_tokens(self.codec, prompt, self.sample_rate)
+        tokens = None
+        if prompt is not None:
+            recorded = waveform_of(prompt, self.sample_rate).shape[1]
+            length += recorded
+            # A last frame that the recording does not fill is drawn anew.
+            tokens = to_tokens(self.codec, prompt, self.sample_rate)[:, : recorded // hop]
         prompted = 0 if tokens is None else tokens.shape[1]
+        frames = -(-length // hop) - prompted
         if implementation is not None and implementation not in IMPLEMENTATIONS:
             raise WavegenError(
                 f"there is no implementation {implementation!r}; choose from {', '.join(IMPLEMENTATIONS)}"
@@ -150,7 +159,17 @@ class AudioGenerator(TokenGenerator):
             chunk=chunk,
             implementation=implementation,
         )
-        return self._audible(blocks, tokens, count)
+        if hop == 1:
+            return self._audible(blocks, tokens, count)
+        return self._decoded_at_once(blocks, tokens, count, length)
+
+    def _decoded_at_once(
+        self, blocks: Iterator[Array], prompt: Array | None, count: int, length: int
+    ) -> Iterator[np.ndarray]:
+        """Yields clips as one block: a frame's audio depends on its neighbours."""
+        parts = [] if prompt is None else [jnp.repeat(prompt, count, axis=0)]
+        tokens = jnp.concatenate([*parts, *blocks], axis=1)
+        yield np.asarray(jax.jit(self.codec.decode)(tokens))[:, :length]
 
     def _audible(self, blocks: Iterator[Array], prompt: Array | None, count: int) -> Iterator[np.ndarray]:
         decode = jax.jit(self.codec.decode)
@@ -166,11 +185,11 @@ class AudioGenerator(TokenGenerator):
         labels: Mapping[str, str] | None = None,
         notes: Played | None = None,
         window: int = 8192,
-    ) -> Float[np.ndarray, "T"]:
-        """The exact log-likelihood of a recording's tokens, sample by sample.
+    ) -> Float[np.ndarray, "N"]:
+        """The exact log-likelihood of a recording's tokens, frame by frame; of codecs of samples a frame is a sample.
 
-        Every sample is predicted from the whole receptive field before it; the first one from silence. Divide the
-        negative mean by ``ln 2`` for bits per sample.
+        Every sample is predicted from the whole receptive field before it; the first one from silence. With a codec of
+        windows (``Codec.window``) each of them is a clip. Divide the negative mean by ``ln 2`` for bits per sample.
 
         Args:
             audio: resampled and mixed to mono as needed.
@@ -179,7 +198,7 @@ class AudioGenerator(TokenGenerator):
             window: samples per pass; the result does not depend on it beyond rounding.
 
         Returns:
-            ln p(token t | tokens before t), in nats, float64.
+            ln p of each frame's tokens given those before, in nats, float64; with several codebooks their sum.
 
         Raises:
             WavegenError: the recording is empty, or a condition is missing or not one that this model takes.
@@ -187,15 +206,20 @@ class AudioGenerator(TokenGenerator):
         if window < 1:
             raise WavegenError(f"window must be at least 1, got {window}")
         tokens = np.asarray(to_tokens(self.codec, audio, self.sample_rate))
-        scores = log_likelihood(
-            self.graph,
-            self.params,
-            tokens,
-            labels=self._labels(labels, 1),
-            features=self._features(notes, audio, tokens.shape[1], 1),
-            window=window,
-        )
-        return scores[0, :, 0]
+        features = self._features(notes, audio, tokens.shape[1], 1)
+        clip = self.codec.window or tokens.shape[1]
+        scores = [
+            log_likelihood(
+                self.graph,
+                self.params,
+                tokens[:, first : first + clip],
+                labels=self._labels(labels, 1),
+                features=None if features is None else features[:, first // self.network.local.input_hop :],
+                window=window,
+            )
+            for first in range(0, tokens.shape[1], clip)
+        ]
+        return np.concatenate(scores, axis=1)[0].sum(axis=1)
 
     def speak(self, tokens: Tokens, samples: int, *, seed: int = 0) -> list[Audio]:
         """Turns the tokens of a codec into audio, for a vocoder of that codec.

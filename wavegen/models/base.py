@@ -92,9 +92,27 @@ class CausalModel(TokenModel):
         """Whether its distributions can be cut to the likeliest tokens, as those of a softmax can."""
         return True
 
+    @property
+    def following(self) -> int:
+        """Number of frames after a frame that the distributions of its tokens may depend on.
+
+        More than 0 with several codebooks, see ``wavegen.models.layers.delay``.
+        """
+        return 0
+
+    @property
+    def carries_state(self) -> bool:
+        """Whether clips are evaluated whole, by a state that is carried from piece to piece.
+
+        Otherwise they are evaluated in windows that overlap by the receptive field, which suits a short one. Windows of
+        several codebooks would also need the frames that follow them.
+        """
+        return self.receptive_field is None or self.following > 0
+
     def context(self, longest: int) -> int:
-        """See ``Network``: the receptive field, or the whole clip."""
-        return longest if self.receptive_field is None else self.receptive_field
+        """See ``Network``: the whole clip where a state is carried, or the receptive field."""
+        field = self.receptive_field
+        return longest if self.carries_state or field is None else field
 
     @abstractmethod
     def init_state(self, batch: int, labels: Labels | None = None, features: Features | None = None) -> State:
@@ -109,12 +127,28 @@ class CausalModel(TokenModel):
         """The state after a prompt; ``draw`` continues from its last frame."""
 
     @abstractmethod
-    def score(self, tokens: Tokens, state: State) -> tuple[Float[Array, "B N K"], State]:
-        """Ln p of each token given all before it, in nats, and the state that ``read`` returns."""
+    def score(
+        self, tokens: Tokens, state: State, then: Int[Array, "B M K"] | None = None
+    ) -> tuple[Float[Array, "B N K"], State]:
+        """Ln p of each token given all before it, in nats, and the state that ``read`` returns.
+
+        Args:
+            tokens: the next frames. Negative numbers stand for frames after the clip's end; their scores mean nothing.
+            state: from ``init_state``, ``read`` or ``score``.
+            then: the frames of the clip that follow these, of which the first ``following`` are read; None where the
+                clip ends with ``tokens``.
+        """
 
     @abstractmethod
     def draw(
-        self, state: State, frames: int, key: Array, *, choice: Choice, implementation: str | None = None
+        self,
+        state: State,
+        frames: int,
+        key: Array,
+        *,
+        choice: Choice,
+        left: int | Int[Array, ""] | None = None,
+        implementation: str | None = None,
     ) -> tuple[Tokens, State]:
         """Generates the next frames.
 
@@ -124,6 +158,8 @@ class CausalModel(TokenModel):
             key: of the whole clip: the numbers drawn depend on it, on the position and on the row alone, so that
                 generating in pieces equals generating at once.
             choice: how tokens are drawn.
+            left: frames from here to the clip's end, which may come before the last of ``frames`` (those after it mean
+                nothing) or later; None where the clip ends with them. It matters where ``following`` is not 0.
             implementation: of the kernel, by name; None is the best one here.
 
         Returns:

@@ -98,16 +98,25 @@ class Decoder(SteppedModel):
         """See ``SteppedModel``; in training also the loss from which the compression of memories learns."""
         if key is None or not self.reach.compressed:
             return super().objective(examples, key)
+        examples = self.with_ends(examples)
         logits, lost = self.with_memory_loss(
             examples["inputs"], examples.get("labels"), examples.get("features"), dropout_key=key
         )
-        nats, scored, _, _ = likelihood(self, logits, examples)
-        return Outcome(nats + self.memory_loss * lost * scored, scored, {"memory_loss": lost * scored}, {})
+        logits = logits[:, : examples["targets"].shape[1]]
+        plain = likelihood(self, logits, examples)
+        nats, scored = plain.total, plain.scored
+        figures = {"memory_loss": lost * scored}
+        return Outcome(nats + self.memory_loss * lost * scored, scored, figures, {}, nats)
 
     @property
     def receptive_field(self) -> int:
         """Frames that the last one of a segment depends on; see ``Reach.through``."""
         return self.reach.through(len(self.blocks)) + self.vocabulary.codebooks - 1
+
+    @property
+    def alignment(self) -> int:
+        """See ``Network``: segments are cut from the beginning of a clip."""
+        return 1 if self.carries_state else self.reach.segment
 
     def flops_per_frame(self, frames: int) -> int:
         """Multiply-adds of the matrices and of attention, times two; see ``TokenModel``."""

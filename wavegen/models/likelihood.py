@@ -14,11 +14,12 @@ def next_token(model: TokenModel, examples: Mapping[str, Array], key: Array | No
     """The exact negative log-likelihood of an autoregressive model, in nats, over the scored tokens.
 
     Args:
-        model: predicts ``targets`` from ``inputs``, which are the targets shifted by one.
+        model: predicts ``targets`` from ``inputs``, which are the targets shifted by one, or with the last one, too.
         examples: what ``wavegen.data.device`` made of a batch.
         key: turns dropout on. Without it there is a figure more, "accuracy": tokens whose likeliest value is right.
     """
     logits = model(examples["inputs"], examples.get("labels"), examples.get("features"), dropout_key=key)
+    logits = logits[:, : examples["targets"].shape[1]]
     outcome = likelihood(model, logits, examples)
     if key is not None:
         return outcome
@@ -36,6 +37,7 @@ def accuracy(
 
 def likelihood(model: TokenModel, logits: Logits, examples: Mapping[str, Array]) -> Outcome:
     """The negative log-likelihood of the scored tokens under ``logits``, without figures."""
-    log_prob = model.log_prob(logits, examples["targets"], examples["inputs"])
+    targets = examples["targets"]
+    log_prob = model.log_prob(logits, targets, examples["inputs"][:, : targets.shape[1]])
     scored = jnp.broadcast_to(examples["mask"][..., None], log_prob.shape)
     return Outcome(-jnp.sum(jnp.where(scored, log_prob, 0.0)), jnp.sum(scored), {}, {})

@@ -175,10 +175,11 @@ def masked_token(
         targets, scored = level_of(targets, level), level_of(scored, level)
     log_p = jax.nn.log_softmax(logits)
     nats = -jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
+    unsmoothed = None if key is None else jnp.sum(jnp.where(scored, nats, 0.0))
     if key is not None:
         nats = (1 - label_smoothing) * nats - label_smoothing * jnp.mean(log_p, axis=-1)
     figures = accuracy(jnp.argmax(logits, axis=-1), targets, scored) if key is None else {}
-    return Outcome(jnp.sum(jnp.where(scored, nats, 0.0)), jnp.sum(scored), figures, {})
+    return Outcome(jnp.sum(jnp.where(scored, nats, 0.0)), jnp.sum(scored), figures, {}, unsmoothed)
 
 
 MASKINGS: Mapping[str, Callable[[MaskingConfig], Callable[..., Masked]]] = {

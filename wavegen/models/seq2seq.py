@@ -87,6 +87,11 @@ class Seq2Seq(Decoder, SourceModel):
             random=random,
         )
 
+    @property
+    def carries_state(self) -> bool:
+        """See ``SteppedModel``: the source reaches over the whole clip."""
+        return True
+
     def reads(self, examples: Examples, codecs: Codecs) -> dict[str, Array]:
         """See ``Network``: the first voices of the clips are the source, the others are to be written."""
         codec = codecs.tokens

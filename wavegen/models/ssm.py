@@ -23,6 +23,8 @@ With ``pooling``, layers also run at lower rates (Goel et al. 2022, section 4.2)
 that it holds nothing of a later row, and what the lower rate makes of it is added to rows j p to j p + p - 1.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +35,7 @@ from jaxtyping import Array, Float, Int
 from wavegen.config.models import SSMConfig
 from wavegen.errors import WavegenError
 from wavegen.models.base import State
+from wavegen.models.layers.oscillators import Layer, normalise
 from wavegen.models.layers.transformer import drop
 from wavegen.models.layers.vocabulary import Vocabulary
 from wavegen.models.stepwise import SteppedModel, tokens_of
@@ -82,6 +85,7 @@ class SSM(SteppedModel):
         random: np.random.Generator,
     ) -> None:
         self.width, self.dropout, self.start_token = width, dropout, start_token
+        self.pooling, self.chunk = pooling, chunk
         self.vocabulary = Vocabulary(
             vocab_size, codebooks, width, period=period, tied=tied, label_sizes=label_sizes, random=random
         )
@@ -135,19 +139,38 @@ class SSM(SteppedModel):
         first, second = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x = self.vocabulary.embed(rows, 0, memory["condition"])
         x = self.rate(jnp.moveaxis(x, 2, 0), self.dropout, first)
-        return self._logits(drop(jnp.moveaxis(_normalise(x), 0, 2), self.dropout, second))
+        return self._logits(drop(jnp.moveaxis(normalise(x), 0, 2), self.dropout, second))
 
     def go_on(self, rows: Tokens, state: State) -> tuple[Logits, State]:
-        """See ``SteppedModel``; row after row, as where a frame begins is known only when it runs."""
+        """See ``SteppedModel``; by chunks where a chunk and a frame of the lowest rate begin, else row after row."""
         x = self.vocabulary.embed(rows, state["position"], state["condition"])
+        frame = math.prod(self.pooling)
+        whole = rows.shape[1] // math.lcm(frame, self.chunk) * math.lcm(frame, self.chunk)
+        parts = []
+        if whole:
+            begins = state["position"] % frame == 0
+            y, state = lax.cond(begins, self._by_chunks, self._by_rows, x[:, :whole], state)
+            parts.append(y)
+        if whole < rows.shape[1]:
+            y, state = self._by_rows(x[:, whole:], state)
+            parts.append(y)
+        return self._logits(jnp.concatenate(parts, axis=1)), state
 
+    def _by_chunks(
+        self, x: Float[Array, "B N width"], state: State
+    ) -> tuple[Float[Array, "B N width"], State]:
+        y, rate = self.rate.resume(jnp.moveaxis(x, 2, 0), state["rate"])
+        after = {**state, "rate": rate, "position": state["position"] + x.shape[1]}
+        return jnp.moveaxis(normalise(y), 0, 2), after
+
+    def _by_rows(self, x: Float[Array, "B N width"], state: State) -> tuple[Float[Array, "B N width"], State]:
         def one(carry: tuple[State, Array], x: Array) -> tuple[tuple[State, Array], Array]:
             rate, position = carry
             y, rate = self.rate.step(x.T[:, :, None], rate, state["filters"], position)
-            return (rate, position + 1), _normalise(y)[:, :, 0].T
+            return (rate, position + 1), normalise(y)[:, :, 0].T
 
         (rate, position), y = lax.scan(one, (state["rate"], state["position"]), x.swapaxes(0, 1))
-        return self._logits(y.swapaxes(0, 1)), {**state, "rate": rate, "position": position}
+        return y.swapaxes(0, 1), {**state, "rate": rate, "position": position}
 
     def _logits(self, x: Float[Array, "B N width"]) -> Logits:
         return self.vocabulary.logits(x * self.gain[...][None, None])
@@ -226,6 +249,22 @@ class Rate(nnx.Module):
             x = layer(x, dropout, one)
         return x
 
+    def resume(self, x: Float[Array, "width B N"], state: State) -> tuple[Float[Array, "width B N"], State]:
+        """The next rows, the first of which is the first of a frame; N is a multiple of the lowest rate's frame."""
+        after = dict(state)
+        if self.pool:
+            ended = jnp.concatenate([state["recent"], x], axis=2)
+            after["recent"] = ended[:, :, x.shape[2] :]
+            y, after["lower"] = self.lower.resume(self._lower(ended[:, :, : x.shape[2]]), state["lower"])
+            added = self._raise(y)
+            after["added"] = added[:, :, -self.pool :]
+            x = x + added
+        after["layers"] = []
+        for layer, oscillators in zip(self.layers, state["layers"], strict=True):
+            x, oscillators = layer.resume(x, oscillators)
+            after["layers"].append(oscillators)
+        return x, after
+
     def step(
         self, x: Float[Array, "width B 1"], state: State, filters: State, position: Int[Array, ""]
     ) -> tuple[Float[Array, "width B 1"], State]:
@@ -253,118 +292,8 @@ class Rate(nnx.Module):
         return jnp.einsum("wbfp,wpv->vbf", frames, self.down[...])
 
     def _raise(self, x: Float[Array, "width B frames"]) -> Float[Array, "width B rows"]:
-        rows = jnp.einsum("vbf,vwp->wbfp", _normalise(x), self.up[...])
+        rows = jnp.einsum("vbf,vwp->wbfp", normalise(x), self.up[...])
         return rows.reshape(*rows.shape[:2], -1)
-
-
-class Layer(nnx.Module):
-    """Oscillators for each channel, and a gated linear unit over channels; see the module's equations.
-
-    Args:
-        width: channels.
-        state: oscillators of a channel, N.
-        longest: time constants are spread from 1 row to this many, and frequencies from pi radians a row down to pi
-            over this, both evenly in their logarithms.
-        chunk: rows that are read by one product, L.
-        random: draws the initial weights.
-    """
-
-    def __init__(
-        self, *, width: int, state: int, longest: int, chunk: int, random: np.random.Generator
-    ) -> None:
-        self.chunk, span = chunk, np.log(longest)
-        self.decay = nnx.Param(jnp.asarray(-span * random.random((width, state)), jnp.float32))
-        self.phase = nnx.Param(jnp.asarray(np.log(np.pi) - span * random.random((width, state)), jnp.float32))
-        self.output = normal(random, 2, width, state, scale=state**-0.5)
-        self.through = normal(random, width, scale=1.0)
-        self.mix = normal(random, width, 2 * width, scale=width**-0.5)
-
-    def products(self, rows: int) -> int:
-        """Multiply-adds of a row in a clip of so many."""
-        width, state = self.decay.shape
-        return width * (2 * width + min(self.chunk, rows) + 4 * state)
-
-    def begin(self, batch: int) -> Float[Array, "2 width B N"]:
-        """The oscillators at rest: real parts, then imaginary ones."""
-        width, state = self.decay.shape
-        return jnp.zeros((2, width, batch, state), jnp.float32)
-
-    def __call__(
-        self, x: Float[Array, "width B N"], dropout: float, key: Array | None
-    ) -> Float[Array, "width B N"]:
-        """Whole sequences."""
-        return self._mix(x, self.filter(_normalise(x).astype(jnp.float32)), dropout, key)
-
-    def step(
-        self,
-        x: Float[Array, "width B 1"],
-        oscillators: Float[Array, "2 width B N"],
-        powers: Float[Array, "2 width N 2"],
-        weights: Float[Array, "2 width N 2"],
-    ) -> tuple[Float[Array, "width B 1"], Float[Array, "2 width B N"]]:
-        """The next row, and the oscillators after it; the rest is from ``coefficients``."""
-        (a, b), (c, d) = powers[:, :, None, :, 1], weights[:, :, None, :, 0]
-        row = _normalise(x).astype(jnp.float32)
-        real, imaginary = oscillators
-        real, imaginary = a * real - b * imaginary + row, a * imaginary + b * real
-        y = jnp.sum(c * real - d * imaginary, axis=2, keepdims=True) + self._straight(row)
-        return self._mix(x, y, 0.0, None), jnp.stack([real, imaginary])
-
-    def coefficients(
-        self, count: int
-    ) -> tuple[Float[Array, "2 width N count"], Float[Array, "2 width N count"]]:
-        """The powers of lambda from 0 on, and those times gamma c; real parts, then imaginary ones."""
-        times = jnp.arange(count, dtype=jnp.float32)[None, None]
-        # Float32 throughout: an oscillator remembers thousands of rows.
-        rate, turn = (jnp.exp(x[...].astype(jnp.float32))[:, :, None] for x in (self.decay, self.phase))
-        size, angle = jnp.exp(-rate * times), turn * times
-        a, b = size * jnp.cos(angle), size * jnp.sin(angle)
-        c, d = self.output[...].astype(jnp.float32)[..., None] * jnp.sqrt(-jnp.expm1(-2 * rate))[None]
-        return jnp.stack([a, b]), jnp.stack([c * a - d * b, c * b + d * a])
-
-    def _straight(self, x: Float[Array, "width B N"]) -> Float[Array, "width B N"]:
-        return self.through[...].astype(jnp.float32)[:, None, None] * x
-
-    def filter(self, x: Float[Array, "width B N"]) -> Float[Array, "width B N"]:
-        """The oscillators' answer to a whole clip, by chunks."""
-        width, batch, rows = x.shape
-        size = min(self.chunk, rows)
-        powers, weights = self.coefficients(size + 1)
-        response = jnp.sum(weights[0, :, :, :size], axis=1)
-        # The response and as many zeros, again and again: rows one shorter than that period each begin one earlier.
-        toeplitz = jnp.tile(jnp.pad(response, ((0, 0), (0, size))), size)[:, : size * (2 * size - 1)]
-        toeplitz = toeplitz.reshape(width, size, 2 * size - 1)[:, :, :size]
-        chunks = jnp.pad(x, ((0, 0), (0, 0), (0, -rows % size))).reshape(width, -1, size)
-        y = jnp.einsum("wcs,wst->wct", chunks, toeplitz)
-        if rows > size:
-            each = jnp.einsum("wcs,pwns->wcpn", chunks, powers[..., size - 1 :: -1])
-            each = jnp.moveaxis(each.reshape(width, batch, -1, 2, powers.shape[2]), (2, 3), (0, 1))
-            a, b = powers[:, :, None, :, size]
-
-            def one(before: Array, each: Array) -> tuple[Array, Array]:
-                real, imaginary = before
-                return jnp.stack([a * real - b * imaginary, a * imaginary + b * real]) + each, before
-
-            before = lax.scan(one, jnp.zeros_like(each[0]), each)[1]
-            before = jnp.moveaxis(before, (0, 1), (2, 3)).reshape(width, -1, 2, powers.shape[2])
-            leaves = weights[..., 1:] * jnp.array([1.0, -1.0])[:, None, None, None]
-            y = y + jnp.einsum("wcpn,pwnt->wct", before, leaves)
-        return y.reshape(width, batch, -1)[:, :, :rows] + self._straight(x)
-
-    def _mix(
-        self, x: Float[Array, "width B N"], y: Float[Array, "width B N"], dropout: float, key: Array | None
-    ) -> Float[Array, "width B N"]:
-        z = drop(jax.nn.gelu(y).astype(x.dtype), dropout, key)
-        # Plain matrices: the gradient of a product with more axes takes XLA on a CPU four times as long.
-        mixed = self.mix[...].T @ z.reshape(len(z), -1)
-        value, gate = mixed.reshape(2, *x.shape)
-        return x + value * jax.nn.sigmoid(gate)
-
-
-def _normalise(x: Float[Array, "width *axes"]) -> Float[Array, "width *axes"]:
-    """Scales the channels of every row to a root mean square of 1; gains are the filters' part."""
-    wide = x.astype(jnp.float32)
-    return (wide * lax.rsqrt(jnp.mean(wide * wide, axis=0, keepdims=True) + 1e-6)).astype(x.dtype)
 
 
 def _sinusoids(random: np.random.Generator, *shape: int) -> Float[Array, "K V width"]:

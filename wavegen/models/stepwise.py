@@ -2,7 +2,12 @@
 
 Several codebooks are read and predicted in the delay pattern, see ``wavegen.models.layers.delay``. ``step`` then
 reads delayed rows, and the law of causal models holds for those; ``read``, ``score`` and ``draw`` take and return
-whole frames. A scored sequence is taken to end there: its last rows contain no tokens of later frames.
+whole frames.
+
+Each token is predicted from all tokens of the rows above its own. As those may belong to the next K - 1 frames, the
+likelihood of a clip depends on where it ends, and places after its end contain no token. Training, scores and draws
+agree on that: ``objective`` knows the end from the mask, ``score`` is given the frames that follow, and ``draw`` the
+number of frames of the clip that are left.
 """
 
 from abc import abstractmethod
@@ -11,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from wavegen.errors import WavegenError
@@ -18,9 +24,12 @@ from wavegen.kernels.draw import choose_token, key_words, uniforms
 from wavegen.models.base import CausalModel, Choice, State
 from wavegen.models.layers.delay import delay, undelay
 from wavegen.models.layers.vocabulary import Vocabulary
-from wavegen.models.likelihood import next_token
+from wavegen.models.likelihood import accuracy, next_token
 from wavegen.networks.base import Examples, Given, Outcome
 from wavegen.types import Features, Labels, Logits, Tokens
+
+PIECE = 512
+"""Number of frames that are evaluated at once where a state is carried."""
 
 
 class SteppedModel(CausalModel):
@@ -69,8 +78,58 @@ class SteppedModel(CausalModel):
         return undelay(self.forward(delay(tokens, self.vocabulary.size), memory, second))
 
     def objective(self, examples: Examples, key: Array | None) -> Outcome:
-        """See ``Network``: the exact negative log-likelihood."""
-        return next_token(self, examples, key)
+        """See ``Network``: the exact negative log-likelihood; of whole clips by ``likelihood_in_pieces``."""
+        if key is None and self.carries_state:
+            return self.likelihood_in_pieces(examples)
+        return next_token(self, self.with_ends(examples), key)
+
+    def likelihood_in_pieces(self, examples: Examples) -> Outcome:
+        """Returns what ``next_token`` does in evaluation; memory does not grow with the clips but for their tokens."""
+        targets, mask = examples["targets"], examples["mask"]
+        rows, frames, codebooks = targets.shape
+        numbers = jnp.arange(frames)[None]
+        end = jnp.max((numbers + 1) * mask, axis=1, keepdims=True)
+        tokens = jnp.where((numbers < end)[:, :, None], targets, -1)
+        size = min(PIECE, frames)
+        padding = -frames % size
+        tokens = jnp.pad(tokens, ((0, 0), (0, padding + self.following), (0, 0)), constant_values=-1)
+        scored = jnp.pad(mask, ((0, 0), (0, padding)))
+
+        def one(carry: tuple[State, Array, Array], first: Array) -> tuple[tuple[State, Array, Array], None]:
+            state, nats, right = carry
+            read = lax.dynamic_slice_in_dim(tokens, first, size + self.following, axis=1)
+            piece = read[:, :size]
+            counted = lax.dynamic_slice_in_dim(scored, first, size, axis=1)[:, :, None]
+            logits, state = self._score(piece, state, read[:, size:])
+            log_prob = self.log_prob(logits, piece, piece)
+            guessed = accuracy(jnp.argmax(logits, axis=-1), piece, jnp.broadcast_to(counted, piece.shape))
+            nats = nats - jnp.sum(jnp.where(counted, log_prob, 0.0))
+            return (state, nats, right + guessed["accuracy"]), None
+
+        state = self.init_state(rows, examples.get("labels"), examples.get("features"))
+        start = (state, jnp.zeros(()), jnp.zeros((), jnp.int32))
+        (_, nats, right), _ = lax.scan(one, start, jnp.arange(0, frames + padding, size))
+        return Outcome(nats, jnp.sum(mask) * codebooks, {"accuracy": right}, {})
+
+    @property
+    def following(self) -> int:
+        """See ``CausalModel``."""
+        return self.vocabulary.codebooks - 1
+
+    def with_ends(self, examples: Examples) -> Examples:
+        """Returns examples whose inputs show where clips end.
+
+        With several codebooks the last frame of a clip is read, too, since rows below it predict its later codebooks;
+        the inputs are one frame longer than the targets. Frames after the last one of the mask contain no tokens.
+        """
+        if not self.following:
+            return examples
+        targets, mask = examples["targets"], examples["mask"]
+        numbers = jnp.arange(targets.shape[1] + 1)[None]
+        end = jnp.max(numbers[:, 1:] * mask, axis=1, keepdims=True)
+        inputs = jnp.concatenate([examples["inputs"], targets[:, -1:]], axis=1)
+        inputs = jnp.where((numbers <= end)[:, :, None], inputs, self.vocabulary.size)
+        return {**examples, "inputs": inputs}
 
     def log_prob(self, logits: Logits, targets: Tokens, inputs: Tokens) -> Float[Array, "B N K"]:
         """See ``TokenModel``."""
@@ -99,13 +158,22 @@ class SteppedModel(CausalModel):
         """See ``CausalModel``."""
         return self._score(tokens, state)[1]
 
-    def score(self, tokens: Tokens, state: State) -> tuple[Float[Array, "B N K"], State]:
+    def score(
+        self, tokens: Tokens, state: State, then: Int[Array, "B M K"] | None = None
+    ) -> tuple[Float[Array, "B N K"], State]:
         """See ``CausalModel``."""
-        logits, after = self._score(tokens, state)
+        logits, after = self._score(tokens, state, then)
         return self.log_prob(logits, tokens, tokens), after
 
     def draw(
-        self, state: State, frames: int, key: Array, *, choice: Choice, implementation: str | None = None
+        self,
+        state: State,
+        frames: int,
+        key: Array,
+        *,
+        choice: Choice,
+        left: int | Int[Array, ""] | None = None,
+        implementation: str | None = None,
     ) -> tuple[Tokens, State]:
         """See ``CausalModel``; a loop over ``step``.
 
@@ -120,12 +188,15 @@ class SteppedModel(CausalModel):
         recent, position = state["recent"], state["position"]
         codebooks = recent.shape[2]
         rows = delay(recent, -1)[:, codebooks - 1 :]
-        # The first rows contain tokens of known frames.
+        # The first rows contain tokens of known frames, the last ones of a clip places after its end.
         known = jnp.pad(rows[:, 1:], ((0, 0), (0, frames), (0, 0)), constant_values=-1)
+        frame = jnp.arange(frames + codebooks - 1)[:, None] - jnp.arange(codebooks)[None]
+        ended = (frame >= (frames if left is None else left))[None]
+        known = jnp.where(ended, self.vocabulary.size, known)
         row = rows[:, 0]
         drawn, after = draw_rows(self.step, row, state, position, known[:, :frames], key, choice)
         if codebooks > 1:
-            # The last frames end in rows that the next call reads again, together with the frames that follow.
+            # The last frames end in rows that the next call draws again, as the numbers that are drawn are the same.
             more, _ = draw_rows(
                 self.step, drawn[:, -1], after, position + frames, known[:, frames:], key, choice
             )
@@ -133,11 +204,16 @@ class SteppedModel(CausalModel):
         tokens = undelay(drawn)
         return tokens, {**after, "recent": _latest(recent, tokens)}
 
-    def _score(self, tokens: Tokens, state: State) -> tuple[Logits, State]:
+    def _score(
+        self, tokens: Tokens, state: State, then: Int[Array, "B M K"] | None = None
+    ) -> tuple[Logits, State]:
         """Returns the logits of these frames, and the state after them."""
-        recent, (_, frames, codebooks) = state["recent"], tokens.shape
-        inputs = jnp.concatenate([recent, tokens[:, :-1]], axis=1)
-        rows = delay(inputs, self.vocabulary.size)[:, codebooks - 1 :]
+        recent, (batch, frames, codebooks) = state["recent"], tokens.shape
+        then = jnp.zeros((batch, 0, codebooks), tokens.dtype) if then is None else then
+        inputs = jnp.concatenate([recent, tokens, then], axis=1)
+        inputs = jnp.where(inputs < 0, self.vocabulary.size, inputs)
+        # From the row that reads the newest frame so far to that which predicts the last token.
+        rows = delay(inputs, self.vocabulary.size)[:, codebooks - 1 : frames + 2 * (codebooks - 1)]
         logits, after = self.go_on(rows[:, :frames], state)
         if codebooks > 1:
             rest, _ = self.go_on(rows[:, frames:], after)

@@ -292,8 +292,11 @@ class WaveNet(CausalModel):
         """See ``CausalModel``; all tokens at once, by the parallel form."""
         return self._read(tokens, state)[1]
 
-    def score(self, tokens: Tokens, state: State) -> tuple[Float[Array, "B N K"], State]:
+    def score(
+        self, tokens: Tokens, state: State, then: Int[Array, "B M K"] | None = None
+    ) -> tuple[Float[Array, "B N K"], State]:
         """See ``CausalModel``; all tokens at once, by the parallel form."""
+        del then
         outputs, after = self._read(tokens, state)
         read_before = jnp.concatenate([state["network"]["history"], tokens[..., 0]], axis=1)
         return log_prob(outputs, self.shape, tokens[..., 0], read_before[:, :-1])[..., None], after
@@ -309,13 +312,21 @@ class WaveNet(CausalModel):
         return outputs, {**state, "network": network}
 
     def draw(
-        self, state: State, frames: int, key: Array, *, choice: Choice, implementation: str | None = None
+        self,
+        state: State,
+        frames: int,
+        key: Array,
+        *,
+        choice: Choice,
+        left: int | Int[Array, ""] | None = None,
+        implementation: str | None = None,
     ) -> tuple[Tokens, State]:
         """See ``CausalModel``; the whole loop runs in one kernel, but for choices that differ from place to place.
 
         Raises:
             WavegenError: such a choice with a mixture head, or with a kernel's name.
         """
+        del left
         if choice.allowed is not None or jnp.ndim(choice.temperature):
             return self._draw_by_steps(state, frames, key, choice, implementation)
         tokens, network = wavenet_generate(

@@ -354,7 +354,8 @@ def evidence_bound(
         hidden = jax.random.bernoulli(token_key, token_dropout, inputs.shape)
         inputs = jnp.where(hidden, model.vocabulary.size, inputs)
     logits = model(inputs, None, posterior.draw(z_key)[:, None], dropout_key=dropout_keys[1])
-    nats, scored, _, _ = likelihood(model, logits, examples)
+    plain = likelihood(model, logits, examples)
+    nats, scored = plain.total, plain.scored
     divergence = jnp.where(valid.any(axis=1), posterior.divergence(), 0.0)
     cost = divergence if key is None else beta * jnp.maximum(divergence - free_nats, 0.0)
     right = (jnp.argmax(logits, axis=-1) == targets) & valid[..., None]
@@ -363,4 +364,6 @@ def evidence_bound(
         "kl_per_window": jnp.sum(divergence) * model.window,
         "accuracy": jnp.sum(right, dtype=jnp.float32),
     }
-    return Outcome(nats + jnp.sum(cost), scored, figures, {})
+    return Outcome(
+        nats + jnp.sum(cost), scored, figures, {}, None if key is None else nats + jnp.sum(divergence)
+    )

@@ -51,12 +51,14 @@ class Outcome(NamedTuple):
         scored: how many tokens or clips it is a sum over; `total / scored` does not depend on the size of a batch.
         figures: parts of the loss and whatever else is worth a curve, summed likewise.
         statistics: integer histograms and sums from which a quantizer learns; free of gradients.
+        nats: the part of the total that is a likelihood, or a bound of one; None where the total is nothing else.
     """
 
     total: Float[Array, ""]
     scored: Int[Array, ""]
     figures: dict[str, Array]
     statistics: dict[str, Array]
+    nats: Float[Array, ""] | None = None
 
 
 def add_outcomes(one: Outcome, other: Outcome) -> Outcome:
@@ -120,6 +122,11 @@ class Network(nnx.Module):
         """
         del longest
         return 0
+
+    @property
+    def alignment(self) -> int:
+        """Frames at whose multiples a window must begin to be read as the same part of a whole clip is."""
+        return 1
 
     @abstractmethod
     def flops_per_frame(self, frames: int) -> int:

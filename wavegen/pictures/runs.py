@@ -33,15 +33,13 @@ def loss_curve(metrics: str | Path, path: str | Path) -> Path:
         The path.
 
     Raises:
-        WavegenError: if the file cannot be read, or contains neither bits per sample nor a loss.
+        WavegenError: if the file cannot be read, or contains neither bits nor a loss.
     """
     from matplotlib.figure import Figure
 
     rows = read_metrics(metrics)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    shown = [name for name in names if "bits_per_sample" in name] or [
-        name for name in names if "loss" in name
-    ]
+    shown = [name for name in names if "bits_per_" in name] or [name for name in names if "loss" in name]
     if not shown:
         raise WavegenError(f"expected a loss in {metrics}, got only {', '.join(names) or 'an empty file'}")
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -58,7 +56,7 @@ def loss_curve(metrics: str | Path, path: str | Path) -> Path:
             linewidth=1.4,
         )
     axes.set_xlabel("step")
-    axes.set_ylabel("bits per sample" if "bits_per_sample" in shown[0] else "loss")
+    axes.set_ylabel(shown[0].rpartition("/")[2].replace("_", " ") if "bits_per_" in shown[0] else "loss")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

@@ -159,7 +159,9 @@ def _thaw(card: dict[str, Any], params: PyTree) -> LearnedCodec:
 
 
 def _open_codec(section: CodecSection, data: DataConfig, kept: Path | None) -> Codec:
-    return _open_learned(section, data, kept) if section.of == "frames" else make_codec(section)
+    if section.of == "frames":
+        return _open_learned(section, data, kept)
+    return make_codec(section).with_window(data.crop)
 
 
 def _open_learned(section: CodecSection, data: DataConfig, kept: Path | None) -> LearnedCodec:

@@ -28,8 +28,10 @@ def _read(graph: nnx.GraphDef, params: PyTree, tokens: Tokens, state: State) -> 
 
 
 @partial(jax.jit, static_argnames="graph", donate_argnames="state")
-def _score(graph: nnx.GraphDef, params: PyTree, tokens: Tokens, state: State) -> tuple[Array, State]:
-    return with_parameters(graph, params).score(tokens, state)
+def _score(
+    graph: nnx.GraphDef, params: PyTree, tokens: Tokens, state: State, then: Int[Array, "B M K"]
+) -> tuple[Array, State]:
+    return with_parameters(graph, params).score(tokens, state, then)
 
 
 @partial(
@@ -42,6 +44,7 @@ def _draw(
     params: PyTree,
     state: State,
     frames: int,
+    left: Int[Array, ""],
     key: Array,
     temperature: Array,
     top_k: int,
@@ -51,7 +54,7 @@ def _draw(
 ) -> tuple[Tokens, State]:
     choice = Choice(temperature, top_k, top_p, allowed)
     return with_parameters(graph, params).draw(
-        state, frames, key, choice=choice, implementation=implementation
+        state, frames, key, choice=choice, left=left, implementation=implementation
     )
 
 
@@ -100,6 +103,7 @@ def stream(
             params,
             state,
             min(chunk, frames),
+            jnp.asarray(frames - done, jnp.int32),
             key,
             choice.temperature,
             choice.top_k,
@@ -134,10 +138,15 @@ def log_likelihood(
         ln p, in nats, float64.
     """
     batch, length = tokens.shape[:2]
-    padded = np.pad(tokens, ((0, 0), (0, -length % window), (0, 0)))
+    following = with_parameters(graph, params).following
+    # Where frames that follow matter, there are none after the end; elsewhere a model may know of tokens alone.
+    padding = ((0, 0), (0, -length % window + following), (0, 0))
+    padded = jnp.asarray(np.pad(tokens, padding, constant_values=-1 if following else 0))
     state = _start(graph, params, batch, labels, features)
     pieces = []
     for first in range(0, length, window):
-        piece, state = _score(graph, params, jnp.asarray(padded[:, first : first + window]), state)
+        last = first + window
+        then = padded[:, last : last + following]
+        piece, state = _score(graph, params, padded[:, first:last], state, then)
         pieces.append(np.asarray(piece, np.float64))
     return np.concatenate(pieces, axis=1)[:, :length]

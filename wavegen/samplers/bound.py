@@ -10,6 +10,9 @@ by all masked tokens (Hoogeboom et al. 2022, "Autoregressive Diffusion Models").
 those before it and none after, as in training:
 
     nats per token <= E_m E_mask mean over the masked of -ln p(token),    m uniform in 1..n
+
+Samples by confidence (``wavegen.samplers.masked``) come from another distribution; those of random order, one token a
+pass, from this one.
 """
 
 import jax

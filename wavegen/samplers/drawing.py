@@ -39,6 +39,8 @@ class Drawing:
         top_p: draws among the likeliest tokens that together have this probability, in (0, 1]; 1 is all.
         passes: of a masked model: of each codebook, the last number for all further ones; or one number for all.
         schedule: of a masked model: of the share that stays masked.
+        order: of a masked model: "confidence" keeps the surest tokens of a pass; "random" keeps random ones, which with
+            one token a pass draws from what ``bound`` measures.
         noise: of a masked model: on the confidence at first; 0 always keeps the likeliest tokens.
         guidance: of a masked model with labels: how far they are exaggerated at first; 1 is not at all.
         typical: of a masked model: draws among the most typical tokens that together have this probability; 1 is all.
@@ -57,6 +59,7 @@ class Drawing:
     top_p: float | None = None
     passes: int | tuple[int, ...] | None = None
     schedule: Literal["cosine", "linear", "square", "cubic"] | None = None
+    order: Literal["confidence", "random"] | None = None
     noise: float | None = None
     guidance: float | None = None
     typical: float | None = None
@@ -67,7 +70,7 @@ class Drawing:
 USUAL = Drawing()
 """The experiment's own settings throughout."""
 
-_MASKED = ("passes", "schedule", "noise", "guidance", "typical")
+_MASKED = ("passes", "schedule", "order", "noise", "guidance", "typical")
 
 
 @dataclass(frozen=True)
@@ -267,6 +270,7 @@ class Sampler:
         return own._replace(
             passes=passes_of(passes, self.codec.codebooks) if isinstance(passes, tuple) else passes,
             schedule=drawing.schedule or own.schedule,
+            order=drawing.order or own.order,
             noise=own.noise if drawing.noise is None else drawing.noise,
             guidance=guidance,
             typical=1.0 if drawing.typical is None else drawing.typical,

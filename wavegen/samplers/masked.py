@@ -6,6 +6,10 @@ codebook at once, keeps those of the highest confidence, and masks the others ag
     confidence = ln p(token) + noise (1 - s / S) Gumbel,    s = 1..S the pass,    floor(u schedule(s / S)) stay masked
 
 where u tokens of the clip were masked at first. At least one token is found in every pass until none is masked.
+
+The surest first are not drawn from what ``order_agnostic_bound`` measures: they are less diverse, also where the model
+is perfect. With ``order="random"`` a pass keeps random ones; with as many passes as tokens are masked that is ancestral
+sampling in a random order, of which the bound is the likelihood.
 """
 
 from collections.abc import Callable
@@ -45,6 +49,7 @@ class Filling(NamedTuple):
         schedule: see ``SCHEDULES``.
         choice: how a token is drawn from its distribution; places in a period are counted from the clip's first frame.
         typical: draws among the most typical tokens that together have this probability; 1 is all.
+        order: whether a pass keeps the tokens of the highest confidence, or random ones.
         noise: of the confidence at first; it falls linearly. 0 always keeps the likeliest, which makes dull clips.
         guidance: how far labels are exaggerated while all is masked, and when none is any more:
             ``free + guidance (labelled - free)``. 1 is not at all, and saves half of the work.
@@ -56,6 +61,7 @@ class Filling(NamedTuple):
     schedule: Literal["cosine", "linear", "square", "cubic"] = "cosine"
     choice: Choice = Choice()
     typical: float = 1.0
+    order: Literal["confidence", "random"] = "confidence"
     noise: float = 4.5
     guidance: tuple[float, float] = (1.0, 1.0)
     span: int = 1
@@ -70,6 +76,7 @@ def filling_of(config: SamplingConfig, codebooks: int) -> Filling:
     return Filling(
         passes=passes_of(own.passes, codebooks),
         schedule=own.schedule,
+        order=own.order,
         choice=Choice(config.temperature),
         noise=own.noise,
         guidance=(own.guidance, 1.0),
@@ -101,6 +108,7 @@ class Cut(NamedTuple):
     typical: float
     span: int
     guided: bool
+    random: bool
 
 
 def fill(
@@ -186,7 +194,8 @@ def refine(
         chosen = _choose(logits, uniform[..., 0], now.temperature, cut)
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), chosen[..., None], axis=2)[..., 0]
         gumbel = -jnp.log(-jnp.log(uniform[..., 1]))
-        confidence = jnp.where(masked, log_p + now.noise * gumbel, -jnp.inf)
+        kept_by = gumbel if cut.random else log_p + now.noise * gumbel
+        confidence = jnp.where(masked, kept_by, -jnp.inf)
         left = jnp.floor(now.share * unknown[:, now.level]).astype(jnp.int32)
         # At least one for each later pass, so that no pass is idle; and fewer than now.
         left = jnp.minimum(jnp.maximum(left, now.later), jnp.sum(masked, axis=1) - 1)
@@ -250,6 +259,7 @@ def make_plan(filling: Filling, codebooks: int) -> tuple[Plan, Cut]:
             f"expected at least 1 pass for each of {codebooks} codebooks, got {given}; give one number for all"
         )
     for name, value, good, range_ in (
+        ("order", filling.order, filling.order in ("confidence", "random"), "confidence or random"),
         ("schedule", filling.schedule, filling.schedule in SCHEDULES, "one of " + ", ".join(SCHEDULES)),
         ("typical", filling.typical, 0 < filling.typical <= 1, "in (0, 1]"),
         ("top_p", choice.top_p, 0 < choice.top_p <= 1, "in (0, 1]"),
@@ -275,7 +285,8 @@ def make_plan(filling: Filling, codebooks: int) -> tuple[Plan, Cut]:
         temperature=jnp.asarray(np.tile(temperature, (len(step), 1))),
     )
     guided = filling.guidance != (1.0, 1.0)
-    return plan, Cut(choice.top_k, choice.top_p, filling.typical, filling.span, guided)
+    random = filling.order == "random"
+    return plan, Cut(choice.top_k, choice.top_p, filling.typical, filling.span, guided, random)
 
 
 def _uniforms(key: Array, index: Int[Array, ""], frames: int) -> Float[Array, "N 2"]:

@@ -56,17 +56,21 @@ def write_curves(cells: Sequence[Cell], runs: Path, out: Path) -> None:
 
 def _points(cell: Cell, path: Path) -> Iterator[Point]:
     name, _ = metric_of(cell.config)
+    # Runs of earlier versions call the figures of every model bits.
+    earlier = name[name.index("bits") :]
     _, factor = unit_of(cell.config)
     for row in read_metrics(path):
-        for split, key in (("train", name), ("valid", f"valid/{name}")):
-            value = row.get(key)
+        for split, prefix in (("train", ""), ("valid", "valid/")):
+            value = row.get(prefix + name, row.get(prefix + earlier))
             if value is not None:
                 value = (value - _added(cell.config, row)) * factor
                 yield Point(cell.dataset, cell.model, cell.setting, cell.seed, split, row["step"], value)
 
 
 def _added(config: Config, row: dict[str, Any]) -> float:
-    """What a row of training has on top of the likelihood, in bits: the loss that compression learns from."""
+    """What a row of earlier versions has on top of the likelihood, in bits: the loss that compression learns from."""
+    if "loss" in row:
+        return 0.0
     weight = getattr(config.model, "memory_loss", 0.0)
     return weight * (row.get("memory_loss") or row.get("reconstruction") or 0.0) / math.log(2)
 

@@ -32,8 +32,8 @@ class Figures:
 
     Attributes:
         parameters: how many numbers it learned.
-        unit: of the likelihoods: "bits per sample" of audio, "nats per token" of notes and learned tokens. What a
-            masked model is given differs: compare its figures with those of masked models alone.
+        unit: of the likelihoods: "bits per sample" of audio, "nats per token" of notes and learned tokens. Those of a
+            masked model are of masked tokens given the others: compare them with those of masked models alone.
         train: negative log-likelihood of (a part of) the training split, without dropout or augmentation.
         valid: of the validation split.
         test: of the test split.

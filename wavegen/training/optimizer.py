@@ -6,6 +6,9 @@
 Sources: Loshchilov and Hutter 2019 (decoupled weight decay), 2017 (cosine); Pascanu et al. 2013 (clipping).
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import numpy as np
 import optax
@@ -41,6 +44,32 @@ def make_schedule(
     return optax.join_schedules([rise, decay], [warmup_steps])
 
 
+NOT_DECAYED = frozenset(
+    {"gain", "alpha", "length", "through", "decay", "phase", "mean", "deviation", "share"}
+)
+"""Names of gains, of rates and frequencies of oscillators, and of statistics that no gradient reaches."""
+
+
+def decays(path: Sequence[Any]) -> bool:
+    """Returns whether weight decay moves a parameter: matrices and embeddings, but not biases and gains.
+
+    The name decides, as layers that are stacked in one array give their biases a second axis.
+
+    Args:
+        path: keys of the parameter in its tree, from ``jax.tree_util``.
+
+    Example:
+        >>> import jax
+        >>> from wavegen.training.optimizer import decays
+        >>> tree = {"dilated": 1.0, "dilated_bias": 2.0}
+        >>> jax.tree.map_with_path(lambda path, _: decays(path), tree)
+        {'dilated': True, 'dilated_bias': False}
+    """
+    names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey) and isinstance(key.key, str)]
+    name = names[-1] if names else ""
+    return not (name == "bias" or name.endswith("_bias") or name in NOT_DECAYED)
+
+
 def make_optimizer(
     schedule: optax.ScalarOrSchedule,
     *,
@@ -58,8 +87,7 @@ def make_optimizer(
 
     Args:
         schedule: learning rate, a number or a function of the number of updates done.
-        weight_decay: share of a weight that is taken away per update, times the learning rate; on arrays with
-            two or more axes only, so that biases and gains are left alone.
+        weight_decay: share of a weight that is taken away per update, times the learning rate; see ``decays``.
         clip_norm: gradients with a larger global norm are scaled down to it.
         b1: decay of the mean of gradients.
         b2: decay of the mean of squared gradients.
@@ -73,7 +101,7 @@ def make_optimizer(
             b2=b2,
             eps=eps,
             weight_decay=weight_decay,
-            mask=lambda params: jax.tree.map(lambda p: p.ndim >= 2, params),
+            mask=lambda params: jax.tree.map_with_path(lambda path, _: decays(path), params),
         ),
     )
     # Past this count optax would apply the bad update after all.

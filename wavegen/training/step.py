@@ -34,8 +34,13 @@ def first_state(
         config: the experiment.
         labels: the values of each label field of its data.
         codecs: that the model reads through.
+
+    Raises:
+        WavegenError: the model does not fit the codecs and labels, or a part of it would never be trained.
     """
     model = make_model(config, codecs, labels)
+    if codecs.tokens is not None:
+        config.model.check_training(config, -(-config.data.crop // codecs.tokens.hop_length))
     # Under one jit: XLA would compile the zeros of every shape on their own.
     start = jax.jit(partial(init_state, optimizer=optimizer_of(config), ema=config.optimizer.ema_decay > 0))
     state = start(parameters(model)[1])
@@ -57,14 +62,17 @@ def optimizer_of(config: Config) -> optax.GradientTransformation:
 
 
 def metric_of(config: Config) -> tuple[str, float]:
-    """The figure that a run is judged by, lower is better: its name, and what ``total / scored`` is multiplied by."""
+    """The figure that a run is judged by, lower is better: its name, and what nats per token are multiplied by.
+
+    It is of the likelihood alone; where training minimises more, "loss" is the name of the whole, in nats.
+    """
     if config.model.is_codec:
         return "loss", 1.0
     token = "sample" if config.codec.of == "samples" else "token"
-    return f"bits_per_{token}", 1 / math.log(2)
+    return f"{config.model.measured}_per_{token}", 1 / math.log(2)
 
 
-def _examples(
+def make_examples(
     config: Config, network: Network, codecs: Codecs, batch: dict[str, Array], key: Array | None
 ) -> dict[str, Array]:
     """The device half of the pipeline, with the conditions that this network takes and no others."""
@@ -98,7 +106,7 @@ def make_train_step(config: Config, graph: nnx.GraphDef) -> TrainStep:
     ) -> tuple[Array, Outcome]:
         data_key, model_key = jax.random.split(key)
         network = with_parameters(graph, jax.tree.map(lambda p: p.astype(compute), params))
-        outcome = network.objective(_examples(config, network, codecs, batch, data_key), model_key)
+        outcome = network.objective(make_examples(config, network, codecs, batch, data_key), model_key)
         return outcome.total, outcome
 
     def gradients(
@@ -116,7 +124,7 @@ def make_train_step(config: Config, graph: nnx.GraphDef) -> TrainStep:
         game: dict[str, Array] = {}
         if second_phase is not None:
             data_key, model_key = jax.random.split(key)
-            examples = _examples(config, with_parameters(graph, params), codecs, batch, data_key)
+            examples = make_examples(config, with_parameters(graph, params), codecs, batch, data_key)
             outcome, grads, adversary, game = second_phase(
                 params, state["adversary"], state["step"], examples, model_key
             )
@@ -147,7 +155,8 @@ def make_train_step(config: Config, graph: nnx.GraphDef) -> TrainStep:
             skipped = jnp.maximum(skipped, skipped_in_a_row(adversary))
         ema = update_ema(state["ema"], updated, decay=config.optimizer.ema_decay, step=state["step"])
         metrics = {
-            name: outcome.total / count * unit,
+            **({} if outcome.nats is None else {"loss": outcome.total / count}),
+            name: (outcome.total if outcome.nats is None else outcome.nats) / count * unit,
             **{figure: value / count for figure, value in outcome.figures.items()},
             **game,
             "gradient_norm": optax.tree.norm(grads),
@@ -180,6 +189,6 @@ def make_evaluation_step(config: Config, graph: nnx.GraphDef) -> EvaluationStep:
 
     def evaluation_step(params: PyTree, batch: dict[str, Array], codecs: Codecs) -> Outcome:
         network: Network = with_parameters(graph, params)
-        return network.objective(_examples(config, network, codecs, batch, None), None)
+        return network.objective(make_examples(config, network, codecs, batch, None), None)
 
     return evaluation_step

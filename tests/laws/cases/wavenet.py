@@ -120,7 +120,8 @@ def make_rolls() -> np.ndarray:
 ALWAYS = (
     causal.steps_equal_the_parallel_form,
     causal.steps_behind_a_prompt_equal_the_parallel_form_wherever_it_is_cut,
-    causal.scores_are_those_of_the_parallel_form_wherever_the_prompt_is_cut,
+    causal.scores_are_those_of_the_parallel_form_wherever_they_are_cut,
+    causal.objectives_are_scores_of_clips_that_end_within_a_padded_batch,
     causal.no_output_depends_on_later_rows,
     causal.a_row_does_not_depend_on_the_others,
     causal.probabilities_sum_to_one,
