@@ -17,10 +17,9 @@ from wavegen.networks.base import parameters, with_parameters
 SHORT = 11
 
 
-@cache
 def valid():
     """The second window ends early, in its second bar."""
-    return np.arange(WINDOW)[None] < np.asarray([WINDOW, SHORT])[:, None]
+    return jnp.arange(WINDOW)[None] < jnp.asarray([WINDOW, SHORT])[:, None]
 
 
 @partial(jax.jit, static_argnums=0)
