@@ -10,6 +10,8 @@ LAYERS = (
     *(
         "types",
         "errors",
+        "bounded",
+        "losses",
         "atomic",
         "audio",
         "kernels",
