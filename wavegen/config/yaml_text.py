@@ -4,7 +4,7 @@ Aliases may repeat a part, but not so often that the tree becomes large ("a bill
 """
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
     """
 
     # Without the forms of dates: a date is no value of a configuration, and 2026-13-01 an error within the library.
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers: ClassVar = {
         first: [(tag, form) for tag, form in forms if not tag.endswith(":timestamp")]
         for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }

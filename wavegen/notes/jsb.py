@@ -25,8 +25,8 @@ def read_chorales(path: str | Path) -> dict[str, list[Int[np.ndarray, "N K"]]]:
         The pieces of each split, ``[steps, voices]`` int64.
 
     Raises:
-        WavegenError: if the file is missing, larger than 64 MiB or not JSON, a split is missing, the number of voices changes between
-            steps, or a value is not a MIDI number.
+        WavegenError: if the file is missing, larger than 64 MiB or not JSON, a split is missing, the number of voices
+            changes between steps, or a value is not a MIDI number.
     """
     text = read_text(path, LARGEST, "chorales as JSON", "split the corpus")
     try:
