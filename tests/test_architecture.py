@@ -13,6 +13,7 @@ LAYERS = (
         "bounded",
         "losses",
         "atomic",
+        "audio_files",
         "audio",
         "kernels",
         "config",
