@@ -73,7 +73,8 @@ def decode(path: Path, losses: Losses) -> tuple[Float32[np.ndarray, "T C"], int]
 
 
 def _to_the_end(path: Path, file: Any) -> Float32[np.ndarray, "T C"]:
-    blocks, total = [], 0
+    blocks: list[np.ndarray] = []
+    total = 0
     frames = max(1, (_MP3_BLOCK if file.format == "MP3" else _BLOCK) // file.channels)
     while len(block := _read(file, frames, bool(blocks))):
         blocks.append(block)

@@ -4,7 +4,7 @@ Aliases may repeat a part, but not so often that the tree becomes large ("a bill
 """
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -26,12 +26,6 @@ class _Loader(yaml.SafeLoader):
     Its scanner takes time in proportion to the depth for each token, and its composer recurses: both are bounded here,
     where a level is entered.
     """
-
-    # Without the forms of dates: a date is no value of a configuration, and 2026-13-01 an error within the library.
-    yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, form) for tag, form in forms if not tag.endswith(":timestamp")]
-        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
     def fetch_flow_collection_start(self, token_class: Any) -> None:
         """Enters a level in brackets or braces."""
@@ -55,6 +49,11 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError(f"expected at most {DEEPEST} levels of sections, got more")
 
 
+# Without the forms of dates: a date is no value of a configuration, and 2026-13-01 an error within the library.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if not tag.endswith(":timestamp")]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 

@@ -15,7 +15,7 @@ from wavegen.atomic import atomic_write
 from wavegen.bounded import read_bounded
 from wavegen.errors import WavegenError
 from wavegen.losses import Losses, warn_of
-from wavegen.notes.midi_chunks import DRUMS, Chunks
+from wavegen.notes.midi_chunks import DRUMS, HELD, Chunks
 from wavegen.notes.score import Score
 
 LARGEST = 2 << 20  # bytes of a file, about 250,000 notes, which take two seconds; this bounds time and memory
@@ -61,7 +61,7 @@ def read_midi(path: str | Path, *, pedal: bool = True, losses: Losses | None = N
     except WavegenError as error:
         raise WavegenError(f"cannot read {path}: {error}") from error
     if losses is None:
-        warn_of(path, found)
+        warn_of(path, {kind: count for kind, count in found.items() if kind != HELD})
     return score
 
 
