@@ -158,7 +158,7 @@ def test_from_a_folder_of_recordings_to_new_audio(tmp_path, capsys):
     for n, split in enumerate(["train", "train", "valid", "test"]):
         # The first clip is shorter than the receptive field, 64 samples, and than the crop.
         # Copies would share a split.
-        Audio.from_pcm16(tone(40 if n == 0 else 300 + n)[:, None], RATE).write(
+        Audio.from_pcm16(tone(40 if n == 0 else 303 - n)[:, None], RATE).write(
             recordings / split / f"{n}.wav"
         )
     (recordings / "notes.txt").write_text("not a recording")
