@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from wavegen.audio import Audio, AudioWriter
 from wavegen.errors import WavegenError
+from wavegen.losses import Losses, LossWarning
 
 
 def tone(frequency=440.0, seconds=0.5, sample_rate=16000, channels=1):
@@ -153,7 +155,7 @@ def bad_file(folder, kind):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("missing", "expected a recording, got nothing at this path"),
+        ("missing", r"No such file or directory \(expected a recording, got nothing\)"),
         ("folder", "expected a recording, got a folder at this path"),
         ("empty", r"the file is empty \(0 bytes\); copy it again"),
         ("text", r"damaged or not a recording that libsndfile decodes \(Format not recognised\); convert it"),
@@ -181,6 +183,80 @@ def test_unreadable_files_are_named_with_the_reason(tmp_path, kind, message):
         Audio.read(path)
     assert str(error.value).startswith(f"cannot read {path}: ")
     assert "\n" not in str(error.value)
+
+
+def without_length(data):
+    """An MP3 (MPEG-1, layer III) without the frame that gives its length."""
+    bitrate = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)[data[2] >> 4]
+    rate = (44100, 48000, 32000)[data[2] >> 2 & 3]
+    assert b"Xing" in data[:200] or b"Info" in data[:200]
+    return data[144_000 * bitrate // rate + (data[2] >> 1 & 1) :]
+
+
+@pytest.mark.parametrize("quiet_first", [True, False])
+def test_an_mp3_whose_length_is_an_estimate_is_read_to_its_end(tmp_path, quiet_first):
+    loud = np.random.default_rng(0).uniform(-0.5, 0.5, 44100)
+    parts = [np.zeros(88200), loud] if quiet_first else [loud, np.zeros(88200)]
+    soundfile.write(tmp_path / "a.mp3", np.concatenate(parts), 44100, bitrate_mode="VARIABLE")
+    (tmp_path / "b.mp3").write_bytes(without_length((tmp_path / "a.mp3").read_bytes()))
+    assert abs(soundfile.info(tmp_path / "b.mp3").frames - 132300) > 10_000  # the estimate
+    losses = Losses()
+    audio = Audio.read(tmp_path / "b.mp3", losses=losses)
+    assert abs(len(audio.samples) - 132300) < 4 * 1152
+    half = len(audio.samples) // 2
+    first, second = np.abs(audio.samples[:half]).mean(), np.abs(audio.samples[half:]).mean()
+    assert (first < second) == quiet_first
+    assert list(losses) == ["recordings without a length, whose end may be missing"]
+    with pytest.warns(LossWarning, match=r"b\.mp3: recordings without a length"):
+        Audio.read(tmp_path / "b.mp3")
+    assert Audio.read(tmp_path / "a.mp3", losses=losses).duration == 3
+    assert losses.total() == 1
+
+
+@pytest.mark.parametrize("ending", ["mp3", "ogg"])
+def test_joined_recordings_are_read_with_all_their_parts(tmp_path, ending):
+    part = 0.5 * np.sin(np.arange(22050) / 10)
+    soundfile.write(tmp_path / f"a.{ending}", part, 22050)
+    soundfile.write(tmp_path / f"b.{ending}", -part[:11025], 22050)
+    data = [(tmp_path / f"{name}.{ending}").read_bytes() for name in "ab"]
+    (tmp_path / f"c.{ending}").write_bytes(data[0] + data[1] + data[0])
+    whole = Audio.read(tmp_path / f"c.{ending}")
+    assert len(whole.samples) == 2 * 22050 + 11025
+    np.testing.assert_allclose(
+        whole.samples[22050 : 22050 + 11025], Audio.read(tmp_path / f"b.{ending}").samples, atol=1e-4
+    )
+
+
+def test_a_flac_of_unknown_length_is_read_to_its_end(tmp_path):
+    tone().write(tmp_path / "a.flac")
+    data = bytearray((tmp_path / "a.flac").read_bytes())
+    data[21] &= 0xF0  # the 36 bits of the count of samples in STREAMINFO
+    data[22:26] = bytes(4)
+    (tmp_path / "b.flac").write_bytes(data)
+    np.testing.assert_array_equal(
+        Audio.read(tmp_path / "b.flac").samples, Audio.read(tmp_path / "a.flac").samples
+    )
+
+
+def test_a_header_cannot_ask_for_memory(tmp_path):
+    tone().write(tmp_path / "a.wav")
+    data = bytearray((tmp_path / "a.wav").read_bytes())
+    data[24:28] = (0x7FFFFFFF).to_bytes(4, "little")
+    (tmp_path / "a.wav").write_bytes(data)
+    with pytest.raises(WavegenError, match="sample rates up to 1048576 Hz, got 2147483647"):
+        Audio.read(tmp_path / "a.wav").resample(16000)
+    with pytest.raises(WavegenError, match=r"values, got .* the recording claims 1 Hz"):
+        Audio(np.zeros(1 << 20), 1).resample(16000)
+
+
+def test_what_does_not_end_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "link.wav").symlink_to(tmp_path / "nowhere")
+    for path, got in ((tmp_path / "pipe.wav", "a pipe"), ("/dev/zero", "a device")):
+        with pytest.raises(WavegenError, match=f"expected a recording, got {got} at this path"):
+            Audio.read(path)
+    with pytest.raises(WavegenError, match="got a link to nothing"):
+        Audio.read(tmp_path / "link.wav")
 
 
 def test_read_accepts_the_unknown_length_of_a_stream(tmp_path):

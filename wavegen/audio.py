@@ -2,7 +2,6 @@
 
 import base64
 import io
-import re
 import wave
 from dataclasses import dataclass
 from math import gcd
@@ -14,14 +13,14 @@ import numpy as np
 from jaxtyping import Float, Int16
 
 from wavegen.atomic import atomic_write, cannot_write
+from wavegen.audio_files import LARGEST, decode
+from wavegen.bounded import expect_file
 from wavegen.errors import WavegenError
+from wavegen.losses import Losses, warn_of
 
 Encoding = Literal["pcm16", "pcm24", "float"]
 
-# Decoders drop or add up to two MPEG frames at the end of an intact MP3 that has no length header.
-_MP3_SLACK = 2 * 1152
-# Recorders that write to a pipe cannot know the size of the data: they store a huge one, "until the end of the file".
-_UNKNOWN_SIZE = 0x7FFF0000
+_FASTEST = 1 << 20  # Hz; a header can claim any rate, and the filter of a resampler is as long as the rate
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +68,18 @@ class Audio:
         object.__setattr__(self, "sample_rate", int(self.sample_rate))
 
     @classmethod
-    def read(cls, path: str | Path) -> "Audio":
+    def read(cls, path: str | Path, *, losses: Losses | None = None) -> "Audio":
         """Reads a whole recording in any format that libsndfile decodes: WAV, FLAC, OGG, MP3, AIFF and others.
 
+        It is read to the end of its data, whatever length its header gives.
+
+        Args:
+            path: the file.
+            losses: what may be missing is counted here; None warns of it.
+
         Raises:
-            WavegenError: if the file is missing, empty, not a recording, damaged or cut short, or contains NaN.
+            WavegenError: if the file is missing, no file, empty, not a recording, damaged or cut short, contains NaN,
+                or decodes to more than 2**30 values.
 
         Example:
             >>> import tempfile
@@ -84,40 +90,23 @@ class Audio:
             ...     Audio.read(f"{folder}/silence.flac")
             Audio(0.100 s, 1 channel(s), 8000 Hz)
         """
-        import soundfile
-
-        path = Path(path)
-        if not path.is_file():
-            what = "a folder" if path.is_dir() else "nothing"
-            raise WavegenError(f"cannot read {path}: expected a recording, got {what} at this path")
-        if path.stat().st_size == 0:
+        if expect_file(path, "a recording") == 0:
             raise WavegenError(f"cannot read {path}: the file is empty (0 bytes); copy it again")
-        try:
-            with soundfile.SoundFile(path) as file:
-                _refuse_cut_header(path, file.extra_info)
-                promised = file.frames
-                samples = file.read(dtype="float32", always_2d=True)
-                slack = _MP3_SLACK if file.format == "MP3" else 0
-                rate = file.samplerate
-        except soundfile.SoundFileRuntimeError as error:
-            reason = getattr(error, "error_string", str(error)).rstrip(".")
-            if "does not exist" in reason:  # libsndfile's misleading words for an MP3 without any MPEG frame
-                reason = "no audio found in it"
-            raise WavegenError(
-                f"cannot read {path}: it is damaged or not a recording that libsndfile decodes ({reason}); "
-                "convert it to WAV or FLAC, or remove it"
-            ) from error
-        if len(samples) + slack < promised:
-            raise _cut_short(path, f"{promised} samples", f"{len(samples)}")
+        path = Path(path)
+        found = Losses() if losses is None else losses
+        samples, rate = decode(path, found)
         if len(samples) == 0:
             raise WavegenError(
                 f"cannot read {path}: it has 0 samples, because it was cut short or never recorded; copy it again "
                 "or remove it"
             )
         try:
-            return cls(samples, rate)
+            audio = cls(samples, rate)
         except WavegenError as error:
             raise WavegenError(f"cannot read {path}: {error}") from error
+        if losses is None:
+            warn_of(path, found)
+        return audio
 
     @classmethod
     def from_pcm16(cls, pcm: Int16[np.ndarray, "T *C"], sample_rate: int) -> "Audio":
@@ -161,7 +150,8 @@ class Audio:
             sample_rate: the new rate in Hz.
 
         Raises:
-            WavegenError: if the rate is not above 0.
+            WavegenError: if the rate is not above 0, a rate is above 2**20 Hz, or the result would have more than
+                2**30 values.
         """
         from scipy.signal import resample_poly
 
@@ -169,8 +159,18 @@ class Audio:
             return self
         if sample_rate <= 0:
             raise WavegenError(f"expected a sample rate in Hz above 0, got {sample_rate}")
+        if max(sample_rate, self.sample_rate) > _FASTEST:
+            raise WavegenError(
+                f"expected sample rates up to {_FASTEST} Hz, got {self.sample_rate} and {sample_rate}; correct the "
+                "header of the recording"
+            )
         common = gcd(self.sample_rate, sample_rate)
         up, down = sample_rate // common, self.sample_rate // common
+        if self.samples.size * up // down > LARGEST:
+            raise WavegenError(
+                f"expected at most {LARGEST} values, got {self.samples.size * up // down} at {sample_rate} Hz; the "
+                f"recording claims {self.sample_rate} Hz: correct that, or split it"
+            )
         return Audio(resample_poly(self.samples, up, down, axis=0), sample_rate)
 
     def trim_silence(self, db: float = 40.0) -> "Audio":
@@ -325,17 +325,3 @@ class AudioWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
         self.close()
-
-
-def _refuse_cut_header(path: Path, log: str) -> None:
-    """Raises if libsndfile noted that a WAV or AIFF header promises more bytes than the file has."""
-    for promised, present in re.findall(r"(?:data|SSND) *: *(\d+) \(should be (\d+)\)", log):
-        if int(present) < int(promised) < _UNKNOWN_SIZE:
-            raise _cut_short(path, f"{promised} bytes of audio", present)
-
-
-def _cut_short(path: Path, promised: str, present: str) -> WavegenError:
-    return WavegenError(
-        f"cannot read {path}: it is cut short (the header promises {promised}, the file holds {present}); "
-        "copy it again"
-    )

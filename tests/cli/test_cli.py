@@ -171,7 +171,10 @@ def test_from_a_folder_of_recordings_to_new_audio(tmp_path, capsys):
     recordings = tmp_path / "recordings"
     for n, split in enumerate(["train", "train", "valid", "test"]):
         # The first clip is shorter than the receptive field, 64 samples, and than the crop.
-        Audio.from_pcm16(tone(40 if n == 0 else 300)[:, None], RATE).write(recordings / split / f"{n}.wav")
+        # Copies would share a split.
+        Audio.from_pcm16(tone(40 if n == 0 else 303 - n)[:, None], RATE).write(
+            recordings / split / f"{n}.wav"
+        )
     (recordings / "notes.txt").write_text("not a recording")
     (recordings / "train" / "broken.wav").write_bytes(b"RIFF")
     rule = ("--valid", "valid/*", "--test", "test/*")

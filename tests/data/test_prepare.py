@@ -174,10 +174,10 @@ def test_interrupted_run_resumes_where_it_was(recordings, tmp_path, monkeypatch)
 
     read = Audio.read
 
-    def stop_at_the_eighth(path):
+    def stop_at_the_eighth(path, **options):
         if path.name == "10_ann_1.wav":
             raise KeyboardInterrupt
-        return read(path)
+        return read(path, **options)
 
     monkeypatch.setattr(Audio, "read", stop_at_the_eighth)
     with pytest.raises(KeyboardInterrupt):
@@ -293,7 +293,7 @@ def test_full_disk_is_reported_and_finished_shards_are_kept(tmp_path, backend):
         pytest.importorskip("array_record")
     noise(0, 1000).write(tmp_path / "in" / "a.wav")
     noise(1, 100_000).write(tmp_path / "in" / "b.wav")
-    options = {"sample_rate": RATE, "backend": backend, "shard_bytes": 1}
+    options = {"sample_rate": RATE, "backend": backend, "shard_bytes": 1, "split": {}}
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (131072, old[1]))
     try:

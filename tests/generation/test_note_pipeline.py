@@ -66,9 +66,9 @@ def folder(tmp_path_factory, one_device) -> Path:
     """MIDI files, and runs of models of them."""
     here = tmp_path_factory.mktemp("notes")
     (here / "midi").mkdir()
-    for split in ("train", "valid", "test"):
+    for first, split in enumerate(("train", "valid", "test")):
         for n in range(2):
-            write_midi(here / "midi" / f"{split}_{n}.mid", duet(n))
+            write_midi(here / "midi" / f"{split}_{n}.mid", duet(10 * first + n))
     (here / "midi" / "train_9.mid").write_text("no MIDI file")
     loop.train(experiment(here, LSTM), here / "lstm")
     loop.train(experiment(here, BERT), here / "bert")

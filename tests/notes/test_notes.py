@@ -92,11 +92,19 @@ def test_bad_text_names_its_line(text: str, message: str) -> None:
 
 
 def test_bad_files_are_named(tmp_path) -> None:
-    with pytest.raises(WavegenError, match=r"expected a melody as text in .*absent"):
+    with pytest.raises(
+        WavegenError,
+        match=r"cannot read .*absent\.txt: No such file or directory \(expected a melody as text",
+    ):
         Performance.read(tmp_path / "absent.txt")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(WavegenError, match=r"expected a melody as text in .*binary"):
+    with pytest.raises(WavegenError, match=r"cannot read .*binary\.txt: expected a melody as text in UTF-8"):
         Performance.read(tmp_path / "binary.txt")
+    (tmp_path / "long.txt").write_text("#" * (1 << 20) + "\n")
+    with pytest.raises(WavegenError, match=r"long\.txt: expected at most 1048576 bytes, got 1048577"):
+        Performance.read(tmp_path / "long.txt")
+    with pytest.raises(WavegenError, match="expected a melody as text, got a device"):
+        Performance.read("/dev/zero")
     (tmp_path / "wrong.txt").write_text("X 1")
     with pytest.raises(WavegenError, match=r"wrong\.txt, line 1"):
         Performance.read(tmp_path / "wrong.txt")
@@ -137,7 +145,7 @@ def test_monophonic_keeps_the_highest_and_ends_notes_where_the_next_begins() -> 
     melody = chords.monophonic()
     assert melody.pitch.tolist() == [67, 72]
     assert melody.duration.tolist() == [0.5, 1.0]
-    with pytest.raises(WavegenError, match=r"expected one note at a time.*use \.monophonic\(\)"):
+    with pytest.raises(WavegenError, match=r"expected one note at a time.*\.monophonic\(\)"):
         chords.text()
     with pytest.raises(
         WavegenError, match=r"expected one note at a time, got notes 0 and 1 together at 0\.000 s"

@@ -88,7 +88,7 @@ def test_nothing_and_too_much_are_rendered_or_refused() -> None:
     assert render(notes_of()).duration == pytest.approx(0.03)
     assert not render(notes_of(), length=1000).samples.any()
     with pytest.raises(
-        WavegenError, match=r"expected at most 7200 seconds of notes, got 8947: use \.between"
+        WavegenError, match=r"expected at most 7200 seconds of notes, got 8947: cut the piece"
     ):
         render(notes_of((60, 0, 8_589_000, 90, 0)))
 

@@ -37,15 +37,27 @@ def _name(command: Callable[..., None]) -> str:
 COMMANDS = {_name(f): f for group in GROUPS.values() for f in group}
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+    """Prints this package's warnings as one line, and those of other kinds as Python does."""
+    if issubclass(category, UserWarning):
+        print(f"wavegen: {message}", file=sys.stderr)
+    else:
+        _python_shows(message, category, *where, **more)
+
+
+_python_shows: Callable[..., None] = warnings.showwarning
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command; bad input is one line on the error output and exit status 2."""
-    warnings.formatwarning = lambda message, *_, **__: f"wavegen: {message}\n"
     groups = (f"{name}: {', '.join(_name(f) for f in group)}." for name, group in GROUPS.items())
     description = "\n\n".join(["wavegen learns from recordings and scores, and generates new ones.", *groups])
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="wavegen", description=description, args=arguments
-        )
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            tyro.extras.subcommand_cli_from_dict(
+                COMMANDS, prog="wavegen", description=description, args=arguments
+            )
     except BrokenPipeError:  # The reader has had enough, as head has.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + signal.SIGPIPE) from None

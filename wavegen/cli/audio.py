@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from wavegen.cli.options import AudioDrawing, Flat, LabelledAsk, Out, pairs, refuse, span
+from wavegen.cli.options import AudioDrawing, Flat, LabelledAsk, Out, pairs, refuse, result_name, span
 from wavegen.cli.show import Progress, draw_recording, numbered, write_clips, write_performance
 from wavegen.errors import WavegenError
 from wavegen.stopping import StopRequest
@@ -93,7 +93,7 @@ def sample(
     from wavegen.audio import Audio
 
     generator = wavegen.load(run, precision=precision)
-    path = out / f"{run.stem if run else 'piano-wavenet'}-seed{ask.seed}"
+    path = out / f"{result_name(run) if run else 'piano-wavenet'}-seed{ask.seed}"
     recording = Audio.read(prompt) if prompt else None
     if isinstance(generator, wavegen.NoteGenerator):
         raise WavegenError(f"{run} is a model of notes; try wavegen compose {run}")

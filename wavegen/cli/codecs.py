@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional
 
-from wavegen.cli.options import Out, refuse
+from wavegen.cli.options import Out, refuse, result_name
 from wavegen.cli.show import Progress, print_facts, write_clips, write_comparison, write_scores
 from wavegen.errors import WavegenError
 
@@ -37,7 +37,7 @@ def reconstruct(
     from wavegen.evaluation.reconstruction import compare
 
     model = wavegen.load(run)
-    path = out / f"{run.stem}-{recording.stem}"
+    path = out / f"{result_name(run)}-{recording.stem}"
     if isinstance(model, wavegen.WindowGenerator):
         refuse("an autoencoder of notes", codebooks=codebooks)
         _reconstruct_notes(model, recording, path)

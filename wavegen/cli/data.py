@@ -25,6 +25,8 @@ def prepare(
     label_pattern: str | None = None,
     valid: str = "0.05",
     test: str = "0.05",
+    split_by: str | None = None,
+    pedal: bool = True,
     trim_silence_db: float | None = None,
     backend: Literal["memmap", "array_record"] = "memmap",
     workers: int | None = None,
@@ -33,9 +35,12 @@ def prepare(
 ) -> None:
     """Makes a dataset, in shards with checksums, of a folder of recordings or of MIDI files.
 
+    The report says what was skipped, cut, clipped or mixed away, and which files are copies of others; the manifest
+    keeps it file by file.
+
     Args:
         folder: searched with its subfolders for anything that libsndfile reads, or for MIDI files.
-        out: the dataset's folder.
+        out: the dataset's folder: a new or empty one, or a dataset, which is resumed or replaced.
         sample_rate: in Hz; recordings are resampled to it.
         channels: 1 mixes recordings to mono; 2 is stereo: mono ones are duplicated, and more than two channels are
             mixed to mono and duplicated.
@@ -44,6 +49,9 @@ def prepare(
         label_pattern: reads labels from the path: '{digit}_{speaker}_{take}', '{genre}/*', or 'folder'.
         valid: the validation split: a fraction (0.05), labels ('take=5-9') or a path pattern ('valid/*').
         test: the test split, in the same form.
+        split_by: a label field, or "folder": all files with one value, or in one folder, get the same split, and
+            fractions are of the values: --label-pattern '{speaker}_{take}' --split-by speaker.
+        pedal: notes of MIDI files last until they fall silent, as the pedals say; without, as the keys are held.
         trim_silence_db: cut off ends that are this many dB quieter than the loudest moment.
         backend: format of the shards; memmap works everywhere.
         workers: number of processes; by default one per processor.
@@ -61,6 +69,8 @@ def prepare(
         channels=channels,
         label_pattern=label_pattern,
         split={"test": _fraction(test), "valid": _fraction(valid)},
+        split_by=split_by,
+        pedal=pedal,
         trim_silence_db=trim_silence_db,
         backend=backend,
         codec=None if codec is None else _note_codec(codec, codec_options),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from wavegen.cli.options import Ask, Flat, LabelledAsk, Out, PieceDrawing, VoiceDrawing, pairs
+from wavegen.cli.options import Ask, Flat, LabelledAsk, Out, PieceDrawing, VoiceDrawing, pairs, result_name
 from wavegen.cli.show import write_audio, write_scores
 from wavegen.errors import WavegenError
 
@@ -49,7 +49,7 @@ def compose(
         labels=pairs(ask.labels),
         drawing=drawing.drawing(),
     )
-    write_scores(pieces, out / f"{run.stem}-seed{ask.seed}")
+    write_scores(pieces, out / f"{result_name(run)}-seed{ask.seed}")
 
 
 def harmonise(
@@ -119,6 +119,7 @@ def render(
     soundfont: Path | None = None,
     sample_rate: int | None = None,
     seed: int = 0,
+    pedal: bool = True,
     out: Out = Path("generated"),
 ) -> None:
     """Plays a MIDI file on the piano of the package, a SoundFont, or a trained model.
@@ -129,12 +130,19 @@ def render(
         soundfont: an .sf2 or .sf3 file; needs pip install 'wavegen[soundfont]'.
         sample_rate: in Hz; by default 16000.
         seed: of a model: the same seed gives the same audio.
+        pedal: notes last until they fall silent, as the pedals of the file say; without, as the keys are held.
         out: folder for the WAV file.
     """
     from wavegen.notes.midi import read_midi
     from wavegen.notes.render import render as play
 
-    notes = read_midi(piece)
+    notes = read_midi(piece, pedal=pedal)
+    if not len(notes):
+        raise WavegenError(f"{piece} has no notes to play; give another piece")
+    if run is None and soundfont is None and notes.drum.all():
+        raise WavegenError(
+            f"{piece} has nothing but drums, which the piano does not play; give a --soundfont"
+        )
     if run is None:
         audio = play(notes, 16_000 if sample_rate is None else sample_rate, soundfont=soundfont)
     elif soundfont is not None or sample_rate is not None:

@@ -143,6 +143,15 @@ class PieceDrawing(NoteDrawing):
         return replace(super().drawing(), instruments=self.instruments, pitches=self.pitches)
 
 
+def result_name(run: Path) -> str:
+    """Returns what results of a run are named after: a file without its suffix, or the whole name of a folder.
+
+    A folder has no suffix: ``exp-0.5`` and ``exp-0.25`` are two names.
+    """
+    path = run.resolve()
+    return path.stem if path.suffix == ".safetensors" else path.name
+
+
 def pairs(texts: Sequence[str]) -> dict[str, str]:
     """Returns labels that are written ``field=value`` by their fields.
 

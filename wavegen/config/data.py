@@ -18,6 +18,11 @@ class SplitConfig(Section):
 
     valid: float | str = 0.05
     test: float | str = 0.05
+    by: str | None = Field(
+        None,
+        description="fractions are of the values of this label field, or of the folders ('folder'), not of the files: "
+        "all files of a value or a folder are in one split",
+    )
 
     @model_validator(mode="after")
     def _rules_can_be_read(self) -> "SplitConfig":
@@ -53,6 +58,10 @@ class DataConfig(Section):
     label_pattern: str | None = Field(None, description="'{digit}_{speaker}_{take}' or 'folder'")
     split: SplitConfig = SplitConfig()
     trim_silence_db: float | None = Field(None, gt=0, description="drop edges this far below the peak")
+    pedal: bool = Field(
+        True,
+        description="notes of MIDI files last until they fall silent, by the pedals; false: as keys are held",
+    )
     backend: Literal["memmap", "array_record"] = "memmap"
     cache: str = Field("cache", description="folder for datasets prepared from a plain folder")
     crop: int = Field(8192, ge=16, le=2**26, description="samples, or frames of notes, per training example")

@@ -2,7 +2,6 @@
 
 import copy
 import difflib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
@@ -11,30 +10,13 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from wavegen.bounded import read_text
 from wavegen.config.experiment import VERSION, Config
 from wavegen.config.versions import upgraded
+from wavegen.config.yaml_text import LARGEST, parse_yaml
 from wavegen.errors import WavegenError
 
 Checked = TypeVar("Checked", bound=BaseModel)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads ``1e-4`` as text; this one reads it as the number that was meant."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$"),
-    list("-+0123456789."),
-)
-
-
-def _yaml(text: str, source: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise WavegenError(f"{source} is not valid YAML: {reason}") from None
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
@@ -103,7 +85,7 @@ def apply_override(tree: dict, override: str) -> None:
         if not isinstance(child, dict):
             child = node[parent] = {}
         node = child
-    node[leaf] = _yaml(text, f"the value of '{key}'")
+    node[leaf] = parse_yaml(text, f"the value of '{key}'")
 
 
 def resolve(tree: dict, overrides: Sequence[str] = ()) -> Config:
@@ -191,15 +173,16 @@ def read_tree(path: str | Path) -> dict:
     """The key: value pairs of a YAML file.
 
     Raises:
-        WavegenError: the file is missing, or holds something else.
+        WavegenError: the file is missing, no file, larger than 64 KiB or not UTF-8, or holds something else.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         there = sorted(p.as_posix() for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.as_posix(), there, n=2, cutoff=0.4)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise WavegenError(f"no configuration file {path}{hint}")
-    tree = _yaml(path.read_text(), str(path)) or {}
+    tree = parse_yaml(read_text(path, LARGEST, "a configuration", "shorten it"), str(path))
+    tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise WavegenError(f"{path} must hold key: value pairs, got {type(tree).__name__}")
     return tree

@@ -70,6 +70,8 @@ class SplitRule:
             a list of names, one a line, in a file of the dataset's folder, "list:testing_list.txt";
             the names themselves, which ``resolved_splits`` makes of the last two.
             Names, labels and patterns are tried first, in order; fractions share what is left.
+        by: fractions are of the values of this label field, "speaker", or of the folders, "folder", instead of the
+            files: all files of one value, or in one folder, get the same split.
 
     Raises:
         WavegenError: fractions outside [0, 1] or above 1 together, or a rule of no known form.
@@ -81,7 +83,8 @@ class SplitRule:
         ('test', 'train')
     """
 
-    def __init__(self, splits: Splits):
+    def __init__(self, splits: Splits, by: str | None = None):
+        self._by = by
         self._rules = [(name, rule) for name, rule in splits.items() if isinstance(rule, str)]
         self._fractions = {
             name: float(share) for name, share in splits.items() if isinstance(share, int | float)
@@ -92,6 +95,8 @@ class SplitRule:
             if not isinstance(rule, str | int | float)
             for member in rule
         }
+        self.shares = {name: share for name, share in self._fractions.items() if share > 0}
+        """The fractions above 0."""
         shares = self._fractions.values()
         if any(not 0 <= share <= 1 for share in shares) or sum(shares) > 1:
             raise WavegenError(f"expected split fractions in [0, 1] of sum at most 1, got {self._fractions}")
@@ -116,6 +121,11 @@ class SplitRule:
         Raises:
             WavegenError: a rule asks for a field that the recording does not have.
         """
+        ruled = self.ruled(name, labels)
+        return self.drawn(self.group(name, labels)) if ruled is None else ruled
+
+    def ruled(self, name: str, labels: Mapping[str, str]) -> str | None:
+        """The split that a rule on labels or on the path gives a recording, or None; see ``split``."""
         if name in self._named:
             return self._named[name]
         for split, rule in self._rules:
@@ -131,12 +141,38 @@ class SplitRule:
                 )
             if _holds(labels[field], values) if equals else fnmatch.fnmatchcase(name, rule):
                 return split
-        position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+        return None
+
+    def group(self, name: str, labels: Mapping[str, str]) -> str:
+        """What a recording shares its split with: its own name, or the value or the folder that ``by`` names.
+
+        Raises:
+            WavegenError: the recording does not have the label that ``by`` names.
+        """
+        if self._by is None:
+            return name
+        if self._by in labels:
+            return labels[self._by]
+        if self._by == "folder":
+            return name.rpartition("/")[0]
+        raise WavegenError(
+            f"the splits are made by the label {self._by!r}, got the fields {sorted(labels)} in {name}; name it in the "
+            "label pattern, or split by 'folder'"
+        )
+
+    def drawn(self, group: str) -> str:
+        """The split of a group by the fractions."""
+        position = self.position(group)
         for split, share in self._fractions.items():
             if position < share:
                 return split
             position -= share
         return "train"
+
+    @staticmethod
+    def position(group: str) -> float:
+        """A number in [0, 1) from a hash of the group."""
+        return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
 
 
 def resolved_splits(splits: Splits, names: Sequence[str], folder: Path) -> Splits:

@@ -49,6 +49,8 @@ class FileRow(_Row):
     labels: dict[str, str]
     sha256: str
     """The sha256 of the stored samples: little-endian int16, channels interleaved."""
+    losses: dict[str, int] = {}
+    """What was skipped, cut, clipped or mixed away when it was read, by kind."""
 
 
 class SkippedRow(_Row):

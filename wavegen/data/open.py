@@ -51,6 +51,7 @@ def open_dataset(config: Config) -> Dataset:
             backend=data.backend,
             # What is cached as mono keeps its name, which is made of what is given here.
             **({"channels": data.channels} if data.channels > 1 else {}),
+            **({"split_by": data.split.by} if data.split.by else {}),
         )
     dataset = Dataset.open(Path(path))
     if dataset.holds_notes:
@@ -89,6 +90,8 @@ def _open_notes(data: DataConfig, codec: NoteCodec) -> Dataset:
         sample_rate=1,
         label_pattern=data.label_pattern,
         split=split,
+        split_by=data.split.by,
+        pedal=data.pedal,
         backend=data.backend,
         codec=codec,
     )
@@ -110,6 +113,8 @@ def _open_rendered(data: DataConfig, local: PianoRollConditionConfig) -> Dataset
         sample_rate=data.sample_rate,
         label_pattern=data.label_pattern,
         split={"test": data.split.test, "valid": data.split.valid},
+        split_by=data.split.by,
+        pedal=data.pedal,
         backend=data.backend,
         rendering=rendering,
         shard_bytes=MIDI_SHARD_BYTES,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,10 @@ AUDIO_SUFFIXES = frozenset(
     )
 )
 
-MIDI_SUFFIXES = frozenset((".mid", ".midi", ".kar"))
+MIDI_SUFFIXES = frozenset((".mid", ".midi", ".kar", ".rmi"))
+
+READERS = 2
+"""A number that changes when the same file is read otherwise than before; shards of another number are made again."""
 
 
 @runtime_checkable
@@ -61,6 +65,8 @@ class Settings:
     shard_bytes: int
     codec: NoteTokens | None = None
     rendering: Rendering | None = None
+    split_by: str | None = None
+    pedal: bool = True
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "channels", "shard_bytes"):
@@ -70,7 +76,7 @@ class Settings:
             raise WavegenError(f"expected the backend memmap or array_record, got {self.backend!r}")
         if self.trim_silence_db is not None and self.trim_silence_db <= 0:
             raise WavegenError(f"expected trim_silence_db above 0, got {self.trim_silence_db}")
-        SplitRule(self.split)
+        SplitRule(self.split, self.split_by)
         if self.label_pattern is not None:
             LabelPattern(self.label_pattern)
 
@@ -111,6 +117,8 @@ class Source:
     name: str
     size: int
     modified_ns: int
+    problem: str = ""
+    """Why it cannot be read, where the folder shows that already."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,9 @@ class PlannedShard:
 def find_recordings(folder: str | Path, suffixes: frozenset[str] = AUDIO_SUFFIXES) -> list[Source]:
     """Finds every recording, or MIDI file, below a folder, sorted by name; hidden files and folders are left out.
 
+    Linked folders are followed, each folder once. What is named as a recording and is no file, and folders that cannot
+    be opened, are listed with the problem.
+
     Raises:
         WavegenError: if there is no such folder, or no recordings in it.
     """
@@ -134,18 +145,51 @@ def find_recordings(folder: str | Path, suffixes: frozenset[str] = AUDIO_SUFFIXE
         raise WavegenError(
             f"expected a folder of recordings, got {folder}, which is not a folder; check the path"
         )
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            path = Path(parent, name)
-            if path.suffix.lower() in suffixes and not name.startswith("."):
-                status = path.stat()
-                found.append(Source(path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
+    found: list[Source] = []
+    visited: set[tuple[int, int]] = set()
+    linked = [folder]
+    # What is linked comes after all that is not, so that a recording has the name of its place, not that of a link.
+    while linked:
+        waiting = [linked.pop(0)]
+        while waiting:
+            here = waiting.pop()
+            name = here.relative_to(folder).as_posix()
+            try:
+                status = here.stat()
+                if (status.st_dev, status.st_ino) in visited:
+                    continue
+                visited.add((status.st_dev, status.st_ino))
+                entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+            except OSError as error:
+                found.append(Source(name, 0, 0, f"the folder cannot be opened: {error.strerror or error}"))
+                continue
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                path = Path(entry.path)
+                if path.is_dir():
+                    (linked if entry.is_symlink() else waiting).append(path)
+                elif path.suffix.lower() in suffixes:
+                    found.append(_source(path, path.relative_to(folder).as_posix()))
     if not found:
         kind = "MIDI files" if suffixes == MIDI_SUFFIXES else "recordings (WAV, FLAC, OGG, MP3, ...)"
         raise WavegenError(f"expected {kind} in {folder}, got none; check the path")
     return sorted(found, key=lambda source: source.name)
+
+
+def _source(path: Path, name: str) -> Source:
+    try:
+        name.encode()
+        status = path.stat()
+    except UnicodeEncodeError:  # a name in another encoding, which no manifest can hold
+        return Source(ascii(name), 0, 0, "its name is not UTF-8; rename it")
+    except FileNotFoundError:
+        return Source(name, 0, 0, "a link to nothing; remove it, or restore what it pointed to")
+    except OSError as error:
+        return Source(name, 0, 0, f"it cannot be examined: {error.strerror or error}")
+    if not stat.S_ISREG(status.st_mode):
+        return Source(name, 0, 0, "a special file, not a recording")
+    return Source(name, status.st_size, status.st_mtime_ns)
 
 
 def plan_shards(sources: Sequence[Source], settings: Settings) -> Iterator[PlannedShard]:
@@ -156,7 +200,7 @@ def plan_shards(sources: Sequence[Source], settings: Settings) -> Iterator[Plann
         group.append(source)
         size += source.size
         if size >= settings.shard_bytes or position == len(sources) - 1:
-            inputs = digest([VERSION, settings.card, [asdict(member) for member in group]])
+            inputs = digest([VERSION, READERS, settings.card, [asdict(member) for member in group]])
             yield PlannedShard(f"shard-{index:05}", tuple(group), inputs)
             group, index, size = [], index + 1, 0
 

@@ -7,10 +7,10 @@ and, with ``shard_index`` and ``num_shards``, divides the work between machines 
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int16
 
-from wavegen.atomic import cannot_write
 from wavegen.audio import Audio
 from wavegen.config.splits import LabelPattern, SplitRule, Splits, resolved_splits
 from wavegen.data.manifest import MANIFEST, VERSION, Backend, DataFile, ShardRow, SkippedRow, read_shard_row
 from wavegen.data.plan import (
     AUDIO_SUFFIXES,
     MIDI_SUFFIXES,
+    READERS,
     NoteTokens,
     PlannedShard,
     Settings,
@@ -36,12 +36,16 @@ from wavegen.data.plan import (
 )
 from wavegen.data.rendering import Rendering
 from wavegen.data.shards import Clip as Clip
-from wavegen.data.shards import write_shard
-from wavegen.data.write import forget_other_manifest, write_manifest
+from wavegen.data.shards import checked, shard_files, write_shard
+from wavegen.data.splitting import duplicates, with_final_splits
+from wavegen.data.write import begin, write_manifest
 from wavegen.data.write import write_dataset as write_dataset
 from wavegen.errors import WavegenError
+from wavegen.losses import Losses
 from wavegen.notes.midi import read_midi
+from wavegen.stopping import follow_parent
 
+_CANCELLED = 0.01  # of the power, 20 dB: what opposed channels leave of themselves in the mix
 DEFAULT_SPLIT: Splits = MappingProxyType({"valid": 0.05, "test": 0.05})
 
 
@@ -58,6 +62,10 @@ class Report:
         shards_kept: shards of this machine that were complete already.
         shards_missing: shards of other machines that are not there yet; the dataset opens when it is 0.
         notes: whether MIDI files were prepared as tokens.
+        losses: what was skipped, cut, clipped or mixed away in the files that are used, by kind: how much of it, and
+            in how many files.
+        duplicates: groups of files with the same samples, which share a split.
+        empty: splits that were to have a fraction and got no file.
     """
 
     out: Path
@@ -68,6 +76,9 @@ class Report:
     shards_kept: int
     shards_missing: int
     notes: bool = False
+    losses: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    duplicates: tuple[tuple[str, ...], ...] = ()
+    empty: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.out}: {self.shards_written} shard(s) written, {self.shards_kept} already there"]
@@ -75,6 +86,15 @@ class Report:
             seconds = self.seconds[split]
             length = f"{seconds:>12,.0f} frames" if self.notes else f"{seconds / 60:>10,.1f} minutes"
             lines.append(f"  {split:<8}{self.files[split]:>9,} files  {length}")
+        for name in self.empty:
+            lines.append(
+                f"  {name:<8} no files: add some, or choose them with --{name} 'PATTERN/*' or labels"
+            )
+        for kind, (count, files) in self.losses.items():
+            lines.append(f"  {kind}: {count:,} in {files:,} file(s); see losses in {MANIFEST}")
+        if self.duplicates:
+            lines.append(f"  {len(self.duplicates)} recording(s) occur more than once, in one split each:")
+            lines += [f"    {' = '.join(group[:4])}" for group in self.duplicates[:5]]
         if self.skipped:
             lines.append(f"  skipped {len(self.skipped)}:")
             lines += [f"    {row.name}: {row.reason}" for row in self.skipped[:20]]
@@ -93,6 +113,8 @@ def prepare(
     channels: int = 1,
     label_pattern: str | None = None,
     split: Splits = DEFAULT_SPLIT,
+    split_by: str | None = None,
+    pedal: bool = True,
     trim_silence_db: float | None = None,
     backend: Backend = "memmap",
     shard_bytes: int = 64 * 2**20,
@@ -116,6 +138,11 @@ def prepare(
             channel then contains.
         label_pattern: labels from the path; see ``wavegen.config.splits.LabelPattern``.
         split: see ``wavegen.config.splits.SplitRule``; by default 5 % "valid" and 5 % "test" by a hash of the name.
+            Identical recordings share a split. A split with a fraction gets at least one recording where there are
+            enough, and a recording that is longer than all others together is cut by time for the splits.
+        split_by: a label field, or "folder": all recordings with one value, or in one folder, get the same split, and
+            fractions are of the values.
+        pedal: notes of MIDI files last until they fall silent, as the pedals say; False gives the times of the keys.
         trim_silence_db: cuts ends this much quieter than the loudest moment; None keeps them.
         backend: "memmap" (everywhere) or "array_record".
         shard_bytes: size of the files of recordings at which a shard is closed.
@@ -152,6 +179,8 @@ def prepare(
         channels=channels,
         label_pattern=label_pattern,
         split=dict(split),
+        split_by=split_by,
+        pedal=pedal,
         trim_silence_db=trim_silence_db,
         backend=backend,
         shard_bytes=shard_bytes,
@@ -165,21 +194,21 @@ def prepare(
     settings = replace(settings, split=resolved_splits(settings.split, names, folder))
     plan = list(plan_shards(recordings, settings))
     inputs = digest([shard.inputs for shard in plan])
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(out, error) from error
-    forget_other_manifest(out, inputs)
+    begin(out, inputs, [name for shard in plan for name in shard_files(shard.name, settings.format)])
 
     mine = plan[shard_index::num_shards]
     todo = [shard for shard in mine if _whole(out, shard) is None]
     _run(folder, out, todo, settings, workers, progress)
 
     rows = [row for shard in plan if (row := _whole(out, shard)) is not None]
+    repeated = duplicates(rows)
     if len(rows) == len(plan):
+        rows = with_final_splits(out, rows, settings)
         write_manifest(out, rows, settings.format, inputs)
-    counts, samples = Counter[str](), Counter[str]()
+    counts, samples, losses, lossy = Counter[str](), Counter[str](), Losses(), Counter[str]()
     for file in chain.from_iterable(row.files for row in rows):
+        losses.update(file.losses)
+        lossy.update(file.losses.keys())
         counts[file.split] += 1
         samples[file.split] += file.length
     return Report(
@@ -191,6 +220,11 @@ def prepare(
         shards_kept=len(mine) - len(todo),
         shards_missing=len(plan) - len(rows),
         notes=codec is not None,
+        losses={kind: (count, lossy[kind]) for kind, count in losses.items()},
+        duplicates=repeated,
+        empty=tuple(
+            name for name in SplitRule(settings.split).shares if len(rows) == len(plan) and not counts[name]
+        ),
     )
 
 
@@ -222,7 +256,7 @@ def prepared(path: str | Path, cache: str | Path, **settings: Any) -> Path:
         content["rendering"] = asdict(rendering)
     out = (
         Path(cache)
-        / f"{path.resolve().name}-{digest([VERSION, [asdict(source) for source in sources], content])[:16]}"
+        / f"{path.resolve().name}-{digest([VERSION, READERS, [asdict(source) for source in sources], content])[:16]}"
     )
     if not (out / MANIFEST).is_file():
         prepare(path, out, **settings)
@@ -251,7 +285,7 @@ def _run(
                 make_shard(folder, out, shard, settings, lambda size: bar.advance(task, size))
             return
         # Processes are spawned, not forked: a fork of a process with JAX's threads can hang.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=follow_parent) as pool:
             running = {pool.submit(make_shard, folder, out, shard, settings): shard for shard in todo}
             try:
                 for future in as_completed(running):
@@ -283,16 +317,20 @@ def _decode(
 ) -> Iterator[Clip | SkippedRow]:
     """Yields the recordings of a shard as clips, and those that cannot be used as rows with the reason."""
     pattern = None if settings.label_pattern is None else LabelPattern(settings.label_pattern)
-    rule = SplitRule(settings.split)
+    rule = SplitRule(settings.split, settings.split_by)
     for source in shard.sources:
         labels = {} if pattern is None else pattern.labels(source.name)
-        if labels is None:
+        if source.problem:
+            yield SkippedRow(name=source.name, reason=source.problem)
+        elif labels is None:
             yield SkippedRow(name=source.name, reason=f"its name does not match {settings.label_pattern!r}")
         else:
-            split = rule.split(source.name, labels)
+            split, losses = rule.split(source.name, labels), Losses()
             try:
-                stored, features = _stored(folder / source.name, settings)
-                yield Clip(source.name, stored, labels, split, features)
+                stored, features = _stored(folder / source.name, settings, losses)
+                clip = Clip(source.name, stored, labels, split, features, losses)
+                checked(clip, settings.format)
+                yield clip
             except WavegenError as error:
                 reason = str(error).removeprefix(f"cannot read {folder / source.name}: ")
                 yield SkippedRow(name=source.name, reason=reason)
@@ -300,27 +338,52 @@ def _decode(
 
 
 def _stored(
-    path: Path, settings: Settings
+    path: Path, settings: Settings, losses: Losses
 ) -> tuple[Int16[np.ndarray, "T *C"], Float32[np.ndarray, "F D"] | None]:
     """Returns the samples of a recording, the tokens of a MIDI file, or its samples and features."""
+    if settings.codec is None and settings.rendering is None:
+        return _conformed(Audio.read(path, losses=losses), settings, losses), None
+    notes = read_midi(path, pedal=settings.pedal, losses=losses)
+    if not len(notes):
+        raise WavegenError("expected notes, got none; remove it")
     if settings.codec is not None:
-        return settings.codec.encode(read_midi(path)).astype(np.int16), None
-    if settings.rendering is not None:
-        return settings.rendering.play(read_midi(path), settings.sample_rate)
-    return _conformed(Audio.read(path), settings).to_pcm16(), None
+        return settings.codec.encode(notes).astype(np.int16), None
+    assert settings.rendering is not None
+    if drums := int(notes.drum.sum()):
+        losses["drum notes left out"] += drums
+    return settings.rendering.play(notes, settings.sample_rate)
 
 
-def _conformed(audio: Audio, settings: Settings) -> Audio:
-    """Converts a recording to the rate and channels of the dataset, and cuts its silent ends."""
+def _conformed(audio: Audio, settings: Settings, losses: Losses) -> Int16[np.ndarray, "T C"]:
+    """Converts a recording to the rate, channels and samples of the dataset, and cuts its silent ends."""
     # Lossy codecs overshoot full scale by some dB; far larger samples are unscaled integers, which clipping would ruin.
     if (peak := np.abs(audio.samples).max()) > 8:
         raise WavegenError(f"expected samples in [-1, 1], got a peak of {peak:.6g}; scale it to [-1, 1]")
-    audio = audio.with_channels(settings.channels).resample(settings.sample_rate)
+    if audio.channels != settings.channels:
+        mixed = audio.with_channels(settings.channels)
+        if audio.channels > 1:
+            losses["recordings mixed to mono"] += 1
+            before, after = (np.square(part.samples, dtype=np.float64).mean() for part in (audio, mixed))
+            if after < _CANCELLED * before:
+                losses["recordings whose channels cancel each other in the mix"] += 1
+        audio = mixed
+    if audio.sample_rate != settings.sample_rate:
+        losses["recordings resampled"] += 1
+        audio = audio.resample(settings.sample_rate)
     if settings.trim_silence_db is not None:
+        length = len(audio.samples)
         audio = audio.trim_silence(settings.trim_silence_db)
         if len(audio.samples) == 0:
             raise WavegenError("expected sound, got nothing but silence; prepare without trim_silence_db")
-    return audio
+        if cut := length - len(audio.samples):
+            losses["samples of silence cut"] += cut
+    # Half a step above full scale still rounds to it.
+    if clipped := int(np.count_nonzero(np.abs(audio.samples) > 1 + 0.5 / 32768)):
+        losses["samples clipped"] += clipped
+    pcm = audio.to_pcm16()
+    if not pcm.any():
+        losses["recordings of silence"] += 1
+    return pcm
 
 
 def _whole(out: Path, shard: PlannedShard) -> ShardRow | None:

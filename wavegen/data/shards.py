@@ -27,6 +27,7 @@ class Clip:
         labels: value by label field; every clip of a dataset has the same fields.
         split: "train", "valid", "test" or any other name.
         features: float32 [ceil(T / feature_hop), D]; frame f describes samples [f * hop, (f + 1) * hop).
+        losses: what was skipped, cut, clipped or mixed away when it was read, by kind.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Clip:
     labels: Mapping[str, str] = field(default_factory=dict)
     split: str = "train"
     features: Float32[np.ndarray, "F D"] | None = None
+    losses: Mapping[str, int] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -59,6 +61,12 @@ def data_path(folder: Path, shard: str, backend: Backend) -> Path:
     """Returns the path of the file that contains the samples of a shard."""
     suffix = memmap.SUFFIX if backend == "memmap" else array_record_shards.SUFFIX
     return folder / (shard + suffix)
+
+
+def shard_files(shard: str, format: Format) -> list[str]:
+    """Returns the names of the files of a shard: its row, its samples and, if there are any, its features."""
+    features = [] if format.feature_hop is None else [shard + FEATURES_SUFFIX]
+    return [f"{shard}.json", data_path(Path(), shard, format.backend).name, *features]
 
 
 def open_shard(folder: Path, shard: str, format: Format) -> ShardReader:
@@ -105,7 +113,7 @@ def write_shard(
                 if isinstance(clip, SkippedRow):
                     skipped.append(clip)
                     continue
-                pcm = _checked(clip, format)
+                pcm = checked(clip, format)
                 files.append(
                     FileRow(
                         name=clip.name,
@@ -113,7 +121,8 @@ def write_shard(
                         length=len(pcm),
                         split=clip.split,
                         labels=dict(clip.labels),
-                        sha256=hashlib.sha256(pcm.astype("<i2").tobytes()).hexdigest(),
+                        sha256=samples_sha256(pcm),
+                        losses=dict(clip.losses),
                     )
                 )
                 if clip.features is not None:
@@ -152,14 +161,23 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def samples_sha256(pcm: Int16[np.ndarray, "T C"]) -> str:
+    """Returns the sha256 of samples as they are stored, in hexadecimal."""
+    return hashlib.sha256(pcm.astype("<i2").tobytes()).hexdigest()
+
+
 def _open_writer(path: Path, format: Format) -> ShardWriter:
     if format.backend == "memmap":
         return memmap.MemmapWriter(path)
     return array_record_shards.ArrayRecordWriter(path, format.sample_rate)
 
 
-def _checked(clip: Clip, format: Format) -> Int16[np.ndarray, "T C"]:
-    """Returns the samples of a clip as [T, C], after checking that the clip fits its dataset."""
+def checked(clip: Clip, format: Format) -> Int16[np.ndarray, "T C"]:
+    """Returns the samples of a clip as [T, C], after checking that the clip fits its dataset.
+
+    Raises:
+        WavegenError: if it has no samples, or other channels or features than the dataset.
+    """
     pcm = clip.pcm[:, None] if clip.pcm.ndim == 1 else clip.pcm
     if pcm.dtype != np.int16 or pcm.ndim != 2 or pcm.shape[1] != format.channels or len(pcm) == 0:
         raise WavegenError(

@@ -1,11 +1,15 @@
 """Writes a whole dataset: from clips in memory, or as a manifest over existing shards."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+from pydantic import BaseModel, ValidationError
+
+from wavegen.atomic import cannot_write
 from wavegen.data.manifest import (
     MANIFEST,
     VERSION,
@@ -14,12 +18,17 @@ from wavegen.data.manifest import (
     Manifest,
     ShardRow,
     read_manifest,
+    read_shard_row,
     vocabularies,
     write_row,
 )
 from wavegen.data.plan import digest
-from wavegen.data.shards import Clip, write_shard
+from wavegen.data.shards import Clip, shard_files, write_shard
 from wavegen.errors import WavegenError
+
+JOURNAL = "unfinished.json"
+# A file on its way, under the name that ``wavegen.atomic`` gives it.
+_PART = re.compile(r"\.(.+)\.\w+\.part")
 
 
 def write_dataset(
@@ -49,7 +58,8 @@ def write_dataset(
         The manifest, as written.
 
     Raises:
-        WavegenError: if there are no clips, clips do not fit each other, or the disk is full or not writable.
+        WavegenError: if there are no clips, clips do not fit each other, the folder holds something else than a
+            dataset, or the disk is full or not writable.
 
     Example:
         >>> import tempfile
@@ -62,15 +72,16 @@ def write_dataset(
         [('a', 100, 'train')]
     """
     out = Path(out)
-    forget_other_manifest(out, inputs=None)
     format = Format(
         sample_rate=sample_rate, channels=channels, backend=backend, feature_hop=feature_hop, codec=codec
     )
+    begin(out, None, [])
     rows: list[ShardRow] = []
     remaining = iter(clips)
     while (first := next(remaining, None)) is not None:
-        shard = _up_to(shard_samples, chain([first], remaining))
-        rows.append(write_shard(out, f"shard-{len(rows):05}", shard, format, inputs=""))
+        shard, name = _up_to(shard_samples, chain([first], remaining)), f"shard-{len(rows):05}"
+        begin(out, None, shard_files(name, format))
+        rows.append(write_shard(out, name, shard, format, inputs=""))
     return write_manifest(
         out, rows, format, inputs=digest([file.sha256 for row in rows for file in row.data])
     )
@@ -86,21 +97,82 @@ def _up_to(samples: int, clips: Iterator[Clip]) -> Iterator[Clip]:
             return
 
 
-def forget_other_manifest(out: Path, inputs: str | None) -> None:
-    """Removes the manifest of another dataset before its shards are overwritten: a dataset is whole or absent.
+class _Journal(BaseModel):
+    """The files that a run writes, or will write, until the manifest lists them."""
+
+    files: tuple[str, ...] = ()
+
+
+def begin(out: Path, inputs: str | None, names: Sequence[str]) -> None:
+    """Takes possession of a folder before a dataset is written to it.
+
+    A journal lists the files of the dataset that is there and of the one that is written; nothing else is ever removed
+    or replaced. The manifest of another dataset is removed before its shards are overwritten: a dataset is whole or
+    absent.
 
     Args:
-        out: folder of the dataset.
+        out: folder of the dataset, created if it is missing.
         inputs: sha256 of what the new dataset is made from; None removes any manifest.
+        names: the files that will be written.
+
+    Raises:
+        WavegenError: if the folder is neither empty nor a dataset, a file that is not the dataset's has a name that it
+            needs, or the folder is not writable.
     """
-    if not (out / MANIFEST).is_file():
-        return
     try:
-        same = read_manifest(out).inputs == inputs
-    except WavegenError:  # A manifest that is damaged or of another version is to be replaced, too.
-        same = False
-    if not same:
+        out.mkdir(parents=True, exist_ok=True)
+        present = sorted(path.name for path in out.iterdir())
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    owned = _owned(out, present)
+    foreign = [name for name in present if name not in owned and not _PART.fullmatch(name)]
+    if foreign and not owned:
+        raise WavegenError(
+            f"expected an empty folder or a dataset, got {out} with {foreign[0]} in it, which is no dataset; choose "
+            "another folder"
+        )
+    if taken := sorted({*names, MANIFEST} & set(foreign)):
+        raise WavegenError(
+            f"{out / taken[0]} is not of this dataset, which needs the name; move it elsewhere"
+        )
+    if MANIFEST in present:
+        try:
+            same = read_manifest(out).inputs == inputs
+        except WavegenError:  # A manifest that is damaged or of another version is to be replaced, too.
+            same = False
+        if same and set(names) <= set(present):
+            return
+    write_row(out / JOURNAL, _Journal(files=tuple(sorted({*owned, *names} - {MANIFEST, JOURNAL}))))
+    if MANIFEST in present and not same:
         (out / MANIFEST).unlink()
+
+
+def _owned(out: Path, present: Sequence[str]) -> set[str]:
+    """Returns the names of the files that a manifest, a journal or the rows of shards in the folder list."""
+    owned = set(_journal(out).files) | ({JOURNAL} & set(present))
+    rows = [
+        row
+        for name in present
+        if name.endswith(".json") and name not in (MANIFEST, JOURNAL)
+        if (row := read_shard_row(out / name)) is not None and f"{row.name}.json" == name
+    ]
+    if MANIFEST in present:
+        try:
+            rows += read_manifest(out).shards
+            owned.add(MANIFEST)
+        except WavegenError:
+            # Damaged, or of another version: it is a dataset's if shards are there too, and otherwise unknown.
+            owned |= {MANIFEST} if rows or owned else set()
+    for row in rows:
+        owned |= {f"{row.name}.json", *(file.name for file in row.data)}
+    return {name for name in owned if Path(name).name == name}
+
+
+def _journal(out: Path) -> _Journal:
+    try:
+        return _Journal.model_validate_json((out / JOURNAL).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return _Journal()
 
 
 def write_manifest(out: Path, rows: Sequence[ShardRow], format: Format, inputs: str) -> Manifest:
@@ -133,18 +205,19 @@ def write_manifest(out: Path, rows: Sequence[ShardRow], format: Format, inputs: 
     widths = {row.feature_width for row in rows if row.files}
     if len(widths) > 1:
         raise WavegenError(f"expected features of one width, got {sorted(widths)}")
-    _remove_leftovers(
-        out, {f"{row.name}.json" for row in rows} | {file.name for row in rows for file in row.data}
-    )
+    kept = {f"{row.name}.json" for row in rows} | {file.name for row in rows for file in row.data}
+    listed = set(_journal(out).files)
+    _remove_leftovers(out, listed - kept, listed | kept)
     write_row(out / MANIFEST, manifest)
+    (out / JOURNAL).unlink(missing_ok=True)
     return manifest
 
 
-def _remove_leftovers(out: Path, keep: set[str]) -> None:
+def _remove_leftovers(out: Path, left: set[str], names: set[str]) -> None:
     """Removes shards of an older dataset, and files that a killed run left unfinished an hour ago or more."""
-    for path in out.glob("shard-*"):
-        if path.name not in keep:
-            path.unlink()
-    for path in out.glob(".shard-*.part"):
-        if time.time() - path.stat().st_mtime > 3600:
-            path.unlink()
+    for name in left:
+        (out / name).unlink(missing_ok=True)
+    for path in out.glob(".*.part"):
+        found = _PART.fullmatch(path.name)
+        if found and found[1] in names and time.time() - path.stat().st_mtime > 3600:
+            path.unlink(missing_ok=True)

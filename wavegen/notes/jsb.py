@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from wavegen.bounded import read_text
 from wavegen.errors import WavegenError
 
+LARGEST = 1 << 26  # bytes of a corpus, fifty times that of the chorales
 SPLITS = ("train", "valid", "test")
 
 
@@ -23,12 +25,16 @@ def read_chorales(path: str | Path) -> dict[str, list[Int[np.ndarray, "N K"]]]:
         The pieces of each split, ``[steps, voices]`` int64.
 
     Raises:
-        WavegenError: if the file is missing or not JSON, a split is missing, the number of voices changes between
-            steps, or a value is not a MIDI number.
+        WavegenError: if the file is missing, larger than 64 MiB or not JSON, a split is missing, the number of voices
+            changes between steps, or a value is not a MIDI number.
     """
+    text = read_text(path, LARGEST, "chorales as JSON", "split the corpus")
     try:
-        corpus = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, RecursionError, json.JSONDecodeError) as error:
+        corpus = json.loads(text)
+    except (
+        RecursionError,
+        ValueError,
+    ) as error:  # ValueError: damaged JSON, or a number of thousands of digits
         raise WavegenError(f"expected chorales as JSON in {path}, got: {error}") from error
     if not isinstance(corpus, dict) or not all(isinstance(corpus.get(split), list) for split in SPLITS):
         raise WavegenError(f'expected lists "train", "valid" and "test" in {path}, got other JSON')
@@ -43,7 +49,7 @@ def read_chorales(path: str | Path) -> dict[str, list[Int[np.ndarray, "N K"]]]:
 def _grid(piece: Any, where: str) -> Int[np.ndarray, "N K"]:
     try:
         grid = np.array(piece)
-    except ValueError as error:  # rows of different lengths
+    except (ValueError, OverflowError) as error:  # rows of different lengths
         raise WavegenError(
             f"{where}: expected steps with a pitch for every voice, got steps of different lengths"
         ) from error

@@ -20,10 +20,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
+from wavegen.bounded import read_text
 from wavegen.errors import WavegenError
 
 TEMPO = 100.0  # quarter notes per minute, for a text that gives no tempo
 VELOCITY = 0.8
+LARGEST = 1 << 20  # bytes of a melody as text: some 100,000 notes, which take about three seconds
 FEATURES = 4  # columns of ``Performance.frames``
 _STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -114,7 +116,7 @@ class Performance:
                     case _:
                         raise WavegenError(
                             f"{source}, line {number}: expected a note like 'C#4 1/2', a rest 'R 1', "
-                            f"'tempo 96' or 'velocity 0.7', got {statement.strip()!r}"
+                            f"'tempo 96' or 'velocity 0.7', got {statement.strip()[:80]!r}"
                         )
         columns = np.array(rows, dtype=np.float64).reshape(-1, 4)
         return cls(columns[:, 0].astype(np.int64), columns[:, 1], columns[:, 2], columns[:, 3])
@@ -124,13 +126,10 @@ class Performance:
         """Reads a melody file.
 
         Raises:
-            WavegenError: if the file is missing, is not text, or contains a line that cannot be parsed.
+            WavegenError: if the file is missing, no file, larger than 1 MiB, not text in UTF-8, or contains a line
+                that cannot be parsed.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise WavegenError(f"expected a melody as text in {path}, got: {error}") from error
-        return cls.parse(text, str(path))
+        return cls.parse(read_text(path, LARGEST, "a melody as text", "split the melody"), str(path))
 
     def text(self, tempo: float = TEMPO) -> str:
         """Returns the notes in the text format, one per line; ``parse`` recovers them up to the rounding of floats.
@@ -156,7 +155,8 @@ class Performance:
             # A nanosecond of tolerance: seconds and beats are floats, and their sums round.
             if onset < now - 1e-9:
                 raise WavegenError(
-                    f"expected one note at a time, got overlapping notes at {onset:.3f} s: use .monophonic()"
+                    f"expected one note at a time, got overlapping notes at {onset:.3f} s: give one voice, as "
+                    ".monophonic() makes it in Python"
                 )
             if onset > now + 1e-9:
                 lines.append(f"R {float(onset - now) * tempo / 60!r}")
@@ -236,7 +236,8 @@ class Performance:
             where = int(np.argmax(overlap >= hop))
             raise WavegenError(
                 f"expected one note at a time, got notes {where} and {where + 1} together at "
-                f"{notes.onset[where + 1]:.3f} s: use .monophonic(), or a hop under {hop} samples"
+                f"{notes.onset[where + 1]:.3f} s: give a melody of one voice (in Python, .monophonic() makes one), or "
+                f"a hop under {hop} samples"
             )
         # Rounding an onset down to its frame may leave the previous note a few samples too long.
         end[:-1] = np.minimum(end[:-1], onset[1:])
@@ -274,10 +275,10 @@ def _number(text: str, low: float, high: float, what: str, source: str, line: in
     try:
         numerator, _, denominator = text.partition("/")
         value = float(numerator) / float(denominator or 1)
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         value = np.nan
     if not low < value <= high:
         raise WavegenError(
-            f"{source}, line {line}: expected {what} above {low} and at most {high}, got {text!r}"
+            f"{source}, line {line}: expected {what} above {low} and at most {high}, got {text[:80]!r}"
         )
     return value

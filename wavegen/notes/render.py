@@ -8,6 +8,7 @@ import numpy as np
 
 from wavegen.audio import Audio
 from wavegen.errors import WavegenError
+from wavegen.losses import LossWarning
 from wavegen.notes.midi import midi_bytes
 from wavegen.notes.piano import Piano
 from wavegen.notes.score import Score
@@ -59,14 +60,16 @@ def render(
     seconds = float(notes.seconds(np.array(notes.end)))
     if max(seconds, (length or 0) / sample_rate) > LONGEST:
         raise WavegenError(
-            f"expected at most {LONGEST:.0f} seconds of notes, got {seconds:.0f}: use .between()"
+            f"expected at most {LONGEST:.0f} seconds of notes, got {seconds:.0f}: cut the piece"
         )
     if soundfont is not None:
         audio = _with_soundfont(notes, sample_rate, Path(soundfont), length)
     else:
         drums = int(notes.drum.sum())
         if drums:
-            warnings.warn(f"the piano leaves out {drums} drum notes; a soundfont plays them", stacklevel=2)
+            warnings.warn(
+                f"the piano leaves out {drums} drum notes; a soundfont plays them", LossWarning, stacklevel=2
+            )
         pitched = notes.select(lambda track: not track.drum)
         audio = shipped_piano().render(pitched.performance(), sample_rate, length=length)
     return audio if loudness is None else levelled(audio, loudness)

@@ -56,7 +56,7 @@ def spectrograms(path: str | Path, clips: Mapping[str, Audio]) -> Path:
             vmax=0,
             interpolation="nearest",
         )
-        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_title(title, loc="left", fontsize=10, parse_math=False)
         axes.set_ylabel("frequency (kHz)")
         axes.set_facecolor("black")
     rows[-1].set_xlabel("time (s)")

@@ -55,7 +55,7 @@ def plot_notes(path: str | Path, pieces: Mapping[str, Score]) -> Path:
         if len(names) > 1:
             patches = [Patch(color=tuple(colour), label=name) for name, colour in list(names.items())[:10]]
             # Above the panel, where it hides no notes.
-            axes.legend(
+            legend = axes.legend(
                 handles=patches,
                 frameon=False,
                 fontsize=8,
@@ -64,7 +64,9 @@ def plot_notes(path: str | Path, pieces: Mapping[str, Score]) -> Path:
                 borderaxespad=0,
                 ncols=5,
             )
-        axes.set_title(title, loc="left", fontsize=10)
+            for text in legend.get_texts():
+                text.set_parse_math(False)  # names come from files, where "$" is a dollar
+        axes.set_title(title, loc="left", fontsize=10, parse_math=False)
         axes.set_ylabel("pitch")
         axes.grid(alpha=0.2)
         axes.spines[["top", "right"]].set_visible(False)

@@ -14,6 +14,7 @@ from wavegen.config.study import Cell, Study
 from wavegen.data.open import open_dataset
 from wavegen.data.plan import digest
 from wavegen.errors import WavegenError
+from wavegen.locks import locked
 from wavegen.study.curves import write_curves
 from wavegen.study.measure import FILE, Figures, count_of, measure, read_figures, write_figures
 from wavegen.study.table import Row, write_tables
@@ -39,6 +40,13 @@ def run_study(study: Study, runs: Path, out: Path, console: Console) -> list[Row
     counts = count_cells(study)
     expect_equal(study, counts)
     folder = runs / study.config.name
+    with locked(folder, "study"):
+        return _run_cells(study, counts, folder, out, console)
+
+
+def _run_cells(
+    study: Study, counts: Mapping[str, int], folder: Path, out: Path, console: Console
+) -> list[Row]:
     rows: list[Row] = []
     start, done = time.monotonic(), 0
     for number, cell in enumerate(study.cells, start=1):
