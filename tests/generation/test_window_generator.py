@@ -41,9 +41,9 @@ def folder(tmp_path_factory, one_device) -> Path:
     """Two clips, and a run that has learned them by heart."""
     here = tmp_path_factory.mktemp("windows")
     (here / "midi").mkdir()
-    for split in ("train", "valid", "test"):
+    for first, split in enumerate(("train", "valid", "test")):
         for n in range(2):
-            write_midi(here / "midi" / f"{split}_{n}.mid", duet(n).at_resolution(480))
+            write_midi(here / "midi" / f"{split}_{n}.mid", duet(10 * first + n).at_resolution(480))
     tree = {
         "data": {"path": str(here / "midi"), "cache": str(here / "cache"), "crop": CROP, "batch_size": 4},
         "codec": GRID,

@@ -59,7 +59,9 @@ def test_other_files_are_refused_in_one_line(text: str, message: str, tmp_path) 
     with pytest.raises(WavegenError, match=message) as caught:
         read_chorales(tmp_path / "a.json")
     assert "\n" not in str(caught.value)
-    with pytest.raises(WavegenError, match=r"expected chorales as JSON in .*absent"):
+    with pytest.raises(
+        WavegenError, match=r"cannot read .*absent.json: No such file .*expected chorales as JSON"
+    ):
         read_chorales(tmp_path / "absent.json")
 
 

@@ -51,10 +51,10 @@ CODEC = {
 BERT = {"kind": "bert", "width": 8, "layers": 1, "heads": 1}
 
 
-def sound(number: int, *periods: float) -> Audio:
+def sound(number: int, *periods: float, loudness: float = 0.3) -> Audio:
     """A channel for each period, in samples."""
     time = np.arange(300 + 5 * number)[:, None]
-    return Audio(0.3 * np.sin(2 * np.pi * time / np.asarray(periods)), RATE)
+    return Audio(loudness * np.sin(2 * np.pi * time / np.asarray(periods)), RATE)
 
 
 def experiment(path: Path, model: dict = CODEC, *overrides: str, **sections) -> Config:
@@ -65,9 +65,9 @@ def experiment(path: Path, model: dict = CODEC, *overrides: str, **sections) -> 
 def folder(tmp_path_factory, one_device) -> Path:
     """Recordings of one to three channels, a stereo dataset of them, a codec, and a masked model on its tokens."""
     here = tmp_path_factory.mktemp("stereo")
-    for split in ("train", "valid", "test"):
+    for split, loudness in (("train", 0.3), ("valid", 0.29), ("test", 0.31)):
         for number, periods in enumerate([(7, 13), (8, 15), (9,), (10, 17, 21)]):
-            sound(number, *periods).write(here / "in" / split / f"{number}.wav")
+            sound(number, *periods, loudness=loudness).write(here / "in" / split / f"{number}.wav")
     command = ["prepare", str(here / "in"), "-o", str(here / "data"), "--channels", "2"]
     main([*command, "--sample-rate", str(RATE), "--valid", "valid/*", "--test", "test/*"])
     loop.train(experiment(here / "data"), here / "codec")

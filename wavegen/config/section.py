@@ -8,12 +8,12 @@ if TYPE_CHECKING:
     from wavegen.config.experiment import Config
 
 
-_LARGEST = 2**31 - 1
+_LARGEST = 2**32 - 1
 _LONGEST = 1024
 
 
 class Section(BaseModel):
-    """Frozen; unknown keys, NaN, infinity, numbers past 2^31 and lists of more than 1,024 items are refused."""
+    """Frozen; unknown keys, NaN, infinity, numbers past 2^32 and lists of more than 1,024 items are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
