@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from ..lookup import look_up
 from .checks import check_condition, check_inputs, check_weights
 from .companding import code_value, expand
 from .shapes import WaveNetShape, Weights
@@ -87,7 +88,7 @@ def input_convolution(
     for j, table in enumerate(tables):
         tap = padded[:, start + j : start + j + samples]
         if "embedding" in weights:
-            values = table[tap]
+            values = look_up(table, tap)
         else:
             value = code_value(tap, shape.vocab_size)
             values = jnp.stack([value, expand(value, shape.mu)], axis=-1).astype(table.dtype) @ table

@@ -6,13 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 from flax import nnx
 from jaxtyping import PyTree
 
 from wavegen.codecs.base import Codec, Codecs
 from wavegen.config import Config
 from wavegen.generation.requests import to_labels
+from wavegen.networks.base import in_precision
 from wavegen.runs.trained import Trained, rebuild, save_trained
 from wavegen.samplers.drawing import Sampler
 from wavegen.types import Labels
@@ -52,7 +52,7 @@ class TokenGenerator:
             WavegenError: the weights do not fit the configuration.
         """
         graph, params = rebuild(trained)
-        params = jax.tree.map(lambda x: x.astype(precision), params)
+        params = in_precision(params, precision)
         labels = {field: tuple(values) for field, values in trained.labels.items()}
         tokens, condition = trained.codecs
         assert tokens is not None, "a model of tokens has a codec"

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from wavegen.config.models import BertConfig, MaskingConfig
 from wavegen.errors import WavegenError
+from wavegen.kernels.lookup import look_up
 from wavegen.models.base import MaskedModel
 from wavegen.models.conditions.base import LabelCondition
 from wavegen.models.layers.transformer import Block, RMSNorm
@@ -169,13 +170,13 @@ class Bert(MaskedModel):
                 else "this model takes no labels; leave them out"
             )
         everywhere = jnp.ones(tokens.shape[:2], bool) if valid is None else valid
-        x = sum(table[tokens[:, :, k]] for k, table in enumerate(self.embedding[...]))
+        x = sum(look_up(table, tokens[:, :, k]) for k, table in enumerate(self.embedding[...]))
         if labels is not None and self.labels is not None:
             x = x + self.labels(labels)
         positions = jnp.arange(tokens.shape[1])
         if self.places is not None:
             table = self.places[...]
-            x = x + table[positions % len(table)][None]
+            x = x + look_up(table, positions % len(table))[None]
         x = x + _edges(everywhere).astype(x.dtype) @ self.edges[...]
         # Where nothing valid is, nothing must stand: attention gives it no weight, but 0 times NaN is NaN.
         x = jnp.where(everywhere[..., None], x, 0)

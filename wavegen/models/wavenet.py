@@ -17,6 +17,7 @@ from wavegen.codecs.base import Codecs
 from wavegen.config.models import MixtureHeadConfig, WaveNetConfig
 from wavegen.errors import WavegenError
 from wavegen.kernels import wavenet_generate, wavenet_init_state, wavenet_prefill
+from wavegen.kernels.lookup import look_up
 from wavegen.kernels.wavenet.forward import wavenet_forward
 from wavegen.kernels.wavenet.head import log_prob
 from wavegen.kernels.wavenet.shapes import WaveNetShape
@@ -204,7 +205,7 @@ class WaveNet(CausalModel):
         if self.places is None:
             return excitation
         table = self.places[...]
-        places = table[(offset + jnp.arange(samples)) % len(table)]
+        places = look_up(table, (offset + jnp.arange(samples)) % len(table))
         places = jnp.broadcast_to(places, (batch, *places.shape))
         return places if excitation is None else places + excitation
 

@@ -1,7 +1,7 @@
 """The contract of networks, and what all of them share: parameters as pure pytrees, and outcomes of a batch."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -142,6 +142,19 @@ def parameters(model: nnx.Module) -> tuple[nnx.GraphDef, PyTree]:
 def with_parameters(graph: nnx.GraphDef, params: PyTree) -> Any:
     """The model with these parameters: the inverse of ``parameters``."""
     return nnx.merge(graph, params)
+
+
+_EXACT = {"decay", "phase"}
+"""Logarithms of rates and frequencies: 8 bits of a frequency are another oscillator after a few hundred samples."""
+
+
+def in_precision(params: PyTree, dtype: Any) -> PyTree:
+    """The parameters in the type of the arithmetic, but for those whose meaning it would change."""
+
+    def cast(path: Sequence[Any], x: Array) -> Array:
+        return x if getattr(path[-1], "key", None) in _EXACT else x.astype(dtype)
+
+    return jax.tree.map_with_path(cast, params)
 
 
 def frame_mask(

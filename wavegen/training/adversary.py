@@ -26,7 +26,7 @@ from wavegen.codecs.waveform.adversarial import (
 from wavegen.codecs.waveform.discriminators import Discriminators
 from wavegen.config import Config
 from wavegen.config.codec_models import AdversarialConfig
-from wavegen.networks.base import Outcome, parameters, with_parameters
+from wavegen.networks.base import Outcome, in_precision, parameters, with_parameters
 from wavegen.training.optimizer import make_optimizer, make_schedule, skipped_updates
 from wavegen.types import AnyWaveform
 
@@ -73,7 +73,7 @@ def make_second_phase(config: Config, phase: AdversarialConfig, graph: nnx.Graph
     shares = {"adversarial": phase.adversarial, "features": phase.features}
 
     def merged(graph: nnx.GraphDef, params: PyTree) -> Any:
-        return with_parameters(graph, jax.tree.map(lambda p: p.astype(compute), params))
+        return with_parameters(graph, in_precision(params, compute))
 
     def second_phase(
         params: PyTree, adversary: Adversary, step: Int[Array, ""], examples: Mapping[str, Array], key: Array

@@ -16,7 +16,7 @@ from wavegen.codecs.quantizers.usage import code_usage
 from wavegen.config import Config
 from wavegen.data.device import make_example
 from wavegen.models.kinds import make_model
-from wavegen.networks.base import Network, Outcome, add_outcomes, parameters, with_parameters
+from wavegen.networks.base import Network, Outcome, add_outcomes, in_precision, parameters, with_parameters
 from wavegen.training.adversary import first_adversary, make_second_phase, phase_of, skipped_in_a_row
 from wavegen.training.optimizer import make_optimizer, make_schedule, skipped_updates
 from wavegen.training.state import TrainState, init_state, update_ema
@@ -105,7 +105,7 @@ def make_train_step(config: Config, graph: nnx.GraphDef) -> TrainStep:
         params: PyTree, batch: dict[str, Array], key: Array, codecs: Codecs
     ) -> tuple[Array, Outcome]:
         data_key, model_key = jax.random.split(key)
-        network = with_parameters(graph, jax.tree.map(lambda p: p.astype(compute), params))
+        network = with_parameters(graph, in_precision(params, compute))
         outcome = network.objective(make_examples(config, network, codecs, batch, data_key), model_key)
         return outcome.total, outcome
 

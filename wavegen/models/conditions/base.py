@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from wavegen.codecs.base import AudioCodec, Codecs
 from wavegen.errors import WavegenError
+from wavegen.kernels.lookup import look_up
 from wavegen.networks.base import Examples, Given
 from wavegen.networks.initial import normal
 from wavegen.notes.performance import Performance
@@ -104,7 +105,7 @@ class LabelCondition(nnx.Module):
     def __call__(self, labels: Labels) -> Float[Array, "B 1 C"]:
         """Sums the fields' vectors; a label of -1 (unknown) adds nothing."""
         columns = [
-            jnp.where((labels[:, i] >= 0)[:, None], table[...][labels[:, i]], 0.0)
+            jnp.where((labels[:, i] >= 0)[:, None], look_up(table[...], labels[:, i]), 0.0)
             for i, table in enumerate(self.tables)
         ]
         return sum(columns[1:], columns[0])[:, None, :]

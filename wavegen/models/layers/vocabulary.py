@@ -6,6 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from wavegen.errors import WavegenError
+from wavegen.kernels.lookup import look_up
 from wavegen.models.conditions.base import LabelCondition
 from wavegen.networks.initial import normal
 from wavegen.types import Labels, Logits, Tokens
@@ -84,9 +85,9 @@ class Vocabulary(nnx.Module):
                 f"expected tokens of {self.codebooks} codebooks, got {list(rows.shape)}; "
                 "use the codec that the model was trained with"
             )
-        x = sum(table[rows[:, :, k]] for k, table in enumerate(self.embedding[...]))
+        x = sum(look_up(table, rows[:, :, k]) for k, table in enumerate(self.embedding[...]))
         if self.places is not None:
-            x = x + self.places[...][(first + jnp.arange(rows.shape[1])) % self.period][None]
+            x = x + look_up(self.places[...], (first + jnp.arange(rows.shape[1])) % self.period)[None]
         return x if condition is None else x + condition.astype(x.dtype)
 
     def logits(self, x: Float[Array, "B N width"]) -> Logits:
