@@ -218,9 +218,10 @@ def test_from_a_folder_of_recordings_to_new_audio(tmp_path, capsys):
     assert "8 x cpu" in capsys.readouterr().out
 
 
-# A shell starts background jobs with SIGINT ignored, and this test may run in one.
+# A shell starts background jobs with SIGINT ignored, nohup with SIGHUP, and these tests may run in such a job.
 RUN = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL);"
     "from wavegen.__main__ import run; print('ready', flush=True); run(sys.argv[1:])"
 )
 
@@ -238,7 +239,10 @@ def test_a_signal_ends_a_command_with_one_line_and_its_status(number, rng):
             assert process.stdout.readline() == "ready\n"
             time.sleep(delay)
             process.send_signal(number)
-            _, error = process.communicate(timeout=20)
+            try:
+                _, error = process.communicate(timeout=20)
+            finally:
+                process.kill()
         assert process.returncode == 128 + number, error
         assert error == f"wavegen: stopped by {number.name}; the files that are written are whole\n"
 

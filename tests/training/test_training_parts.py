@@ -351,7 +351,10 @@ def test_two_processes_train_save_and_stop_as_one(tmp_path):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_asks_and_the_second_insists(number, capfd):
+def test_the_first_signal_asks_and_the_second_insists(number, capfd, request):
+    # This test may run in a job of nohup, where SIGHUP is ignored and stays so.
+    outside = signal.signal(number, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(number, outside))
     before = [signal.getsignal(n) for n in SIGNALS]
     with TrainingStop() as stop:
         assert not stop.reached(1)
