@@ -32,7 +32,7 @@ def accuracy(
     guess: Int[Array, "*axes"] | None, targets: Int[Array, "*axes"], scored: Bool[Array, "*axes"]
 ) -> dict[str, Array]:
     """How many scored tokens were guessed right, as a figure; none without a guess."""
-    return {} if guess is None else {"accuracy": jnp.sum((guess == targets) & scored)}
+    return {} if guess is None else {"accuracy": jnp.sum((guess == targets) & scored, dtype=jnp.int32)}
 
 
 def likelihood(model: TokenModel, logits: Logits, examples: Mapping[str, Array]) -> Outcome:
@@ -40,4 +40,4 @@ def likelihood(model: TokenModel, logits: Logits, examples: Mapping[str, Array])
     targets = examples["targets"]
     log_prob = model.log_prob(logits, targets, examples["inputs"][:, : targets.shape[1]])
     scored = jnp.broadcast_to(examples["mask"][..., None], log_prob.shape)
-    return Outcome(-jnp.sum(jnp.where(scored, log_prob, 0.0)), jnp.sum(scored), {}, {})
+    return Outcome(-jnp.sum(jnp.where(scored, log_prob, 0.0)), jnp.sum(scored, dtype=jnp.int32), {}, {})

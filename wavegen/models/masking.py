@@ -179,7 +179,9 @@ def masked_token(
     if key is not None:
         nats = (1 - label_smoothing) * nats - label_smoothing * jnp.mean(log_p, axis=-1)
     figures = accuracy(jnp.argmax(logits, axis=-1), targets, scored) if key is None else {}
-    return Outcome(jnp.sum(jnp.where(scored, nats, 0.0)), jnp.sum(scored), figures, {}, unsmoothed)
+    return Outcome(
+        jnp.sum(jnp.where(scored, nats, 0.0)), jnp.sum(scored, dtype=jnp.int32), figures, {}, unsmoothed
+    )
 
 
 MASKINGS: Mapping[str, Callable[[MaskingConfig], Callable[..., Masked]]] = {

@@ -104,12 +104,12 @@ class SteppedModel(CausalModel):
             log_prob = self.log_prob(logits, piece, piece)
             guessed = accuracy(jnp.argmax(logits, axis=-1), piece, jnp.broadcast_to(counted, piece.shape))
             nats = nats - jnp.sum(jnp.where(counted, log_prob, 0.0))
-            return (state, nats, right + guessed["accuracy"]), None
+            return (state, nats, right + guessed["accuracy"].astype(jnp.int32)), None
 
         state = self.init_state(rows, examples.get("labels"), examples.get("features"))
-        start = (state, jnp.zeros(()), jnp.zeros((), jnp.int32))
+        start = (state, jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
         (_, nats, right), _ = lax.scan(one, start, jnp.arange(0, frames + padding, size))
-        return Outcome(nats, jnp.sum(mask) * codebooks, {"accuracy": right}, {})
+        return Outcome(nats, jnp.sum(mask, dtype=jnp.int32) * codebooks, {"accuracy": right}, {})
 
     @property
     def following(self) -> int:
