@@ -32,7 +32,7 @@ class AudioGenerator(TokenGenerator):
         >>> piano = wavegen.load()
         >>> clip = piano.generate(notes=wavegen.Performance.parse("tempo 240, C4 1"), seed=1)[0]
         >>> clip.samples.shape, clip.sample_rate
-        ((2000, 1), 8000)
+        ((4000, 1), 16000)
     """
 
     codec: AudioCodec

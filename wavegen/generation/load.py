@@ -65,7 +65,7 @@ def load(
     Example:
         >>> import wavegen
         >>> wavegen.load().sample_rate
-        8000
+        16000
     """
     trained = open_trained(SHIPPED if path is None else path, step)
     if trained.config.model.is_codec:
