@@ -25,7 +25,7 @@ import numpy as np
 
 import wavegen
 from wavegen.audio import Audio
-from wavegen.config.models import PianoRollConditionConfig
+from wavegen.config.conditions import PianoRollConditionConfig
 from wavegen.data.rendering import Rendering
 from wavegen.generation.load import load_generator
 from wavegen.notes.midi import read_midi

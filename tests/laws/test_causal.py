@@ -3,7 +3,7 @@
 import pytest
 
 from laws.cases import decoder, lstm, seq2seq, ssm, wavenet, window_vae
-from laws.causal import LAWS
+from laws.causal import LAWS, objectives_are_scores_of_clips_that_end_within_a_padded_batch
 from laws.registered import assert_covered, checks
 from wavegen.config.models import (
     DecoderConfig,
@@ -32,6 +32,6 @@ def test_causal_models_obey_the_law(make_case, law):
 
 
 def test_every_causal_model_has_cases_for_every_law():
-    assert_covered(
-        CASES, (section for section, network in KINDS.items() if issubclass(network, CausalModel)), LAWS
-    )
+    causal = (section for section, network in KINDS.items() if issubclass(network, CausalModel))
+    bound = (WindowVAEConfig, objectives_are_scores_of_clips_that_end_within_a_padded_batch)
+    assert_covered(CASES, causal, LAWS, {bound: "its objective is an upper bound of the scores"})

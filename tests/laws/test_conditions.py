@@ -10,7 +10,7 @@ from laws.condition import (
     features_of_a_clip_in_a_batch_are_those_of_the_clip_alone,
 )
 from laws.registered import assert_covered, checks
-from wavegen.config.models import FeatureConditionConfig
+from wavegen.config.conditions import FeatureConditionConfig
 from wavegen.models.conditions.make import CONDITIONS
 
 STORED = "its features are those that the dataset holds"

@@ -10,7 +10,8 @@ from wavegen.codecs.quantizers.base import Quantizer
 from wavegen.codecs.quantizers.make import QUANTIZERS
 from wavegen.config.codec_models import CodecModelConfig, QuantizerConfig
 from wavegen.config.codecs import CodecConfig, TrainedCodecConfig
-from wavegen.config.models import LocalConditionConfig, ModelConfig
+from wavegen.config.conditions import LocalConditionConfig
+from wavegen.config.models import ModelConfig
 from wavegen.generation.load import GENERATORS
 from wavegen.models.base import TokenModel
 from wavegen.models.conditions.base import LocalCondition

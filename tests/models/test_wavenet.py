@@ -12,7 +12,7 @@ from laws.causal import BATCH, stirred
 from wavegen.codecs.base import Codecs
 from wavegen.codecs.make import make_codec
 from wavegen.config import resolve
-from wavegen.config.models import FeatureConditionConfig
+from wavegen.config.conditions import FeatureConditionConfig
 from wavegen.errors import WavegenError
 from wavegen.kernels import wavenet_forward
 from wavegen.models.base import Choice

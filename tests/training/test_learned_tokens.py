@@ -13,8 +13,8 @@ from wavegen.cli import main
 from wavegen.codecs.base import Codecs
 from wavegen.codecs.learned import LearnedCodec
 from wavegen.config import Config, resolve
+from wavegen.config.conditions import MelConditionConfig
 from wavegen.config.data import DataConfig
-from wavegen.config.models import MelConditionConfig
 from wavegen.data.batches import BatchSource
 from wavegen.data.dataset import Dataset
 from wavegen.data.device import make_example

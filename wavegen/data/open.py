@@ -7,8 +7,8 @@ from wavegen.codecs.learned import LearnedCodec
 from wavegen.codecs.make import make_codec
 from wavegen.codecs.notes.base import NoteCodec
 from wavegen.config import Config
+from wavegen.config.conditions import PianoRollConditionConfig
 from wavegen.config.data import DataConfig
-from wavegen.config.models import PianoRollConditionConfig
 from wavegen.data.corpus import cached_corpus
 from wavegen.data.dataset import Dataset
 from wavegen.data.prepare import prepared

@@ -17,14 +17,14 @@ from laws.condition import (
 from laws.registered import registered, without
 from wavegen.codecs.base import Codecs
 from wavegen.config.codecs import PretrainedCodecConfig
-from wavegen.config.data import DataConfig
-from wavegen.config.models import (
+from wavegen.config.conditions import (
     CodeConditionConfig,
     FeatureConditionConfig,
     MelConditionConfig,
     NoteConditionConfig,
     PianoRollConditionConfig,
 )
+from wavegen.config.data import DataConfig
 from wavegen.models.conditions.make import make_condition
 from wavegen.networks.base import Given
 

@@ -5,8 +5,16 @@ from functools import cache
 import jax
 import numpy as np
 
-from laws.causal import BATCH, LAWS, OF_ONE_CODEBOOK, START, VOCAB, Case
-from laws.registered import Registered
+from laws.causal import (
+    BATCH,
+    LAWS,
+    OF_ONE_CODEBOOK,
+    START,
+    VOCAB,
+    Case,
+    objectives_are_scores_of_clips_that_end_within_a_padded_batch,
+)
+from laws.registered import Registered, without
 from wavegen.models.window_vae import WindowVAE, prior_latents
 
 WINDOW, BAR, PERIOD, LATENT = 16, 8, 2, 6
@@ -26,4 +34,5 @@ def make_case():
     return Case(build(), WINDOW, features=prior(jax.random.key(3), BATCH, LATENT))
 
 
-CASES = {"plain": Registered(make_case, LAWS + OF_ONE_CODEBOOK)}
+OF_LIKELIHOOD = objectives_are_scores_of_clips_that_end_within_a_padded_batch
+CASES = {"plain": Registered(make_case, without(LAWS + OF_ONE_CODEBOOK, OF_LIKELIHOOD))}

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from wavegen.codecs.base import AudioCodec, Codecs
-from wavegen.config.models import CodeConditionConfig
+from wavegen.config.conditions import CodeConditionConfig
 from wavegen.errors import WavegenError
 from wavegen.models.conditions.base import LocalCondition
 from wavegen.models.conditions.features import FeatureCondition

@@ -5,7 +5,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wavegen.config.models import FeatureConditionConfig
+from wavegen.config.conditions import FeatureConditionConfig
 from wavegen.models.conditions.base import LocalCondition
 from wavegen.networks.base import Given
 from wavegen.networks.initial import layer_options

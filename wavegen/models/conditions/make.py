@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from wavegen.config.models import (
+from wavegen.config.conditions import (
     CodeConditionConfig,
     FeatureConditionConfig,
     MelConditionConfig,

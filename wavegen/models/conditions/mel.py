@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from wavegen.codecs.base import AudioCodec, Codecs
-from wavegen.config.models import MelConditionConfig
+from wavegen.config.conditions import MelConditionConfig
 from wavegen.models.conditions.features import FeatureCondition
 from wavegen.networks.base import Examples, Given
 from wavegen.spectral import log_mel, mel_spectrogram

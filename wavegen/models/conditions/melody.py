@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from wavegen.config.models import NoteConditionConfig
+from wavegen.config.conditions import NoteConditionConfig
 from wavegen.models.conditions.base import LocalCondition
 from wavegen.networks.base import Given
 from wavegen.networks.initial import layer_options, normal

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from wavegen.config.models import PianoRollConditionConfig
+from wavegen.config.conditions import PianoRollConditionConfig
 from wavegen.models.conditions.base import LocalCondition
 from wavegen.models.conditions.melody import DECAYS, harmonic_waves
 from wavegen.networks.base import Given
