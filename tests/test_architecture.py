@@ -14,6 +14,7 @@ LAYERS = (
         "stopping",
         "bounded",
         "losses",
+        "progress",
         "atomic",
         "sealed",
         "audio_files",

@@ -19,11 +19,11 @@ import pytest
 from wavegen.audio import Audio
 from wavegen.cli import COMMANDS, GROUPS, main
 from wavegen.cli.runs import _next_command
-from wavegen.cli.show import Progress
 from wavegen.config import dump_config, load_config, resolve
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.models.kinds import make_model
 from wavegen.networks.base import parameters
+from wavegen.progress import Progress
 from wavegen.runs.checkpoints import Checkpoints
 from wavegen.runs.trained import Trained, open_codecs, save_trained
 from wavegen.training.step import first_state

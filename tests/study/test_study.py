@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from wavegen.cli import main
 from wavegen.codecs.notes.grid import NoteGrid
@@ -70,7 +69,7 @@ def load(folder):
 @pytest.fixture(scope="module")
 def finished(folder, load, one_device) -> list[Row]:
     """The study, run without interruption."""
-    return run_study(load(), folder / "runs", folder / "out", Console(quiet=True))
+    return run_study(load(), folder / "runs", folder / "out", print)
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -131,7 +130,7 @@ def test_models_of_unequal_size_are_refused(load, folder):
         r"expected models within 2.0% of each other \(equal_parameters\), got lstm 840, wide 1,017 parameters"
     )
     with pytest.raises(WavegenError, match=message):
-        run_study(study, folder / "unequal", folder / "unequal", Console(quiet=True))
+        run_study(study, folder / "unequal", folder / "unequal", print)
     assert not (folder / "unequal").exists()
     study_run.expect_equal(load("equal_parameters=0.02"), study_run.count_cells(load()))
 
@@ -200,7 +199,7 @@ def test_a_finished_study_trains_nothing_and_says_the_same(folder, load, finishe
         return loop.train(config, run)
 
     monkeypatch.setattr(study_run, "train", train)
-    rows = run_study(load(), folder / "runs", folder / "out", Console(quiet=True))
+    rows = run_study(load(), folder / "runs", folder / "out", print)
     assert (rows, trained) == (finished, ["broken-lstm-plain-3"])
     assert (folder / "out" / "table.csv").read_text() == before
     # Other samples are asked for: measured anew, and not one step more is trained.
@@ -208,7 +207,7 @@ def test_a_finished_study_trains_nothing_and_says_the_same(folder, load, finishe
     run = tmp_path / "runs" / "tiny" / "one-lstm-plain-3"
     metrics = (run / "metrics.jsonl").read_text()
     study = load("samples.length=4", 'datasets={one: {data.path: "%s"}}' % (folder / "one"))
-    [row] = run_study(study, tmp_path / "runs", tmp_path, Console(quiet=True))
+    [row] = run_study(study, tmp_path / "runs", tmp_path, print)
     assert (row.figures.test, row.figures.best_step) == (rows[0].figures.test, rows[0].figures.best_step)
     assert (run / "metrics.jsonl").read_text() == metrics
 

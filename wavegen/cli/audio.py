@@ -13,8 +13,9 @@ import tyro
 from tyro.conf import Positional
 
 from wavegen.cli.options import AudioDrawing, Flat, LabelledAsk, Out, pairs, refuse, result_name, span
-from wavegen.cli.show import Progress, draw_recording, numbered, write_clips, write_performance
+from wavegen.cli.show import draw_recording, numbered, write_clips, write_performance
 from wavegen.errors import WavegenError
+from wavegen.progress import Progress
 from wavegen.stopping import StopRequest
 
 if TYPE_CHECKING:

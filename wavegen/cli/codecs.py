@@ -9,8 +9,9 @@ import tyro
 from tyro.conf import Positional
 
 from wavegen.cli.options import Out, refuse, result_name
-from wavegen.cli.show import Progress, print_facts, write_clips, write_comparison, write_scores
+from wavegen.cli.show import print_facts, write_clips, write_comparison, write_scores
 from wavegen.errors import WavegenError
+from wavegen.progress import Progress
 
 if TYPE_CHECKING:
     from wavegen.generation.windows import WindowGenerator

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wavegen.cli.options import refuse
-from wavegen.cli.show import Progress, print_facts, write_json
+from wavegen.cli.show import print_facts, write_json
 from wavegen.errors import WavegenError
+from wavegen.progress import Progress
 
 
 def bench(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,13 +80,11 @@ def study(
     if dry_run:
         _list_experiments(resolved)
         return
-    from rich.console import Console
-
     from wavegen.study.run import run_study
     from wavegen.study.table import summary
 
     folder = out or Path("studies") / resolved.config.name
-    rows = run_study(resolved, runs, folder, Console())
+    rows = run_study(resolved, runs, folder, partial(print, flush=True))
     print(f"\n{summary(rows)}")
     print_facts({"study": folder})
     if any(row.error for row in rows):

@@ -1,4 +1,4 @@
-"""What commands show and write: progress, printed lines, and the files of audio and of notes."""
+"""What commands print and write: printed facts, and the files of audio and of notes."""
 
 from __future__ import annotations
 
@@ -7,82 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
-
     from wavegen.audio import Audio
     from wavegen.notes.performance import Performance
     from wavegen.notes.score import Score
-
-
-class Progress:
-    """One line per task on the terminal: a text, a bar, and the time that is left or, at the end, was taken.
-
-    Args:
-        aside: write to the error output and erase the lines at the end, for commands whose output is a table.
-
-    Example:
-        >>> from wavegen.cli.show import Progress
-        >>> with Progress(aside=True) as progress:
-        ...     line = progress.line("encoding", total=2)
-        ...     line.update("encoding the second file", done=1)
-    """
-
-    def __init__(self, aside: bool = False) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-        from rich.table import Column
-
-        text = TextColumn("{task.description}", markup=False, table_column=Column(min_width=28))
-        # A console that is made here, not rich's own, follows a redirection of the standard output.
-        console = Console(stderr=aside)
-        self._bars = Progress(
-            text,
-            BarColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            transient=aside,
-            # What is erased at the end is not for a file, where it would leave empty lines.
-            disable=aside and not console.is_terminal,
-        )
-
-    def __enter__(self) -> Progress:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def line(self, text: str, total: float | None = None) -> Line:
-        """Adds a line.
-
-        Args:
-            text: what is done.
-            total: how much there is to do, in any unit; None means that it is not known.
-        """
-        return Line(self._bars, text, total)
-
-
-class Line:
-    """A line of a ``Progress``.
-
-    Args:
-        bars: all lines.
-        text: see ``Progress.line``.
-        total: see ``Progress.line``.
-    """
-
-    def __init__(self, bars: Bars, text: str, total: float | None) -> None:
-        self._bars, self._task = bars, bars.add_task(text, total=total)
-
-    def update(self, text: str | None = None, done: float | None = None, total: float | None = None) -> None:
-        """Changes what the line shows; None leaves a part as it is.
-
-        Args:
-            text: what is done now.
-            done: how much has been done, in the unit of the total.
-            total: see ``Progress.line``.
-        """
-        self._bars.update(self._task, description=text, completed=done, total=total)
 
 
 def print_facts(facts: Mapping[str, object], width: int = 13) -> None:

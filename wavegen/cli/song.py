@@ -8,8 +8,9 @@ from tyro.conf import Positional
 
 from wavegen.cli.notes import open_notes
 from wavegen.cli.options import Flat, NoteDrawing, Out, pairs, refuse
-from wavegen.cli.show import Progress, print_facts
+from wavegen.cli.show import print_facts
 from wavegen.errors import WavegenError
+from wavegen.progress import Progress
 
 
 def song(

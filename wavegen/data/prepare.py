@@ -43,6 +43,7 @@ from wavegen.data.write import write_dataset as write_dataset
 from wavegen.errors import WavegenError
 from wavegen.losses import Losses
 from wavegen.notes.midi import read_midi
+from wavegen.progress import Progress
 from wavegen.stopping import follow_parent
 
 _CANCELLED = 0.01  # of the power, 20 dB: what opposed channels leave of themselves in the mix
@@ -272,17 +273,22 @@ def _run(
     progress: bool,
 ) -> None:
     """Makes shards, in a pool of processes if there are several shards and several processors."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
     if not todo:
         return
     workers = min(workers or os.cpu_count() or 1, len(todo))
-    columns = (TextColumn("preparing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not progress) as bar:
-        task = bar.add_task("prepare", total=sum(source.size for shard in todo for source in shard.sources))
+    files = sum(len(shard.sources) for shard in todo)
+    size = sum(source.size for shard in todo for source in shard.sources)
+    with Progress(hidden=not progress) as lines:
+        line = lines.line(f"preparing {files:,} files", size)
+        done = Counter[str]()
+
+        def advance(*sizes: int) -> None:
+            done.update(files=len(sizes), bytes=sum(sizes))
+            line.update(f"prepared {done['files']:,} of {files:,} files", done["bytes"])
+
         if workers <= 1:
             for shard in todo:
-                make_shard(folder, out, shard, settings, lambda size: bar.advance(task, size))
+                make_shard(folder, out, shard, settings, advance)
             return
         # Processes are spawned, not forked: a fork of a process with JAX's threads can hang.
         with ProcessPoolExecutor(workers, get_context("spawn"), initializer=follow_parent) as pool:
@@ -290,7 +296,7 @@ def _run(
             try:
                 for future in as_completed(running):
                     future.result()
-                    bar.advance(task, sum(source.size for source in running[future].sources))
+                    advance(*(source.size for source in running[future].sources))
             except BrokenProcessPool as error:
                 raise WavegenError(
                     f"a worker process died, often for lack of memory; use fewer than {workers} workers and "

@@ -20,10 +20,10 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from wavegen.atomic import atomic_write
 from wavegen.errors import WavegenError
+from wavegen.progress import Progress, TerminalConsole
 from wavegen.runs.tensorboard import EventFile
 
 
@@ -77,7 +77,7 @@ class RunLog:
         self._tensorboard: EventFile | None = None
         with self._spared("tensorboard"):
             self._tensorboard = EventFile(folder / "tensorboard", start_step + 1)
-        self._bar = _ProgressBar(console or _Console(file=sys.stdout), total_steps, start_step)
+        self._bar = _ProgressBar(console or TerminalConsole(file=sys.stdout), total_steps, start_step)
 
     def __enter__(self) -> "RunLog":
         return self
@@ -190,12 +190,6 @@ class RunLog:
             self._failed.discard(part)
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Leaves it to the caller, where rich would end the program."""
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-
-
 class _ProgressBar:
     """A live bar on a terminal, and one line per row elsewhere."""
 
@@ -204,15 +198,9 @@ class _ProgressBar:
         self._total = total
         self._progress: Progress | None = None
         if console.is_terminal:
-            self._progress = Progress(
-                MofNCompleteColumn(),
-                BarColumn(),
-                TextColumn("{task.description}"),
-                TimeRemainingColumn(),
-                console=console,
-            )
-            self._task: TaskID = self._progress.add_task("", total=total, completed=start)
-            self._progress.start()
+            self._progress = Progress(console=console)
+            self._progress.__enter__()
+            self._line = self._progress.line(f"step {start}/{total}", total, start)
 
     def show(self, step: int, row: Mapping[str, float]) -> None:
         units = {
@@ -222,9 +210,10 @@ class _ProgressBar:
         }
         words = [f"{name} {value:.4g}" for name, value in row.items() if name not in units]
         words += [f"{row[name]:.3g} {unit}" for name, unit in units.items() if name in row]
+        text = "  ".join([f"step {step}/{self._total}", *words])
         if self._progress:
             with self._without_terminal():
-                self._progress.update(self._task, completed=step, description="  ".join(words))
+                self._line.update(text, step)
             return
         left = (self._total - step) / row["steps_per_second"] if row["steps_per_second"] else math.inf
         clock = (
@@ -232,7 +221,7 @@ class _ProgressBar:
             if math.isfinite(left)
             else "?"
         )
-        self.say("  ".join([f"step {step}/{self._total}", *words, f"{clock} left"]))
+        self.say(f"{text}  {clock} left")
 
     def say(self, line: str) -> None:
         with self._without_terminal():
@@ -241,7 +230,7 @@ class _ProgressBar:
     def close(self) -> None:
         if self._progress:
             with self._without_terminal():
-                self._progress.stop()
+                self._progress.__exit__()
 
     @contextmanager
     def _without_terminal(self) -> Iterator[None]:

@@ -2,12 +2,10 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
-
-from rich.console import Console
 
 from wavegen.config import Config
 from wavegen.config.study import Cell, Study
@@ -21,14 +19,14 @@ from wavegen.study.table import Row, write_tables
 from wavegen.training.loop import train
 
 
-def run_study(study: Study, runs: Path, out: Path, console: Console) -> list[Row]:
+def run_study(study: Study, runs: Path, out: Path, report: Callable[[str], None]) -> list[Row]:
     """Trains and measures what is not done yet; the tables, curves and clips are written anew after each experiment.
 
     Args:
         study: what is to be done.
         runs: the runs go to ``runs/STUDY/CELL``.
         out: folder of tables, curves and clips.
-        console: where progress is shown.
+        report: called with lines of progress.
 
     Returns:
         A row for each experiment.
@@ -41,11 +39,11 @@ def run_study(study: Study, runs: Path, out: Path, console: Console) -> list[Row
     expect_equal(study, counts)
     folder = runs / study.config.name
     with locked(folder, "study"):
-        return _run_cells(study, counts, folder, out, console)
+        return _run_cells(study, counts, folder, out, report)
 
 
 def _run_cells(
-    study: Study, counts: Mapping[str, int], folder: Path, out: Path, console: Console
+    study: Study, counts: Mapping[str, int], folder: Path, out: Path, report: Callable[[str], None]
 ) -> list[Row]:
     rows: list[Row] = []
     start, done = time.monotonic(), 0
@@ -56,15 +54,15 @@ def _run_cells(
             gone = time.monotonic() - start
             left = sum(not (folder / c.config.name / FILE).exists() for c in study.cells[number - 1 :])
             line += f", {_clock(gone)} gone, about {_clock(gone / done * left)} left"
-        console.print(f"\n{line}", style="bold", highlight=False, soft_wrap=True)
+        report(f"\n{line}")
         fresh = not (folder / name / FILE).exists()
         try:
             figures = _run_cell(study, cell, folder / name)
         except WavegenError as error:
-            console.print(f"{name} failed: {error}", markup=False, highlight=False, soft_wrap=True)
+            report(f"{name} failed: {error}")
             rows.append(Row(cell, None, str(error)))
         except (KeyboardInterrupt, SystemExit):  # by which a training ends that a signal stopped
-            console.print("run the same command to resume the study", highlight=False)
+            report("run the same command to resume the study")
             raise
         else:
             rows.append(Row(cell, figures))

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wavegen.codecs.quantizers import EMAResidualVQ
-from wavegen.codecs.spectrogram.network import SpectrogramVQ
+from wavegen.codecs.network import CodecNetwork
 from wavegen.config import Config
 from wavegen.data.batches import BatchSource
 from wavegen.data.dataset import Dataset
@@ -23,18 +22,17 @@ def start_codec(config: Config, graph: nnx.GraphDef, state: TrainState, dataset:
     """
     if not config.model.is_codec:
         return state
-    model = with_parameters(graph, state["params"])
+    model: CodecNetwork = with_parameters(graph, state["params"])
     data = config.data
     source = BatchSource(dataset, "train", batch_size=data.batch_size, crop=data.crop, seed=config.seed)
     frames = data.batch_size * -(-data.crop // model.hop_length)
-    batches = [source.batch(step)["pcm"] for step in range(-(-4 * model.vocab_size // frames))]
-    if isinstance(model, SpectrogramVQ):
-        to_rows = jax.jit(lambda pcm: model.frames.from_audio(to_waveform(pcm)))
-        model.standardise(np.concatenate([to_rows(pcm) for pcm in batches]).reshape(-1, model.frames.bands))
-    if isinstance(model.quantizer, EMAResidualVQ):
-        encode = jax.jit(lambda params, pcm: with_parameters(graph, params).latents(to_waveform(pcm)))
+    steps = range(-(-4 * model.vocab_size // frames))
+    audio = [to_waveform(jnp.asarray(source.batch(step)["pcm"])) for step in steps]
+    model.standardise(audio)
+    if model.quantizer.starts_from_latents:
+        encode = jax.jit(lambda params, clips: with_parameters(graph, params).latents(clips))
         params = parameters(model)[1]
-        latents = np.concatenate([encode(params, pcm) for pcm in batches])
+        latents = np.concatenate([encode(params, clips) for clips in audio])
         random = np.random.Generator(np.random.Philox(config.seed))
         model.quantizer.start(jnp.asarray(latents), random=random)
     params = parameters(model)[1]

@@ -1,7 +1,7 @@
 """The contract of quantizers: latent vectors to integers and back, with gradients that bypass the rounding."""
 
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,11 +51,13 @@ class Quantizer(nnx.Module):
         width: width of the latents, D.
         codebooks: codes per frame, K: each one quantizes what those before it left over.
         codebook_size: number of values that a code can take, V.
+        starts_from_latents: whether ``start`` places the entries, so that training has to compute latents for it.
     """
 
     width: int
     codebooks: int
     codebook_size: int
+    starts_from_latents: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, width: int, *, random: np.random.Generator, **settings: Any) -> None:
@@ -98,6 +100,18 @@ class Quantizer(nnx.Module):
         Args:
             statistics: statistics of the step's batch, with all codebooks.
         """
+
+    def start(self, latents: Float[Array, "B N D"], *, random: np.random.Generator) -> None:
+        """Places the entries on real latents, before the first step; by default they stay where they are.
+
+        Args:
+            latents: output of the untrained encoder for real audio, at least ``codebook_size`` vectors.
+            random: generator of whatever is drawn.
+
+        Raises:
+            WavegenError: if there are too few vectors, or the width does not fit.
+        """
+        del latents, random
 
     def _used(
         self, latents: Float[Array, "B N D"], codebooks: int | Int[Array, "B"] | None

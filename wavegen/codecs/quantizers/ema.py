@@ -68,6 +68,8 @@ class EMAResidualVQ(Quantizer):
         ((1, 5, 3), (1, 5, 2))
     """
 
+    starts_from_latents = True
+
     def __init__(
         self,
         width: int,
@@ -134,17 +136,14 @@ class EMAResidualVQ(Quantizer):
         self.share[...] = jnp.where(dead, 1 / self.codebook_size, share)[..., 0]
 
     def start(
-        self, latents: Float[Array, "B N D"], *, iterations: int = 50, random: np.random.Generator
+        self, latents: Float[Array, "B N D"], *, random: np.random.Generator, iterations: int = 50
     ) -> None:
-        """Places the entries by k-means, level by level; it belongs before the first step.
+        """Places the entries by k-means, level by level; see ``Quantizer.start``.
 
         Args:
-            latents: output of the untrained encoder for real audio, at least ``codebook_size`` vectors.
-            iterations: iterations of k-means.
+            latents: see ``Quantizer.start``.
             random: generator of the first entries of k-means.
-
-        Raises:
-            WavegenError: if there are too few vectors, or the width does not fit.
+            iterations: iterations of k-means.
         """
         self._used(latents, None)
         residual = latents.astype(jnp.float32).reshape(-1, self.width)

@@ -4,6 +4,7 @@ The principle is that of van den Oord et al. 2017, "Neural Discrete Representati
 describes more than a fixed codebook of frames, as codes depend on their neighbours and may stand for several frames.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from wavegen.codecs.base import AudioCodec
+from wavegen.codecs.network import CodecNetwork
 from wavegen.codecs.outcome import counted_codes, weighted_outcome
 from wavegen.codecs.quantizers import Average, Quantizer, draw_codebooks
 from wavegen.codecs.quantizers.make import make_quantizer
@@ -21,9 +22,9 @@ from wavegen.codecs.spectrogram.frames import MelFrames
 from wavegen.codecs.spectrogram.loss import mel_losses
 from wavegen.config.codec_models import MelLossConfig, SpectrogramVQConfig
 from wavegen.errors import WavegenError
-from wavegen.networks.base import Examples, Given, Network, Outcome, frame_mask
+from wavegen.networks.base import Examples, Given, Outcome, frame_mask
 from wavegen.networks.initial import layer_options
-from wavegen.types import Tokens, Waveform
+from wavegen.types import AnyWaveform, Tokens, Waveform
 
 
 class MelReconstruction(NamedTuple):
@@ -44,7 +45,7 @@ class MelReconstruction(NamedTuple):
     statistics: dict[str, Array]
 
 
-class SpectrogramVQ(Network, AudioCodec):
+class SpectrogramVQ(CodecNetwork):
     """Convolutions over mel frames around any quantizer.
 
     The encoder: a convolution of 3 frames, residual units, and a linear map of every `stride` frames to one latent.
@@ -159,19 +160,10 @@ class SpectrogramVQ(Network, AudioCodec):
         """Frames to either side of its own that a code depends on."""
         return 1 + len(self.encoder)
 
-    def standardise(self, rows: Float[np.ndarray, "N D"]) -> None:
-        """Set the scale of each band; call it before the first step.
-
-        Args:
-            rows: of real audio, in dB, for instance a batch of `FrameBatches`.
-
-        Raises:
-            WavegenError: rows of another width.
-        """
-        if rows.shape[1] != self.frames.bands:
-            raise WavegenError(
-                f"expected rows of {self.frames.bands} values, got {list(rows.shape)}; use the codec's own frames"
-            )
+    def standardise(self, audio: Sequence[AnyWaveform]) -> None:
+        """Sets the scale of each band; see `CodecNetwork.standardise`."""
+        to_rows = jax.jit(self.frames.from_audio)
+        rows = np.concatenate([to_rows(clips) for clips in audio]).reshape(-1, self.frames.bands)
         self.mean[...] = jnp.asarray(rows.mean(axis=0), jnp.float32)
         # A band without any sound stays silent; half a decibel keeps its error from outweighing the others.
         self.deviation[...] = jnp.asarray(np.maximum(rows.std(axis=0), 0.5), jnp.float32)

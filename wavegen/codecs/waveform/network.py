@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from wavegen.codecs.base import AudioCodec
+from wavegen.codecs.network import CodecNetwork
 from wavegen.codecs.outcome import counted_codes, weighted_outcome
 from wavegen.codecs.quantizers import Quantizer, draw_codebooks
 from wavegen.codecs.quantizers.make import make_quantizer
@@ -29,7 +29,7 @@ from wavegen.codecs.waveform.convolution import (
 from wavegen.codecs.waveform.loss import audio_losses
 from wavegen.config.codec_models import CodecLossConfig, WaveVQConfig
 from wavegen.errors import WavegenError
-from wavegen.networks.base import Examples, Given, Network, Outcome
+from wavegen.networks.base import Examples, Given, Outcome
 from wavegen.spectral import si_sdr
 from wavegen.types import Tokens
 
@@ -59,7 +59,7 @@ class Reconstruction(NamedTuple):
     statistics: dict[str, Array]
 
 
-class WaveVQ(Network, AudioCodec):
+class WaveVQ(CodecNetwork):
     """DAC's network around any quantizer.
 
     The encoder: a convolution of 7 taps; for each stride s three residual units (Snake, 7 dilated taps, Snake, 1 tap),
