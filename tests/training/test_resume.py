@@ -27,7 +27,7 @@ name: tiny
 data: {path: DATASET, sample_rate: 8000, crop: 256, batch_size: 2, augment: {gain_db: 6, input_noise: 1}}
 model: {kernel_size: 2, dilations: [1, 2, 4], cycles: 1, residual_channels: 8, gate_channels: 8, skip_channels: 8,
         head_channels: 8, dropout: 0.1}
-optimizer: {warmup_steps: 5}
+optimizer: {kind: muon, warmup_steps: 5}
 training: {steps: 60, log_every: 1, evaluate_every: 20, evaluate_batches: 2, checkpoint_every: 7, sample_seconds: 0.05,
            sample_count: 1}
 """

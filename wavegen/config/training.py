@@ -8,8 +8,10 @@ from wavegen.config.section import Section
 
 
 class OptimizerConfig(Section):
-    """AdamW with linear warm-up and cosine decay."""
+    """AdamW, or Muon for the matrices inside a network and AdamW for the rest, with warm-up and cosine decay."""
 
+    kind: Literal["adamw", "muon"] = "adamw"
+    matrix_learning_rate: float = Field(2e-2, gt=0, lt=1, description="of the matrices that Muon updates")
     learning_rate: float = Field(2e-3, gt=0, lt=1)
     warmup_steps: int = Field(100, ge=0)
     final_fraction: float = Field(0.02, ge=0, le=1, description="last learning rate as a share of the peak")

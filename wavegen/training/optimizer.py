@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up, cosine decay, clipping by global norm, and no step on non-finite gradients.
+"""AdamW or Muon with linear warm-up, cosine decay, clipping by global norm, and no step on non-finite gradients.
 
     rate(n) = peak * (n + 1) / (warmup + 1)                                   while n < warmup
     rate(n) = floor + (peak - floor) * (1 + cos(pi * (n - warmup) / (total - warmup))) / 2   after
@@ -15,6 +15,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from wavegen.errors import WavegenError
+from wavegen.training.muon import make_muon
 
 
 def make_schedule(
@@ -78,6 +79,7 @@ def make_optimizer(
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
+    matrices: optax.ScalarOrSchedule | None = None,
 ) -> optax.GradientTransformation:
     """Return the optimizer of every run.
 
@@ -92,18 +94,19 @@ def make_optimizer(
         b1: decay of the mean of gradients.
         b2: decay of the mean of squared gradients.
         eps: added to the root of the squared mean.
+        matrices: learning rate of the matrices that Muon updates; None updates them by AdamW too.
     """
-    step = optax.chain(
-        optax.clip_by_global_norm(clip_norm),
-        optax.adamw(
-            schedule,
-            b1=b1,
-            b2=b2,
-            eps=eps,
-            weight_decay=weight_decay,
-            mask=lambda params: jax.tree.map_with_path(lambda path, _: decays(path), params),
-        ),
+    update = optax.adamw(
+        schedule,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        weight_decay=weight_decay,
+        mask=lambda params: jax.tree.map_with_path(lambda path, _: decays(path), params),
     )
+    if matrices is not None:
+        update = make_muon(matrices, update, weight_decay=weight_decay)
+    step = optax.chain(optax.clip_by_global_norm(clip_norm), update)
     # Past this count optax would apply the bad update after all.
     return optax.apply_if_finite(step, max_consecutive_errors=np.iinfo(np.int32).max)
 

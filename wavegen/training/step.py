@@ -50,15 +50,22 @@ def first_state(
 
 
 def optimizer_of(config: Config) -> optax.GradientTransformation:
-    """The optimizer and schedule of a configuration."""
+    """The optimizer and schedules of a configuration."""
     o = config.optimizer
-    schedule = make_schedule(
-        learning_rate=o.learning_rate,
+    schedule = partial(
+        make_schedule,
         warmup_steps=o.warmup_steps,
         total_steps=config.training.steps,
         final_fraction=o.final_fraction,
     )
-    return make_optimizer(schedule, weight_decay=o.weight_decay, clip_norm=o.clip_norm, b1=o.b1, b2=o.b2)
+    return make_optimizer(
+        schedule(learning_rate=o.learning_rate),
+        weight_decay=o.weight_decay,
+        clip_norm=o.clip_norm,
+        b1=o.b1,
+        b2=o.b2,
+        matrices=schedule(learning_rate=o.matrix_learning_rate) if o.kind == "muon" else None,
+    )
 
 
 def metric_of(config: Config) -> tuple[str, float]:
