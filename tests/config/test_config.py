@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from wavegen.config import VERSION, Config, dump_config, load_config, resolve
 from wavegen.config.codec_models import AdversarialConfig
 from wavegen.config.files import _sections
+from wavegen.config.shipped import describe, shipped
 from wavegen.config.study import load_study
 from wavegen.errors import WavegenError
 
@@ -69,10 +70,24 @@ def test_every_shipped_configuration_loads_and_says_what_it_is(path):
         assert config.version == VERSION
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert str(path.relative_to(ROOT)) in " ".join(header), "the header gives the command"
+    assert all(describe(path))
 
 
 def test_the_shipped_configurations_are_found():
     assert {"quickstart", "fsdd"} <= {path.stem for path in CONFIGS}
+    assert {path.stem for path in CONFIGS} == set(shipped()) | set(shipped("studies"))
+
+
+def test_a_shipped_configuration_opens_by_its_name_and_a_file_of_that_name_goes_before_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("fsdd", ["seed=5"]).name == "fsdd"
+    assert load_study("dropout").config.name == "dropout"
+    Path("fsdd").write_text("name: mine")
+    assert load_config("fsdd").name == "mine"
+    with pytest.raises(WavegenError, match="no configuration file fsd; did you mean fsdd"):
+        load_config("fsd")
 
 
 # --- a configuration comes back identically -----------------------------------------------------------------
@@ -311,7 +326,6 @@ def test_a_wrong_value_is_one_line_that_names_its_place(override, text):
             "crop 8192 must be a multiple of local.hop_length 80",
         ),
         (["training.sample_every=70"], "sample_every 70 must be a multiple of evaluate_every 500"),
-        (["training.steps=100"], "warmup_steps 100 must be less than training.steps 100"),
         (["data.split={valid: 0.6, test: 0.6}"], "expected split fractions in [0, 1] of sum at most 1"),
         (["data.label_pattern='{a}{b}'"], "configuration error at data: "),
         (["data.split.valid=soon"], "expected a fraction, labels ('take=0-4') or a path pattern"),
@@ -319,6 +333,11 @@ def test_a_wrong_value_is_one_line_that_names_its_place(override, text):
 )
 def test_parts_that_do_not_fit_are_refused(overrides, text):
     assert text in message(overrides)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (2, 1), (100, 50), (101, 100)])
+def test_a_run_that_ends_within_its_warm_up_rises_over_half_of_its_steps(steps, warmup):
+    assert resolve({}, [f"training.steps={steps}"]).warmup_steps == warmup
 
 
 def test_parts_that_fit_again_are_accepted():
@@ -338,7 +357,7 @@ def test_a_missing_file_names_the_nearest():
         WavegenError, match=r"no configuration file .*quikstart\.yaml; did you mean .*quickstart\.yaml"
     ):
         load_config(path)
-    with pytest.raises(WavegenError, match=r"no configuration file nowhere/a\.yaml$"):
+    with pytest.raises(WavegenError, match=r"no configuration file nowhere/a\.yaml; `wavegen configs` lists"):
         load_config("nowhere/a.yaml")
 
 

@@ -113,8 +113,8 @@ def _masked(seed: int, model: Bert, tokens: Tokens) -> tuple[Array, ...]:
 
 
 def _plain(config: Config) -> Config:
-    """Removes settings that split a step or round its numbers."""
-    optimizer = config.optimizer.model_copy(update={"accumulate": 1})
+    """Removes settings that split a step, round its numbers, or that the peers do not have."""
+    optimizer = config.optimizer.model_copy(update={"accumulate": 1, "kind": "adamw"})
     training = config.training.model_copy(update={"precision": "float32"})
     return config.model_copy(update={"optimizer": optimizer, "training": training})
 
@@ -153,7 +153,7 @@ def _rates(config: Config) -> list[float]:
     o = config.optimizer
     schedule = make_schedule(
         learning_rate=o.learning_rate,
-        warmup_steps=o.warmup_steps,
+        warmup_steps=config.warmup_steps,
         total_steps=config.training.steps,
         final_fraction=o.final_fraction,
     )

@@ -12,18 +12,20 @@ from typing import NoReturn
 
 import tyro
 
+from wavegen import __version__
+from wavegen.cli.arguments import arranged
 from wavegen.cli.audio import sample
 from wavegen.cli.codecs import fit_codebook, interpolate, reconstruct, tokenize
 from wavegen.cli.data import prepare
 from wavegen.cli.machine import bench, info
 from wavegen.cli.notes import compose, harmonise, remix, render
-from wavegen.cli.runs import evaluate, export, report, study, train
+from wavegen.cli.runs import configs, evaluate, export, report, study, train
 from wavegen.cli.song import song
 from wavegen.errors import WavegenError
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Listen": (sample, compose, song, render, harmonise, remix, interpolate, reconstruct),
-    "Learn": (train, study, export),
+    "Learn": (train, study, configs, export),
     "Measure": (evaluate, report, bench, info),
     "Prepare": (prepare, tokenize, fit_codebook),
 }
@@ -51,6 +53,12 @@ _python_shows: Callable[..., None] = warnings.showwarning
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command; bad input is one line on the error output and exit status 2."""
     groups = (f"{name}: {', '.join(_name(f) for f in group)}." for name, group in GROUPS.items())
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--version"]:
+        print(__version__)
+        return
+    if arguments and arguments[0] in COMMANDS:
+        arguments[1:] = arranged(COMMANDS[arguments[0]], arguments[1:])
     description = "\n\n".join(["wavegen learns from recordings and scores, and generates new ones.", *groups])
     try:
         with warnings.catch_warnings():

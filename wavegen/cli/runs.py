@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import textwrap
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from wavegen.cli.show import print_facts
+from wavegen.errors import WavegenError
 
 if TYPE_CHECKING:
     from wavegen.config import Config
@@ -23,7 +25,8 @@ def train(
     """Trains a model; run it again to resume.
 
     Args:
-        config: a YAML file, for example configs/quickstart.yaml.
+        config: a YAML file, or the name of a configuration that comes with the package: quickstart, or another that
+            `wavegen configs` lists.
         overrides: changes to it, written a.b=c: optimizer.learning_rate=1e-3 name=slow
         runs: the run folder is RUNS/NAME.
     """
@@ -51,6 +54,36 @@ def _next_command(config: Config, folder: Path) -> str:
     return shlex.join(["wavegen", command, str(folder), *files])
 
 
+def configs(name: Positional[str | None] = None, /) -> None:
+    """Lists the configurations and studies that come with the package, or prints one of them.
+
+    ``wavegen train NAME`` and ``wavegen study NAME`` take these names. To change more than overrides can, write one to
+    a file and edit it: wavegen configs quickstart > mine.yaml
+
+    Args:
+        name: of a configuration or a study, whose file is printed; without it all are listed.
+    """
+    from wavegen.config.shipped import describe, shipped
+
+    experiments, studies = shipped(), shipped("studies")
+    if name is not None:
+        there = experiments | studies
+        if name not in there:
+            raise WavegenError(
+                f"expected the name of a configuration, got {name!r}; there are {', '.join(there)}"
+            )
+        print(there[name].read_text(encoding="utf-8"), end="")
+        return
+    for title, files in (("wavegen train NAME", experiments), ("wavegen study NAME", studies)):
+        print(f"{title}\n")
+        for file, path in files.items():
+            print(f"  {file}")
+            task, cost, expect = describe(path)
+            for line in (task, f"Cost: {cost}", f"Expect: {expect}"):
+                print(textwrap.fill(line, 100, initial_indent=" " * 4, subsequent_indent=" " * 6))
+        print()
+
+
 def study(
     study: Positional[Path],
     overrides: Positional[tuple[str, ...]] = (),
@@ -65,7 +98,7 @@ def study(
     again. An experiment that fails is named in the table, does not stop the others, and makes the exit status 1.
 
     Args:
-        study: a YAML file, for example configs/studies/wavenet-lstm.yaml.
+        study: a YAML file, or the name of a study that comes with the package; see `wavegen configs`.
         overrides: changes, written a.b=c: to all experiments (data.path=FOLDER training.steps=200), or to the study
             (seeds=[0] datasets.small.data.path=FOLDER).
         runs: the run folders are RUNS/STUDY/DATASET-MODEL-SETTING-SEED.

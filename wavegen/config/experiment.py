@@ -43,13 +43,15 @@ class Config(Section):
             raise ValueError(
                 f"batch_size {self.data.batch_size} must be a multiple of accumulate {self.optimizer.accumulate}"
             )
-        if self.optimizer.warmup_steps >= self.training.steps:
-            raise ValueError(
-                f"warmup_steps {self.optimizer.warmup_steps} must be less than training.steps {self.training.steps}"
-            )
         if self.training.sample_every % self.training.evaluate_every:
             raise ValueError(
                 f"sample_every {self.training.sample_every} must be a multiple of "
                 f"evaluate_every {self.training.evaluate_every}"
             )
         return self
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of the warm-up: half of all where the run is no longer than ``optimizer.warmup_steps``."""
+        wanted, steps = self.optimizer.warmup_steps, self.training.steps
+        return wanted if wanted < steps else steps // 2

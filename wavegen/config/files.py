@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from wavegen.bounded import read_text
 from wavegen.config.experiment import VERSION, Config
+from wavegen.config.shipped import find, shipped
 from wavegen.config.versions import upgraded
 from wavegen.config.yaml_text import LARGEST, parse_yaml
 from wavegen.errors import WavegenError
@@ -147,7 +148,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Reads one experiment.
 
     Args:
-        path: a YAML file.
+        path: a YAML file, or the name of a configuration that comes with the package, such as ``"quickstart"``.
         overrides: ``a.b=c`` texts.
 
     Returns:
@@ -169,17 +170,21 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return resolve(read_tree(path), overrides)
 
 
-def read_tree(path: str | Path) -> dict:
+def read_tree(path: str | Path, kind: str = "") -> dict:
     """The key: value pairs of a YAML file.
+
+    Args:
+        path: the file, or the name of a shipped one.
+        kind: see ``wavegen.config.shipped.shipped``.
 
     Raises:
         WavegenError: the file is missing, no file, larger than 64 KiB or not UTF-8, or holds something else.
     """
-    path = Path(path)
+    path = find(path, kind)
     if not path.exists():
         there = sorted(p.as_posix() for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.as_posix(), there, n=2, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        near = difflib.get_close_matches(path.as_posix(), [*there, *shipped(kind)], n=2, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(near)}?" if near else "; `wavegen configs` lists what is shipped"
         raise WavegenError(f"no configuration file {path}{hint}")
     tree = parse_yaml(read_text(path, LARGEST, "a configuration", "shorten it"), str(path))
     tree = {} if tree is None else tree

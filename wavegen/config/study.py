@@ -18,6 +18,7 @@ from pydantic import Field, StringConstraints, model_validator
 from wavegen.config.experiment import Config
 from wavegen.config.files import apply_override, checked, read_tree, resolve, unknown_key
 from wavegen.config.section import Section
+from wavegen.config.shipped import find
 from wavegen.errors import WavegenError
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")]
@@ -93,15 +94,15 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     """Reads a study and resolves all its experiments.
 
     Args:
-        path: a YAML file.
+        path: a YAML file, or the name of a study that comes with the package.
         overrides: ``a.b=c`` texts: of the study (``seeds=[0]``, ``datasets.jsb.data.path=...``) or of all its
             experiments (``training.steps=100``).
 
     Raises:
         WavegenError: the file is missing, or the study or one of its experiments cannot be resolved.
     """
-    path = Path(path)
-    tree = read_tree(path)
+    path = find(path, "studies")
+    tree = read_tree(path, "studies")
     common = []
     for override in overrides:
         key = override.partition("=")[0]

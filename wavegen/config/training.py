@@ -13,7 +13,11 @@ class OptimizerConfig(Section):
     kind: Literal["adamw", "muon"] = "adamw"
     matrix_learning_rate: float = Field(2e-2, gt=0, lt=1, description="of the matrices that Muon updates")
     learning_rate: float = Field(2e-3, gt=0, lt=1)
-    warmup_steps: int = Field(100, ge=0)
+    warmup_steps: int = Field(
+        100,
+        ge=0,
+        description="steps of the rise of the learning rate; a shorter run rises over half of its steps",
+    )
     final_fraction: float = Field(0.02, ge=0, le=1, description="last learning rate as a share of the peak")
     weight_decay: float = Field(1e-4, ge=0, lt=1)
     b1: float = Field(0.9, ge=0, lt=1)

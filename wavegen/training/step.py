@@ -54,7 +54,7 @@ def optimizer_of(config: Config) -> optax.GradientTransformation:
     o = config.optimizer
     schedule = partial(
         make_schedule,
-        warmup_steps=o.warmup_steps,
+        warmup_steps=config.warmup_steps,
         total_steps=config.training.steps,
         final_fraction=o.final_fraction,
     )
