@@ -6,6 +6,7 @@ import os
 import shlex
 import textwrap
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -200,10 +201,14 @@ def set_up_process(cpu_devices: int) -> None:
     from wavegen.training.malloc import keep_freed_memory
 
     keep_freed_memory()
+    flags = [os.environ["XLA_FLAGS"]] if "XLA_FLAGS" in os.environ else []
     if cpu_devices > 1:
-        os.environ["XLA_FLAGS"] = (
-            f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={cpu_devices}".strip()
-        )
+        flags.append(f"--xla_force_host_platform_device_count={cpu_devices}")
+    if metadata.version("jaxlib").startswith("0.11."):
+        # Two Fourier transforms at once wait for each other for ever on a CPU (openxla/xla, pull request 46347).
+        flags.append("--xla_cpu_multi_thread_eigen=false")
+    if flags:
+        os.environ["XLA_FLAGS"] = " ".join(flags)
 
 
 def _list_experiments(study: Study) -> None:
