@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from wavegen.data.manifest import MANIFEST
+from wavegen.data.dataset import Dataset
 from wavegen.data.shards import Clip
 from wavegen.data.write import write_dataset
 from wavegen.errors import WavegenError
@@ -42,7 +42,7 @@ def cached_corpus(cache: str | Path, *, sample_rate: int, minutes: float, seed: 
     for path in sorted(made_by):
         recipe.update(path.read_bytes())
     out = Path(cache) / f"corpus-{sample_rate}-{recipe.hexdigest()[:12]}"
-    if not (out / MANIFEST).is_file():
+    if not Dataset.is_whole(out):
         build_corpus(out, sample_rate=sample_rate, minutes=minutes, seed=seed, hop=hop)
     return out
 
