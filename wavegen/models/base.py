@@ -114,6 +114,11 @@ class CausalModel(TokenModel):
         field = self.receptive_field
         return longest if self.carries_state or field is None else field
 
+    def sampling_device(self, batch: int, choice: Choice, implementation: str | None) -> jax.Device | None:
+        """Where ``draw`` is quickest for so many rows: a device, or None for where JAX computes by default."""
+        del batch, choice, implementation
+        return None
+
     @abstractmethod
     def init_state(self, batch: int, labels: Labels | None = None, features: Features | None = None) -> State:
         """The state before the first token, with the conditions of the whole sequence inside."""

@@ -20,6 +20,7 @@ from wavegen.codecs.notes.base import NoteCodec
 from wavegen.codecs.notes.choice import allowed_values, by_field
 from wavegen.config import Config
 from wavegen.errors import WavegenError, require_least, require_share
+from wavegen.kernels import native
 from wavegen.models.base import CausalModel, Choice, LatentModel, MaskedModel, SourceModel
 from wavegen.networks.base import with_parameters
 from wavegen.samplers.autoregressive import stream
@@ -175,19 +176,27 @@ class Sampler:
         Raises:
             WavegenError: see ``draw``.
         """
+        choice = self.choice(drawing)
+        device = self.network.sampling_device(count, choice, implementation)
         return stream(
             self.graph,
-            self.params,
+            self.params if device is None else self._on_host,
             frames,
             jax.random.key(seed),
             batch=count,
-            choice=self.choice(drawing),
+            choice=choice,
             prompt=prompt,
             labels=labels,
             features=features,
             chunk=min(chunk, frames),
             implementation=implementation,
+            device=device,
         )
+
+    @cached_property
+    def _on_host(self) -> PyTree:
+        """The weights in the host's memory, copied once."""
+        return jax.device_put(self.params, native.host())
 
     def fill(
         self,
