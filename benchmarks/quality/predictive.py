@@ -30,7 +30,6 @@ import tyro
 from forecasters import PASSES, STALEST, Coupling, Net, Paths, draw
 
 import wavegen
-from wavegen.generation.load import SHIPPED
 from wavegen.kernels import wavenet_generate, wavenet_init_state
 from wavegen.kernels.wavenet.forward import condition_frames, input_convolution, network
 from wavegen.networks.base import with_parameters
@@ -44,8 +43,8 @@ MELODIES = Path(wavegen.__file__).parent / "assets" / "melodies"
 class Options:
     """What to generate."""
 
-    run: tyro.conf.Positional[Path] = SHIPPED
-    """A run folder or a .safetensors file; the instrument that comes with the package."""
+    run: tyro.conf.Positional[Path | None] = None
+    """A run folder, a .safetensors file or the name of a shipped model; by default the shipped instrument."""
     seconds: float = 0.6
     """Length of a clip."""
     clips: int = 8

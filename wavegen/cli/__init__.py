@@ -19,12 +19,12 @@ from wavegen.cli.codecs import fit_codebook, interpolate, reconstruct, tokenize
 from wavegen.cli.data import prepare
 from wavegen.cli.machine import bench, info
 from wavegen.cli.notes import compose, harmonise, remix, render
-from wavegen.cli.runs import configs, evaluate, export, report, study, train
+from wavegen.cli.runs import configs, evaluate, export, models, report, study, train
 from wavegen.cli.song import song
 from wavegen.errors import WavegenError
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Listen": (sample, compose, song, render, harmonise, remix, interpolate, reconstruct),
+    "Listen": (models, sample, compose, song, render, harmonise, remix, interpolate, reconstruct),
     "Learn": (train, study, configs, export),
     "Measure": (evaluate, report, bench, info),
     "Prepare": (prepare, tokenize, fit_codebook),

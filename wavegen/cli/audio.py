@@ -16,6 +16,7 @@ from wavegen.cli.options import AudioDrawing, Flat, LabelledAsk, Out, pairs, ref
 from wavegen.cli.show import draw_recording, numbered, write_clips, write_performance
 from wavegen.errors import WavegenError
 from wavegen.progress import Progress
+from wavegen.runs.shipped import INSTRUMENT
 from wavegen.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def sample(
     from wavegen.audio import Audio
 
     generator = wavegen.load(run, precision=precision)
-    path = out / f"{result_name(run) if run else 'piano-wavenet'}-seed{ask.seed}"
+    path = out / f"{result_name(run) if run else INSTRUMENT}-seed{ask.seed}"
     recording = Audio.read(prompt) if prompt else None
     if isinstance(generator, wavegen.NoteGenerator):
         raise WavegenError(f"{run} is a model of notes; try wavegen compose {run}")

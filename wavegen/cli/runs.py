@@ -85,6 +85,31 @@ def configs(name: Positional[str | None] = None, /) -> None:
         print()
 
 
+def models(name: Positional[str | None] = None, /) -> None:
+    """Lists the trained models that come with the package, or prints the model card of one of them.
+
+    Commands take these names in place of a run, and so does ``wavegen.load``.
+
+    Args:
+        name: of a model, whose card is printed; without it all are listed.
+    """
+    from wavegen.runs.shipped import read_card, shipped
+
+    there = shipped()
+    if name is not None:
+        if name not in there:
+            raise WavegenError(
+                f"expected the name of a shipped model, got {name!r}; there are {', '.join(there)}"
+            )
+        print(there[name].with_suffix(".md").read_text(encoding="utf-8"), end="")
+        return
+    for name, path in there.items():
+        what, _, licence = read_card(path)
+        print(f"{name}  ({path.stat().st_size / 2**20:.1f} MB, {licence.rstrip('.')})")
+        print(textwrap.fill(what, 100, initial_indent="  ", subsequent_indent="  "))
+    print("\n`wavegen models NAME` prints a model's card with its figures.")
+
+
 def study(
     study: Positional[Path],
     overrides: Positional[tuple[str, ...]] = (),

@@ -25,6 +25,7 @@ from wavegen.networks.base import Given, parameters
 from wavegen.networks.initial import Draws
 from wavegen.runs.checkpoints import Checkpoints
 from wavegen.runs.same import differences
+from wavegen.runs.shipped import find, shipped
 from wavegen.runs.weights import read_weights, write_weights
 
 CODEC_FILES = {"tokens": "codec.safetensors", "condition": "condition.safetensors"}
@@ -40,20 +41,21 @@ class Trained(NamedTuple):
     codecs: Codecs
 
 
-def open_trained(path: str | Path, step: int | None = None) -> Trained:
+def open_trained(path: str | Path | None, step: int | None = None) -> Trained:
     """Opens a run folder (averaged weights of a checkpoint) or a file that ``save_trained`` wrote.
 
     Args:
-        path: of the folder or file.
+        path: of the folder or file, the name of a shipped model, or None for the shipped instrument.
         step: of a run's checkpoint; None is the newest sound one.
 
     Raises:
         WavegenError: there is no such run or file, it is damaged, or of a newer version.
     """
-    path = Path(path)
+    path = find(path)
     if not path.exists():
         raise WavegenError(
-            f"no run folder or .safetensors file at {path}; train one with: python train.py configs/..."
+            f"no run folder or .safetensors file at {path}, and no shipped model of that name (there are "
+            f"{', '.join(shipped())}); train one with `wavegen train`"
         )
     return _open_run(path, step) if path.is_dir() else _open_file(path)
 
