@@ -213,7 +213,9 @@ def main(options: Options) -> None:
     net = Net(model, model.weights(), model.shape)
     levels = net.shape.vocab_size
     samples, random = round(options.seconds * generator.sample_rate), np.random.default_rng(options.seed)
-    print(f"{options.run or generator.config.name}: {net.multiplications:,} multiply-adds a sample", flush=True)
+    print(
+        f"{options.run or generator.config.name}: {net.multiplications:,} multiply-adds a sample", flush=True
+    )
     costs = {precision: pass_costs(net, precision) for precision in ("float32", "bfloat16")}
 
     keys = iter(jax.random.split(jax.random.key(options.seed), 100))

@@ -27,7 +27,7 @@ def train(
 
     Args:
         config: a YAML file, or the name of a configuration that comes with the package: quickstart, or another that
-            `wavegen configs` lists.
+            ``wavegen configs`` lists.
         overrides: changes to it, written a.b=c: optimizer.learning_rate=1e-3 name=slow
         runs: the run folder is RUNS/NAME.
     """
@@ -124,7 +124,7 @@ def study(
     again. An experiment that fails is named in the table, does not stop the others, and makes the exit status 1.
 
     Args:
-        study: a YAML file, or the name of a study that comes with the package; see `wavegen configs`.
+        study: a YAML file, or the name of a study that comes with the package; see ``wavegen configs``.
         overrides: changes, written a.b=c: to all experiments (data.path=FOLDER training.steps=200), or to the study
             (seeds=[0] datasets.small.data.path=FOLDER).
         runs: the run folders are RUNS/STUDY/DATASET-MODEL-SETTING-SEED.

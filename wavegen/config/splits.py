@@ -15,7 +15,7 @@ class LabelPattern:
     """Reads labels from a path such as "birds/0_george_12.wav".
 
     Args:
-        pattern: names in braces are label fields, `*` is anything: "{digit}_{speaker}_{take}" reads the file
+        pattern: names in braces are label fields, ``*`` is anything: "{digit}_{speaker}_{take}" reads the file
             name without its ending, "{genre}/*" the folder above it and "{artist}/{album}/*" two. "folder" is
             short for "{folder}/*".
 
@@ -64,7 +64,7 @@ class SplitRule:
             a fraction, 0.05: that share of the files, by hash of the name, so that a file never changes its
             split when others come or go;
             labels, "take=0-4,7" or "speaker=george,lucas": values and whole-number ranges of one label field;
-            a path pattern, "test/*": `*` stands for anything, folders included;
+            a path pattern, "test/*": ``*`` stands for anything, folders included;
             a part of the files in natural order ("2.wav" before "10.wav"), "order:0.88-0.94", as some published
             benchmarks split theirs;
             a list of names, one a line, in a file of the dataset's folder, "list:testing_list.txt";

@@ -20,7 +20,7 @@ _PIECE = 8192
 
 
 def waveform_of(audio: Audio, sample_rate: int, channels: int = 1) -> Float[np.ndarray, "1 T *C"]:
-    """A recording as one row at this rate: mono, `[1, T]`, or with two channels `[1, T, 2]`.
+    """A recording as one row at this rate: mono, ``[1, T]``, or with two channels ``[1, T, 2]``.
 
     It is mixed to mono, or a mono one duplicated, as needed.
 

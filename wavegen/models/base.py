@@ -12,7 +12,7 @@ from wavegen.networks.base import Network
 from wavegen.types import Features, Labels, Logits, Tokens
 
 State = dict[str, Any]
-"""What a causal model remembers between steps: a plain pytree, so `lax.scan`, donation and checkpoints work."""
+"""What a causal model remembers between steps: a plain pytree, so ``lax.scan``, donation and checkpoints work."""
 
 
 class Choice(NamedTuple):

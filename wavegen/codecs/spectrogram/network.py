@@ -34,8 +34,8 @@ class MelReconstruction(NamedTuple):
         rows: what the codes stand for, in dB; as many as whole codes have.
         target: the rows of the input, filled up with silence.
         codes: of all codebooks that were used.
-        losses: of the quantizer, see `Quantized`.
-        statistics: of the quantizer, for its `update`.
+        losses: of the quantizer, see ``Quantized``.
+        statistics: of the quantizer, for its ``update``.
     """
 
     rows: Float[Array, "B frames D"]
@@ -48,11 +48,11 @@ class MelReconstruction(NamedTuple):
 class SpectrogramVQ(CodecNetwork):
     """Convolutions over mel frames around any quantizer.
 
-    The encoder: a convolution of 3 frames, residual units, and a linear map of every `stride` frames to one latent.
-    The decoder is its mirror. Each band is brought to mean 0 and deviation 1 first, by figures of `standardise`: with
+    The encoder: a convolution of 3 frames, residual units, and a linear map of every ``stride`` frames to one latent.
+    The decoder is its mirror. Each band is brought to mean 0 and deviation 1 first, by figures of ``standardise``: with
     levels as they are, codebooks stay unused for hundreds of steps.
 
-    A code depends on `reach` frames to either side besides its own, and on what their windows see: pieces of a clip
+    A code depends on ``reach`` frames to either side besides its own, and on what their windows see: pieces of a clip
     have other codes than the clip near their ends. Decoding looks at the whole clip.
 
     Args:
@@ -63,7 +63,7 @@ class SpectrogramVQ(CodecNetwork):
         quantizer: of the latents.
         iterations: of Griffin-Lim.
         loss: weights of the parts of the loss.
-        quantizer_dropout: share of clips coded with fewer codebooks in training; see `draw_codebooks`.
+        quantizer_dropout: share of clips coded with fewer codebooks in training; see ``draw_codebooks``.
         random: draws the initial weights.
 
     Raises:
@@ -105,7 +105,7 @@ class SpectrogramVQ(CodecNetwork):
 
     @classmethod
     def make(cls, config: SpectrogramVQConfig, given: Given, random: np.random.Generator) -> "SpectrogramVQ":
-        """See `Network`."""
+        """See ``Network``."""
         return cls(
             frames=MelFrames(given.data.sample_rate, config.n_fft, config.hop_length, config.bands),
             stride=config.stride,
@@ -161,7 +161,7 @@ class SpectrogramVQ(CodecNetwork):
         return 1 + len(self.encoder)
 
     def standardise(self, audio: Sequence[AnyWaveform]) -> None:
-        """Sets the scale of each band; see `CodecNetwork.standardise`."""
+        """Sets the scale of each band; see ``CodecNetwork.standardise``."""
         to_rows = jax.jit(self.frames.from_audio)
         rows = np.concatenate([to_rows(clips) for clips in audio]).reshape(-1, self.frames.bands)
         self.mean[...] = jnp.asarray(rows.mean(axis=0), jnp.float32)
@@ -180,7 +180,7 @@ class SpectrogramVQ(CodecNetwork):
         return self._latents(self._standard(self._target(audio)))
 
     def encode(self, audio: Waveform, codebooks: int | None = None) -> Tokens:
-        """See `AudioCodec.encode`.
+        """See ``AudioCodec.encode``.
 
         Args:
             audio: at least one sample, of the frames' sample rate.
@@ -192,11 +192,11 @@ class SpectrogramVQ(CodecNetwork):
         return self.quantizer.quantize(self.latents(audio), codebooks=codebooks).codes
 
     def decode(self, tokens: Tokens) -> Waveform:
-        """See `AudioCodec.decode`; tokens may be of the first codebooks only."""
+        """See ``AudioCodec.decode``; tokens may be of the first codebooks only."""
         return self.frames.to_audio(self.rows(tokens), iterations=self.iterations)
 
     def rows(self, tokens: Tokens) -> Float[Array, "B frames D"]:
-        """The mel values of tokens, in dB, `stride` rows each: what a vocoder reads."""
+        """The mel values of tokens, in dB, ``stride`` rows each: what a vocoder reads."""
         return self._in_decibels(self._decoded(self.quantizer.decode(tokens)))
 
     def reconstruct(
@@ -205,11 +205,11 @@ class SpectrogramVQ(CodecNetwork):
         """Encodes, quantizes and decodes to rows, with gradients that pass the quantizer.
 
         Args:
-            audio: as in `encode`.
-            codebooks: as in `Quantizer.quantize`.
+            audio: as in ``encode``.
+            codebooks: as in ``Quantizer.quantize``.
 
         Raises:
-            WavegenError: as in `encode`.
+            WavegenError: as in ``encode``.
         """
         target = self._target(audio)
         latents = self._latents(self._standard(target))
@@ -250,7 +250,7 @@ class SpectrogramVQ(CodecNetwork):
 
 
 class _Residual(nnx.Module):
-    """`x + W gelu(V * gelu(x))`, V a convolution of 3 frames."""
+    """``x + W gelu(V * gelu(x))``, V a convolution of 3 frames."""
 
     def __init__(self, width: int, random: np.random.Generator) -> None:
         options = layer_options(random)
