@@ -21,7 +21,7 @@ from wavegen.config.section import Section
 from wavegen.config.shipped import find
 from wavegen.errors import WavegenError
 
-_Name = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")]
+_Name = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*$")]
 _Changes = dict[str, Any]
 
 

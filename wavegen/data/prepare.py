@@ -230,13 +230,16 @@ def prepare(
     )
 
 
-def prepared(path: str | Path, cache: str | Path, **settings: Any) -> Path:
+def prepared(
+    path: str | Path, cache: str | Path, *, new_in: str | Path | None = None, **settings: Any
+) -> Path:
     """Returns the folder of a prepared dataset, and prepares it first where ``path`` is a folder of recordings.
 
     Args:
         path: a prepared dataset, used as it is, or a folder of recordings, prepared on first use.
         cache: folder for prepared datasets, whose names depend on the settings and on the names, sizes and times of
             the recordings.
+        new_in: folder for what is not below ``cache`` yet; by default the same.
         **settings: settings of ``prepare``, which do not affect a dataset that is already prepared.
 
     Returns:
@@ -256,11 +259,11 @@ def prepared(path: str | Path, cache: str | Path, **settings: Any) -> Path:
         content["codec"] = codec.fingerprint
     if rendering is not None:
         content["rendering"] = asdict(rendering)
-    out = (
-        Path(cache)
-        / f"{path.resolve().name}-{digest([VERSION, READERS, [asdict(source) for source in sources], content])[:16]}"
-    )
-    if not Dataset.is_whole(out):
+    key = digest([VERSION, READERS, [asdict(source) for source in sources], content])
+    name = f"{path.resolve().name}-{key[:16]}"
+    if Dataset.is_whole(out := Path(cache) / name):
+        return out
+    if not Dataset.is_whole(out := Path(cache if new_in is None else new_in) / name):
         prepare(path, out, **settings)
     return out
 

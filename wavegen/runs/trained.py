@@ -60,6 +60,25 @@ def open_trained(path: str | Path | None, step: int | None = None) -> Trained:
     return _open_run(path, step) if path.is_dir() else _open_file(path)
 
 
+def without_paths(config: Config, path: Path, data: str | Path | None) -> Config:
+    """The configuration in the card of a file, whoever wrote it, without the paths that it names.
+
+    Args:
+        config: from the card.
+        path: of the file.
+        data: what is to be read instead of ``data.path``; None where nothing else is given.
+
+    Raises:
+        WavegenError: nothing is given, and the model was trained on recordings.
+    """
+    if data is None and config.data.path is not None:
+        raise WavegenError(
+            f"{path} was trained on recordings that are not part of it; give them, or others, with --data FOLDER"
+        )
+    there = {"path": None if data is None else str(data), "cache": DataConfig().cache}
+    return config.model_copy(update={"data": config.data.model_copy(update=there)})
+
+
 def rebuild(trained: Trained) -> tuple[nnx.GraphDef, PyTree]:
     """The structure of a trained network, and its weights on the device.
 
@@ -221,6 +240,9 @@ def _open_file(path: Path) -> Trained:
     if config.model.is_codec:
         return Trained(config, labels, params, Codecs(None))
     tokens: Codec | None = learned.get("tokens")
+    if tokens is None and config.codec.of == "frames":
+        # Its section names a file or a folder, of whoever wrote the card.
+        raise WavegenError(f"{path} lacks the codec that its model reads through; export it again")
     if tokens is None:
         tokens = _open_codec(config.codec, config.data, None)
     return Trained(config, labels, params, Codecs(tokens, learned.get("condition")))
