@@ -19,6 +19,7 @@ from wavegen.cli.codecs import fit_codebook, interpolate, reconstruct, tokenize
 from wavegen.cli.data import prepare
 from wavegen.cli.machine import bench, info
 from wavegen.cli.notes import compose, harmonise, remix, render
+from wavegen.cli.ranges import within_ranges
 from wavegen.cli.runs import configs, evaluate, export, models, report, study, train
 from wavegen.cli.song import song
 from wavegen.errors import WavegenError
@@ -64,7 +65,10 @@ def main(arguments: list[str] | None = None) -> None:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             tyro.extras.subcommand_cli_from_dict(
-                COMMANDS, prog="wavegen", description=description, args=arguments
+                {name: within_ranges(command) for name, command in COMMANDS.items()},
+                prog="wavegen",
+                description=description,
+                args=arguments,
             )
     except BrokenPipeError:  # The reader has had enough, as head has.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -76,13 +80,18 @@ def main(arguments: list[str] | None = None) -> None:
             f"cannot use {error.filename or 'the output'}: {error.strerror or error}; correct the path, or free space"
         )
     except MemoryError:
-        _fail("there is not enough memory; make the model, the batch or the crop smaller")
-    except Exception:
+        _fail(_MEMORY)
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" in str(error):  # the word of XLA, on a device as on the host
+            _fail(_MEMORY)
         if reason := _without_device():
             _fail(reason)
         raise
     except KeyboardInterrupt:  # a training that has said what it saved
         raise SystemExit(130) from None
+
+
+_MEMORY = "there is not enough memory; make the model, the batch, the crop or what is generated smaller"
 
 
 def _without_device() -> str | None:

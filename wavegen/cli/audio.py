@@ -13,6 +13,7 @@ import tyro
 from tyro.conf import Positional
 
 from wavegen.cli.options import AudioDrawing, Flat, LabelledAsk, Out, pairs, refuse, result_name, span
+from wavegen.cli.ranges import Codebooks, Period, Seconds, Share
 from wavegen.cli.show import draw_recording, numbered, write_clips, write_performance
 from wavegen.errors import WavegenError
 from wavegen.progress import Progress
@@ -40,9 +41,9 @@ class Change:
     """
 
     inpaint: tuple[str, ...] = ()
-    vary: float | None = None
-    periodic: int | None = None
-    compression: int | None = None
+    vary: Share | None = None
+    periodic: Period | None = None
+    compression: Codebooks | None = None
 
     @property
     def redraws(self) -> bool:
@@ -58,7 +59,7 @@ class Change:
 def sample(
     run: Positional[Path | None] = None,
     /,
-    seconds: Annotated[float | None, tyro.conf.arg(aliases=["--continue"])] = None,
+    seconds: Annotated[Seconds | None, tyro.conf.arg(aliases=["--continue"])] = None,
     prompt: Path | None = None,
     notes: Path | None = None,
     like: Path | None = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from wavegen.cli.options import Out
+from wavegen.cli.ranges import Decibels, Machine, Machines, Rate, Workers
 from wavegen.errors import WavegenError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def prepare(
     folder: Positional[Path],
     /,
     out: Out,
-    sample_rate: int = 16000,
+    sample_rate: Rate = 16000,
     channels: Literal[1, 2] = 1,
     codec: Literal["note_grid", "note_events"] | None = None,
     codec_options: tuple[str, ...] = (),
@@ -27,11 +28,11 @@ def prepare(
     test: str = "0.05",
     split_by: str | None = None,
     pedal: bool = True,
-    trim_silence_db: float | None = None,
+    trim_silence_db: Decibels | None = None,
     backend: Literal["memmap", "array_record"] = "memmap",
-    workers: int | None = None,
-    shard_index: int = 0,
-    num_shards: int = 1,
+    workers: Workers | None = None,
+    shard_index: Machine = 0,
+    num_shards: Machines = 1,
 ) -> None:
     """Makes a dataset, in shards with checksums, of a folder of recordings or of MIDI files.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from wavegen.cli.ranges import Count, Orders, Temperature
 from wavegen.cli.show import print_facts
 from wavegen.errors import WavegenError
 
@@ -151,7 +152,7 @@ def study(
 
 
 def evaluate(
-    run: Positional[Path], /, data: Path | None = None, split: str = "test", orders: int = 16
+    run: Positional[Path], /, data: Path | None = None, split: str = "test", orders: Orders = 16
 ) -> None:
     """Measures a model on a split: its likelihood in bits, a bound of it, or how well a codec reconstructs.
 
@@ -185,8 +186,8 @@ def report(
     run: Positional[Path | None] = None,
     /,
     out: Path | None = None,
-    clips: int = 4,
-    temperature: float | None = None,
+    clips: Count = 4,
+    temperature: Temperature | None = None,
 ) -> None:
     """Plays held-out melodies on a model, and prints measures of the audio next to controls.
 

@@ -57,7 +57,9 @@ class DataConfig(Section):
     )
     label_pattern: str | None = Field(None, description="'{digit}_{speaker}_{take}' or 'folder'")
     split: SplitConfig = SplitConfig()
-    trim_silence_db: float | None = Field(None, gt=0, description="drop edges this far below the peak")
+    trim_silence_db: float | None = Field(
+        None, gt=0, le=300, description="drop edges this far below the peak"
+    )
     pedal: bool = Field(
         True,
         description="notes of MIDI files last until they fall silent, by the pedals; false: as keys are held",
