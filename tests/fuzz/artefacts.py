@@ -41,14 +41,21 @@ def make(place: Path, seed: int) -> Path:
 
     here, rng = place / str(seed), np.random.default_rng(seed)
     for backend in ("memmap", "array_record"):
-        clips = [Clip(f"{s}/{n}", pcm(rng, 900), {"n": str(n % 2)}, s) for n, s in enumerate(["train"] * 3 + ["valid", "test"])]
+        clips = [
+            Clip(f"{s}/{n}", pcm(rng, 900), {"n": str(n % 2)}, s)
+            for n, s in enumerate(["train"] * 3 + ["valid", "test"])
+        ]
         write_dataset(here / f"dataset {backend}", clips, 8000, shard_samples=1500, backend=backend)
-    features = [Clip(str(n), pcm(rng, 640), features=rng.standard_normal((20, 3)).astype("f4")) for n in range(2)]
+    features = [
+        Clip(str(n), pcm(rng, 640), features=rng.standard_normal((20, 3)).astype("f4")) for n in range(2)
+    ]
     write_dataset(here / "dataset with features", features, 8000, feature_hop=32)
     (here / "files").mkdir()
     write_model(here / "files" / "model.safetensors", seed)
     write_codec(here / "files" / "codec.safetensors", seed)
-    write_codebook(here / "files" / "codebook.safetensors", {"codebook": rng.standard_normal((4, 3))}, {"batches": 1})
+    write_codebook(
+        here / "files" / "codebook.safetensors", {"codebook": rng.standard_normal((4, 3))}, {"batches": 1}
+    )
     shutil.copy(here / "files" / "codec.safetensors", place / f"codec-{seed}.safetensors")
     (place / f"coded-{seed}.yaml").write_text(CODED.replace("HERE", str(place)).replace("SEED", str(seed)))
     wavegen(["train", str(place / f"coded-{seed}.yaml"), "--runs", str(here)])
@@ -95,7 +102,9 @@ def _numbers(tree: object) -> str:
     import jax
 
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    return hashlib.sha256(b"".join(str((x.dtype, x.shape)).encode() + x.tobytes() for x in leaves)).hexdigest()
+    return hashlib.sha256(
+        b"".join(str((x.dtype, x.shape)).encode() + x.tobytes() for x in leaves)
+    ).hexdigest()
 
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -128,7 +137,9 @@ def counterpart(file: Path, one: Path, other: Path) -> Path:
     same = other / file.relative_to(one)
     if same.exists() or not same.parent.exists():
         return same
-    return sorted(same.parent.iterdir())[sorted(file.parent.iterdir()).index(file) % len(list(same.parent.iterdir()))]
+    return sorted(same.parent.iterdir())[
+        sorted(file.parent.iterdir()).index(file) % len(list(same.parent.iterdir()))
+    ]
 
 
 def tries(one: Path, other: Path) -> Iterator[tuple[str, Path, str]]:
@@ -149,7 +160,12 @@ def look(place: Path, one: Path, other: Path, seed: int, number: int | None, tab
             continue
         shutil.rmtree(place / "damaged", ignore_errors=True)
         shutil.copytree(one / name, place / "damaged" / name)
-        changed = damage(place / "damaged" / file, way, counterpart(one / file, one, other), np.random.default_rng([seed, n]))
+        changed = damage(
+            place / "damaged" / file,
+            way,
+            counterpart(one / file, one, other),
+            np.random.default_rng([seed, n]),
+        )
         if not changed:
             continue
         problem = ""

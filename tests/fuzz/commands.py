@@ -82,7 +82,9 @@ def make_inputs(workshop: Path) -> None:
     if not (workshop / "data").exists():
         clips = [Clip(f"{s}/{n}", pcm(rng, 700 + n), {"n": str(n)}, s) for n, s in enumerate(splits)]
         write_dataset(workshop / "data", clips, RATE, shard_samples=2000)
-    (workshop / "tiny.yaml").write_text(RUN.replace("HERE", str(workshop)).replace("MODEL", json.dumps(MODEL)))
+    (workshop / "tiny.yaml").write_text(
+        RUN.replace("HERE", str(workshop)).replace("MODEL", json.dumps(MODEL))
+    )
     if not (workshop / "tiny.safetensors").exists():
         for command in (
             lambda: write_codec(workshop / "codec.safetensors", seed=0),
@@ -124,7 +126,8 @@ def cases(workshop: Path) -> dict[str, Case]:
             lambda out: ["sample", f"{there}/tiny.safetensors", "--seconds", "0.05", "-o", str(out)], files
         ),
         "tokenize": Case(
-            lambda out: ["tokenize", f"{there}/codec.safetensors", f"{there}/data", "-o", f"{out}/data"], files
+            lambda out: ["tokenize", f"{there}/codec.safetensors", f"{there}/data", "-o", f"{out}/data"],
+            files,
         ),
         "fit-codebook": Case(
             lambda out: [*("fit-codebook", f"{there}/data", *books), "-o", f"{out}/book.safetensors"], files

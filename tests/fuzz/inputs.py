@@ -10,7 +10,15 @@ from wavegen.training.step import first_state
 RATE = 8000
 MODEL = {"dilations": [1, 2], "cycles": 1, "residual_channels": 4, "gate_channels": 4, "skip_channels": 4}
 MODEL |= {"head_channels": 4, "dropout": 0.1}
-CODEC = {"kind": "spectrogram_vq", "n_fft": 64, "hop_length": 32, "bands": 8, "width": 8, "depth": 1, "latent": 4}
+CODEC = {
+    "kind": "spectrogram_vq",
+    "n_fft": 64,
+    "hop_length": 32,
+    "bands": 8,
+    "width": 8,
+    "depth": 1,
+    "latent": 4,
+}
 CODEC |= {"quantizer": {"kind": "ema", "codebooks": 2, "codebook_size": 8}}
 
 

@@ -67,7 +67,11 @@ def main(
         options = f" --only {only}" * bool(only)
         with Table(f"python tests/fuzz/kills.py --seed {seed}{options}") as table:
             for n in range(tries) if number is None else [number]:
-                name = "train" if "train" in wanted and (n % 2 == 0 or not others) else others[n // 2 % len(others)]
+                name = (
+                    "train"
+                    if "train" in wanted and (n % 2 == 0 or not others)
+                    else others[n // 2 % len(others)]
+                )
                 if name not in known:
                     known[name] = reference(wanted[name], place / "undisturbed" / name)
                 rng, folder = np.random.default_rng([seed, n]), place / "killed"

@@ -35,7 +35,13 @@ def others(place: Path, out: Path) -> dict[str, list[str]]:
         "export the run": ["export", run, str(out / "tiny.safetensors")],
         "evaluate the run": ["evaluate", run],
         "train in the study": [
-            *("train", f"{place}/tiny.yaml", "name=one-tiny-plain-0", "training.steps=2", "optimizer.warmup_steps=0"),
+            *(
+                "train",
+                f"{place}/tiny.yaml",
+                "name=one-tiny-plain-0",
+                "training.steps=2",
+                "optimizer.warmup_steps=0",
+            ),
             *("--runs", str(out / "runs" / "study")),
         ],
     }

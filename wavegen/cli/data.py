@@ -48,7 +48,8 @@ def prepare(
         codec: store the tokens of MIDI files, on a grid of voices or as events.
         codec_options: as in a configuration, without "codec.": voices=2 low=48, or steps_per_quarter=4.
         label_pattern: reads labels from the path: '{digit}_{speaker}_{take}', '{genre}/*', or 'folder'.
-        valid: the validation split: a fraction (0.05), labels ('take=5-9') or a path pattern ('valid/*').
+        valid: the validation split: a fraction (0.05), labels ('take=5-9'), a path pattern ('valid/*') or one with a
+            fraction that holds where no file matches it ('valid/* | 0.05').
         test: the test split, in the same form.
         split_by: a label field, or "folder": all files with one value, or in one folder, get the same split, and
             fractions are of the values: --label-pattern '{speaker}_{take}' --split-by speaker.

@@ -12,8 +12,9 @@ class SplitConfig(Section):
     """Which files are held out.
 
     Each is a fraction (chosen by a hash of the name), a rule on a label, ``"take=0-4"``, a pattern of paths,
-    ``"test/*"``, a part of the natural order of names, ``"order:0.88-0.94"``, or a list of names in a file of the
-    folder, ``"list:testing_list.txt"``.
+    ``"test/*"``, a pattern with a fraction that holds where no file matches it, ``"test/* | 0.05"``, a part of the
+    natural order of names, ``"order:0.88-0.94"``, or a list of names in a file of the folder,
+    ``"list:testing_list.txt"``.
     """
 
     valid: float | str = 0.05

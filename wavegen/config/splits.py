@@ -69,10 +69,12 @@ class SplitRule:
             split when others come or go;
             labels, "take=0-4,7" or "speaker=george,lucas": values and whole-number ranges of one label field;
             a path pattern, "test/*": ``*`` stands for anything, folders included;
+            a path pattern and a fraction, "test/* | 0.05": the fraction holds where the pattern takes no file;
             a part of the files in natural order ("2.wav" before "10.wav"), "order:0.88-0.94", as some published
             benchmarks split theirs;
             a list of names, one a line, in a file of the dataset's folder, "list:testing_list.txt";
-            the names themselves, which ``resolved_splits`` makes of the last two.
+            the names themselves.
+            ``resolved_splits`` brings all others to one of fractions, labels, patterns and names.
             Names, labels and patterns are tried first, in order; fractions share what is left.
         by: fractions are of the values of this label field, "speaker", or of the folders, "folder", instead of the
             files: all files of one value, or in one folder, get the same split.
@@ -107,6 +109,8 @@ class SplitRule:
         for name, rule in self._rules:
             if rule.startswith("order:"):
                 _part_of(rule)
+            elif "|" in rule:
+                _alternatives(rule)
             elif rule.startswith("list:"):
                 continue
             elif "=" not in rule and "*" not in rule and "/" not in rule:
@@ -133,7 +137,7 @@ class SplitRule:
         if name in self._named:
             return self._named[name]
         for split, rule in self._rules:
-            if rule.startswith(("order:", "list:")):
+            if rule.startswith(("order:", "list:")) or "|" in rule:
                 raise WavegenError(
                     f"split {split!r} of {name} depends on other files, got {rule!r}; resolve the rules first"
                 )
@@ -180,7 +184,7 @@ class SplitRule:
 
 
 def resolved_splits(splits: Splits, names: Sequence[str], folder: Path) -> Splits:
-    """Returns rules in which parts of an order, and lists in files, are the names that they mean.
+    """Returns rules of which none depends on other files: parts of an order, and lists in files, become names.
 
     Args:
         splits: rules, see ``SplitRule``.
@@ -199,7 +203,10 @@ def resolved_splits(splits: Splits, names: Sequence[str], folder: Path) -> Split
     known = set(names)
     resolved: dict[str, float | str | Sequence[str]] = dict(splits)
     for split, rule in splits.items():
-        if isinstance(rule, str) and rule.startswith("order:"):
+        if isinstance(rule, str) and "|" in rule:
+            pattern, share = _alternatives(rule)
+            resolved[split] = pattern if fnmatch.filter(names, pattern) else share
+        elif isinstance(rule, str) and rule.startswith("order:"):
             first, last = (int(bound * len(names)) for bound in _part_of(rule))
             resolved[split] = sorted(names, key=_natural)[first:last]
         elif isinstance(rule, str) and rule.startswith("list:"):
@@ -216,6 +223,18 @@ def resolved_splits(splits: Splits, names: Sequence[str], folder: Path) -> Split
             lines = read_text(path, _LARGEST_LIST, "a list of names", "shorten it").splitlines()
             resolved[split] = sorted(known & {line.strip() for line in lines})
     return resolved
+
+
+def _alternatives(rule: str) -> tuple[str, float]:
+    """Returns the pattern and the fraction of "test/* | 0.05".
+
+    Raises:
+        WavegenError: they are not such.
+    """
+    found = re.fullmatch(r"([^|]*[*/][^|]*?) *\| *(0(?:\.\d*)?|1(?:\.0*)?)", rule)
+    if not found:
+        raise WavegenError(f"expected a path pattern and a fraction, as in 'test/* | 0.05', got {rule!r}")
+    return found[1], float(found[2])
 
 
 def _part_of(rule: str) -> tuple[float, float]:
