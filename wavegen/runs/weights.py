@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import traverse_util
 from jaxtyping import PyTree
@@ -65,7 +66,15 @@ def read_weights(path: Path) -> tuple[PyTree, dict[str, Any]]:
         WavegenError: if it is not a safetensors file of wavegen, or is damaged.
     """
     flat, card = read_sealed(path)
-    named = {
-        tuple(int(p) if p.isdigit() else p for p in name.split(".")): value for name, value in flat.items()
-    }
-    return traverse_util.unflatten_dict(named), card
+    try:
+        named = {
+            tuple(int(p) if p.isdigit() else p for p in name.split(".")): value
+            for name, value in flat.items()
+        }
+        tree = traverse_util.unflatten_dict(named)
+        jax.tree.structure(tree)
+    except (ValueError, TypeError, IndexError, RecursionError) as error:
+        raise WavegenError(
+            f"{path} is damaged: the names of its tensors form no tree ({error}); export it again"
+        ) from None
+    return tree, card
