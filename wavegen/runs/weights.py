@@ -11,6 +11,8 @@ from jaxtyping import PyTree
 from wavegen.errors import WavegenError
 from wavegen.sealed import read_sealed, write_sealed
 
+_DEEPEST = 64
+
 
 def write_weights(
     path: str | Path, params: PyTree, card: dict[str, Any], exact: PyTree | None = None
@@ -67,14 +69,18 @@ def read_weights(path: Path) -> tuple[PyTree, dict[str, Any]]:
     """
     flat, card = read_sealed(path)
     try:
-        named = {
-            tuple(int(p) if p.isdigit() else p for p in name.split(".")): value
-            for name, value in flat.items()
-        }
+        named = {_place(name): value for name, value in flat.items()}
         tree = traverse_util.unflatten_dict(named)
         jax.tree.structure(tree)
-    except (ValueError, TypeError, IndexError, RecursionError) as error:
+    except (ValueError, TypeError, IndexError) as error:
         raise WavegenError(
             f"{path} is damaged: the names of its tensors form no tree ({error}); export it again"
         ) from None
     return tree, card
+
+
+def _place(name: str) -> tuple[int | str, ...]:
+    parts = name.split(".")
+    if len(parts) > _DEEPEST:  # JAX crashes on trees of some hundred levels.
+        raise ValueError(f"a name of {len(parts)} parts")
+    return tuple(int(part) if part.isdigit() else part for part in parts)
