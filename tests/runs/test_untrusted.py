@@ -19,6 +19,7 @@ from wavegen.models.kinds import make_model
 from wavegen.networks.base import parameters
 from wavegen.runs.trained import Trained, open_codecs, open_trained, rebuild, save_trained
 from wavegen.runs.weights import read_weights, write_weights
+from wavegen.sealed import write_sealed
 
 RATE = 8000
 SMALL = {
@@ -144,7 +145,16 @@ MODELS: dict[str, dict[str, Any]] = {
             "quantizer": {"codebooks": 2, "codebook_size": 4},
         }
     },
+    "learned tokens": {"model": {"kind": "bert", "width": 8, "layers": 1, "heads": 2}},
 }
+
+
+def write_kind(folder: Path, kind: str) -> Path:
+    tree = {"data": {"sample_rate": RATE, "crop": 64}, **copy.deepcopy(MODELS[kind])}
+    if kind == "learned tokens":
+        write_kind(folder, "wave_vq").rename(folder / "codec.safetensors")
+        tree["codec"] = {"kind": "trained", "run": str(folder / "codec.safetensors")}
+    return write_model(folder / "m.safetensors", resolve(tree))
 
 
 def places(node: Any) -> list[tuple[Any, Any]]:
@@ -174,10 +184,46 @@ def hostile(card: dict[str, Any], drawn: random.Random) -> dict[str, Any]:
     return card
 
 
+@pytest.mark.parametrize(
+    "names", [("a", "a.b"), ("a.0", "a.b"), ("\u00b2",), ("9" * 5000,), (".".join("a" * 3000),)]
+)
+def test_tensors_whose_names_form_no_tree_are_refused(tmp_path, names):
+    path = tmp_path / "m.safetensors"
+    write_sealed(path, {name: np.ones(1) for name in names}, {"config": {}, "labels": {}})
+    with pytest.raises(WavegenError, match=r"m\.safetensors"):
+        rebuild(open_trained(path))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": None},
+        {"config": []},
+        {"labels": None},
+        {"labels": {"a": "bc"}},
+        {"labels": {"a": [1]}},
+        {"codecs": []},
+        {"codecs": {"tokens": []}},
+        {"codecs": {"tokens": [{}, 1]}},
+        {"codecs": {"tokens": [{"wave_vq": [], "sample_rate": 8000}, 1]}},
+        {"codecs": {"tokens": [{"wave_vq": {}, "sample_rate": float("inf")}, 1]}},
+        {"codecs": {"tokens": [{"wave_vq": {}, "sample_rate": 8000}, 10**400]}},
+        {"codecs": {"tokens": [{"wave_vq": {"width": 2**14}, "sample_rate": 8000}, 1]}},
+        {"codecs": {"../x": [{}, 1]}},
+    ],
+)
+def test_cards_of_another_shape_are_refused(tmp_path, change):
+    path = write_model(tmp_path / "m.safetensors", config_of())
+    params, card = read_weights(path)
+    write_weights(path, params, card | change)
+    with pytest.raises(WavegenError, match=r"card|damaged") as caught:
+        rebuild(open_trained(path))
+    assert len(str(caught.value)) < 1100
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_hostile_cards_are_refused_in_one_line_before_anything_is_built(tmp_path, kind):
-    config = resolve({"data": {"sample_rate": RATE, "crop": 64}, **copy.deepcopy(MODELS[kind])})
-    path = write_model(tmp_path / "m.safetensors", config)
+    path = write_kind(tmp_path, kind)
     params, card = read_weights(path)
     refused = []
     for seed in range(60):

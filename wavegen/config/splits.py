@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from wavegen.bounded import read_text
+from wavegen.bounded import is_inside, read_text
 from wavegen.errors import WavegenError
 
 Splits = Mapping[str, float | str | Sequence[str]]
@@ -212,7 +212,7 @@ def resolved_splits(splits: Splits, names: Sequence[str], folder: Path) -> Split
         elif isinstance(rule, str) and rule.startswith("list:"):
             path = folder / rule.removeprefix("list:")
             # The rule may be from the card of a model of somebody else.
-            if not path.resolve().is_relative_to(folder.resolve()):
+            if not is_inside(path, folder):
                 raise WavegenError(
                     f"expected a list of names for split {split!r} in {folder}, got {path}; copy it into the folder"
                 )

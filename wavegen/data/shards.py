@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int16
 
 from wavegen.atomic import atomic_path, atomic_write
-from wavegen.bounded import expect_file
+from wavegen.bounded import expect_file, is_inside
 from wavegen.data import array_record_shards, flat
 from wavegen.data.manifest import DataFile, FileRow, Format, ShardRow, SkippedRow, make_row, write_row
 from wavegen.errors import WavegenError
@@ -69,12 +69,12 @@ def find_file(folder: Path, file: DataFile) -> Path:
         WavegenError: it is not; links to files outside the folder, too, are refused.
     """
     path = folder / file.name
-    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+    if path.is_symlink() and not is_inside(path, folder):
         raise WavegenError(
             f"{path} is a link to a file outside the dataset; replace it by a copy of {os.readlink(path)} "
             "if you trust the dataset"
         )
-    size = expect_file(path, "a file of a dataset") if path.exists() else None
+    size = expect_file(path, "a file of a dataset") if os.path.exists(path) else None
     if size != file.bytes:
         got = "no such file" if size is None else f"{size}"
         raise WavegenError(f"expected {file.bytes} bytes in {path}, got {got}; prepare the dataset again")
