@@ -53,7 +53,7 @@ def open_trained(path: str | Path, step: int | None = None) -> Trained:
     path = Path(path)
     if not path.exists():
         raise WavegenError(
-            f"no run folder or .safetensors file at {path}; train one with: python train.py configs/..."
+            f"no run folder or .safetensors file at {path}; train one with: wavegen train configs/..."
         )
     return _open_run(path, step) if path.is_dir() else _open_file(path)
 
@@ -189,7 +189,7 @@ def _open_learned(section: CodecSection, data: DataConfig, kept: Path | None) ->
 def _open_run(folder: Path, step: int | None) -> Trained:
     if not (folder / "checkpoints").is_dir():
         raise WavegenError(
-            f"{folder} is not a run folder (it has no checkpoints); give the folder that train.py named"
+            f"{folder} is not a run folder (it has no checkpoints); give the folder that wavegen train named"
         )
     with Checkpoints(folder / "checkpoints") as checkpoints:
         card = checkpoints.config(step)
