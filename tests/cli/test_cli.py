@@ -335,9 +335,12 @@ def test_ctrl_c_while_sampling_keeps_a_valid_recording(tmp_path):
         ),
         (
             ["sample", "HERE/m.safetensors", "--seconds", "-1"],
-            "seconds must be at least one sample, got -1.0",
+            "--seconds must be a number above 0 and up to 86,400, got -1.0",
         ),
-        (["sample", "HERE/m.safetensors", "--top-p", "2"], "top_p must lie in (0, 1], got 2.0"),
+        (
+            ["sample", "HERE/m.safetensors", "--top-p", "2"],
+            "--top-p must be a number above 0 and up to 1, got 2.0",
+        ),
         (["sample", "HERE/m.safetensors", "--implementation", "x"], "there is no implementation 'x'"),
         (["sample", "HERE/m.safetensors", "-o", "HERE/file/out"], "cannot write HERE/file/out"),
         (["evaluate", "HERE/m.safetensors", "--split", "dev"], "expected recordings in split 'dev'"),
@@ -348,7 +351,7 @@ def test_ctrl_c_while_sampling_keeps_a_valid_recording(tmp_path):
         ),
         (["report", "HERE/m.safetensors"], "notes"),
         (["bench", "--net", "x"], "expected one of the networks 20x64x128, "),
-        (["bench", "--steps", "0"], "steps must be at least 1, got 0"),
+        (["bench", "--steps", "0"], "--steps must be a whole number from 1 to 1,000,000,000, got 0"),
         (["bench", "--implementation", "mosaic_gpu", "--steps", "1"], "none of the implementations can run"),
     ],
 )
@@ -403,6 +406,32 @@ def test_a_run_finds_its_data_from_any_folder_and_may_be_made_longer(tmp_path, c
     assert (
         "runs/run holds a run of 4 steps, training.steps is 3; a run can be made longer, not shorter" in line
     )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize(
+    ("output", "status", "said"),
+    [
+        (
+            ">/dev/full",
+            2,
+            "wavegen: cannot use the output: No space left on device; correct the path, or free space\n",
+        ),
+        (">&-", 0, ""),
+    ],
+)
+def test_an_output_that_is_full_or_closed_is_one_line_at_most(tmp_path, output, status, said):
+    write_midi(tmp_path / "song.mid", from_performance(Performance.parse("tempo 600, C4 1")))
+    command = [sys.executable, "-m", "wavegen", "render", "song.mid", "-o", "out"]
+    run = subprocess.run(
+        ["sh", "-c", f'"$@" {output}', "sh", *command],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (run.returncode, run.stderr) == (status, said)
+    assert Audio.read(tmp_path / "out" / "song.wav").duration > 0
 
 
 def test_results_of_equal_names_do_not_overwrite_each_other(tmp_path, capsys):
