@@ -64,7 +64,7 @@ def both(place: Path, pair: tuple[str, str], out: Path, expected: str, delay: fl
     ends = [first.wait(), second.wait()]
     outcome = ", ".join("ended well" if end.status == 0 else "was refused" for end in ends)
     for end in ends:
-        if end.left or not (end.status == 0 and end.clean or refused(end)):
+        if end.left or not ((end.status == 0 and end.clean) or refused(end)):
             return outcome, str(end)
     if all(end.status for end in ends):
         return outcome, f"both were refused: {ends[0]}, {ends[1]}"
@@ -78,7 +78,7 @@ def both(place: Path, pair: tuple[str, str], out: Path, expected: str, delay: fl
         else:
             path.unlink(missing_ok=True)
     found = result_of(known[pair[0]], out)
-    ok = found == expected or pair[1] not in (pair[0], *others(place, out)) and ends[1].status == 0
+    ok = found == expected or (pair[1] not in (pair[0], *others(place, out)) and ends[1].status == 0)
     return outcome, "" if ok else f"the folder holds {found[-300:]}, expected {expected[-300:]}"
 
 

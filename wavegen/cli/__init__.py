@@ -70,12 +70,14 @@ def main(arguments: list[str] | None = None) -> None:
                 description=description,
                 args=arguments,
             )
+            sys.stdout.flush()
     except BrokenPipeError:  # The reader has had enough, as head has.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         raise SystemExit(128 + signal.SIGPIPE) from None
     except (WavegenError, NotImplementedError) as error:  # the latter: a kernel that cannot run here
         _fail(str(error))
     except OSError as error:
+        _write_no_more()
         _fail(
             f"cannot use {error.filename or 'the output'}: {error.strerror or error}; correct the path, or free space"
         )
@@ -104,6 +106,14 @@ def _without_device() -> str | None:
     except (RuntimeError, AssertionError):
         return f"JAX_PLATFORMS={platforms} names no device of this machine; unset it, or install the extra for it"
     return None
+
+
+def _write_no_more() -> None:
+    """Leaves out what is still to be printed where that fails, or Python would try again at its end, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(line: str) -> NoReturn:

@@ -7,6 +7,7 @@ make sense with any model; what a model and a machine can do with a number insid
 from __future__ import annotations
 
 import inspect
+import math
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -16,6 +17,18 @@ from typing import Annotated, Any
 from tyro.constructors import PrimitiveConstructorSpec
 
 from wavegen.errors import WavegenError
+
+
+class _UnreadInt(int):
+    """A text that is no whole number, until the check of all options refuses it by the name of its option."""
+
+    text: str
+
+
+class _UnreadFloat(float):
+    """A text that is no finite number; see ``_UnreadInt``."""
+
+    text: str
 
 
 class Range(PrimitiveConstructorSpec[Any]):
@@ -52,14 +65,19 @@ class Range(PrimitiveConstructorSpec[Any]):
         for name, value in {"low": low, "high": high, "whole": whole, "above": above}.items():
             object.__setattr__(self, name, value)
 
-    def read(self, text: str) -> float | str:
-        """Returns the number that a text is, or the text, which ``check`` refuses with the name of its option."""
+    def read(self, text: str) -> float:
+        """Returns the number that a text is; what is none is left to ``check``, which knows the name of its option."""
         try:
-            return int(text) if self.whole else float(text)
-        except ValueError:
-            return text
+            number = int(text) if self.whole else float(text)
+            if math.isfinite(number):
+                return number
+        except (ValueError, OverflowError):  # the latter: a whole number beyond all floats
+            pass
+        unread: _UnreadInt | _UnreadFloat = _UnreadInt() if self.whole else _UnreadFloat()
+        unread.text = text
+        return unread
 
-    def check(self, name: str, value: Any) -> None:
+    def check(self, name: str, value: float) -> None:
         """Checks a number.
 
         Args:
@@ -67,13 +85,12 @@ class Range(PrimitiveConstructorSpec[Any]):
             value: what was given.
 
         Raises:
-            WavegenError: it is no number, or outside the range.
+            WavegenError: it was no number, or is outside the range.
         """
-        number = isinstance(value, int if self.whole else int | float)
-        if number and self.low <= value <= self.high and not (self.above and value == self.low):
+        text = getattr(value, "text", None)
+        if text is None and self.low <= value <= self.high and not (self.above and value == self.low):
             return
-        # Python refuses to write whole numbers of more than 4,300 digits, and to read them, which leaves a text.
-        given = repr(value)
+        given = repr(value if text is None else text)
         if len(given) > 40:
             given = f"{given[:20]}... ({len(given)} characters)"
         raise WavegenError(f"{name} must be {self}, got {given}")

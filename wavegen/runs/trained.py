@@ -232,7 +232,7 @@ def _open_learned(section: CodecSection, data: DataConfig, kept: Path | None) ->
 def _open_run(folder: Path, step: int | None) -> Trained:
     if not (folder / "checkpoints").is_dir():
         raise WavegenError(
-            f"{folder} is not a run folder (it has no checkpoints); give the folder that train.py named"
+            f"{folder} is not a run folder (it has no checkpoints); give the folder that wavegen train named"
         )
     with Checkpoints(folder / "checkpoints") as checkpoints:
         card = _card(folder, checkpoints.config(step))

@@ -80,6 +80,16 @@ class NoteCodec(Codec):
             WavegenError: tokens that mean nothing.
         """
 
+    def continued(self, prompt: Score, tokens: Int[np.ndarray, "N K"]) -> Score:
+        """Turns the tokens of a piece that begins with a prompt into notes; what no token can say stays the prompt's.
+
+        Args:
+            prompt: the piece whose tokens come first.
+            tokens: see `decode`.
+        """
+        del prompt
+        return self.decode(tokens)
+
     @abstractmethod
     def narrowed(
         self,
@@ -174,12 +184,19 @@ class Interleaved(NoteCodec):
 
     def decode(self, tokens: Int[np.ndarray, "N K"]) -> Score:
         """See ``NoteCodec``; a last frame that is not whole is left out."""
+        return self.codec.decode(self._plainly(tokens))
+
+    def continued(self, prompt: Score, tokens: Int[np.ndarray, "N K"]) -> Score:
+        """See ``NoteCodec``."""
+        return self.codec.continued(prompt, self._plainly(tokens))
+
+    def _plainly(self, tokens: Int[np.ndarray, "N K"]) -> Int[np.ndarray, "frames fields"]:
         width = self.codec.codebooks
         if tokens.ndim != 2 or tokens.shape[1] != 1:
             raise WavegenError(
                 f"expected tokens [frames, 1], got {list(tokens.shape)}; give those of one clip"
             )
-        return self.codec.decode(tokens[: len(tokens) // width * width].reshape(-1, width))
+        return tokens[: len(tokens) // width * width].reshape(-1, width)
 
     def narrowed(
         self,

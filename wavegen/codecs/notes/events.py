@@ -167,6 +167,23 @@ class NoteEvents(NoteCodec):
             self.steps_per_quarter,
         )
 
+    def continued(self, prompt: Score, tokens: Integer[np.ndarray, "N K"]) -> Score:
+        """Turn the tokens of a piece that begins with a prompt into notes.
+
+        A rest of the prompt that is longer than the longest shift keeps its length, which tokens cannot say, and what
+        follows keeps its distance from the prompt.
+
+        Args:
+            prompt: the piece whose notes are the first ones.
+            tokens: see `decode`.
+        """
+        piece = self.decode(tokens)
+        grid, _, order = self._sorted(prompt)
+        if not len(order):
+            return piece
+        late = grid.onset[order] - piece.onset[: len(order)]
+        return replace(piece, onset=piece.onset + np.pad(late, (0, len(piece) - len(late)), mode="edge"))
+
     def narrowed(
         self,
         allowed: Bool[np.ndarray, "places V"],

@@ -115,7 +115,8 @@ class NoteGrid(NoteCodec):
         """
         if len(notes.tracks) > self.voices:
             raise WavegenError(
-                f"expected at most {self.voices} tracks, one a voice, got {len(notes.tracks)}: select()"
+                f"expected at most {self.voices} tracks, one a voice, got {len(notes.tracks)}: leave some out "
+                "or train with more codec.voices"
             )
         grid = notes.at_resolution(self.steps_per_quarter)
         outside = (grid.pitch < self.low) | (grid.pitch > self.high) | grid.drum
@@ -128,10 +129,12 @@ class NoteGrid(NoteCodec):
         frames = grid.end if frames is None else frames
         if frames < grid.end:
             raise WavegenError(
-                f"expected at least {grid.end} frames for these notes, got {frames}: use .between()"
+                f"expected at least {grid.end} frames for these notes, got {frames}: take more, or cut the notes"
             )
         if frames > LONGEST:
-            raise WavegenError(f"expected at most {LONGEST} steps, got {frames}: use .between()")
+            raise WavegenError(
+                f"expected at most {LONGEST} steps, got {frames}: cut the piece (in Python, by .between())"
+            )
         tokens = np.zeros((frames, self.voices), np.int32)
         for pitch, onset, end, voice in zip(
             grid.pitch, grid.onset, grid.onset + grid.duration, grid.track, strict=True
