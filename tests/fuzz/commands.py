@@ -1,4 +1,4 @@
-"""The commands that the fault injectors disturb, on inputs of a fraction of a second, and what must come out of each."""
+"""The commands that the fault injectors disturb, on tiny inputs, and what must come out of each."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ import numpy as np
 import scipy.signal
 import scipy.stats
 from faults import Command, run
-from inputs import MODEL, RATE, write_codec
+from inputs import MODEL, RATE, pcm, tone, write_codec
 
 import wavegen.cli
 import wavegen.data.tokenize
@@ -82,7 +82,9 @@ def make_inputs(workshop: Path) -> None:
     if not (workshop / "data").exists():
         clips = [Clip(f"{s}/{n}", pcm(rng, 700 + n), {"n": str(n)}, s) for n, s in enumerate(splits)]
         write_dataset(workshop / "data", clips, RATE, shard_samples=2000)
-    (workshop / "tiny.yaml").write_text(RUN.replace("HERE", str(workshop)).replace("MODEL", json.dumps(MODEL)))
+    (workshop / "tiny.yaml").write_text(
+        RUN.replace("HERE", str(workshop)).replace("MODEL", json.dumps(MODEL))
+    )
     if not (workshop / "tiny.safetensors").exists():
         for command in (
             lambda: write_codec(workshop / "codec.safetensors", seed=0),
@@ -92,16 +94,6 @@ def make_inputs(workshop: Path) -> None:
             ended = run(command, workshop)
             assert ended.status == 0, ended
     (workshop / "study.yaml").write_text(STUDY.replace("HERE", str(workshop)))
-
-
-def tone(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """A sine with some noise, [T, 1]."""
-    wave = np.sin(np.arange(samples) * rng.uniform(0.1, 1)) + 0.1 * rng.standard_normal(samples)
-    return (0.3 * wave[:, None]).astype(np.float32)
-
-
-def pcm(rng: np.random.Generator, samples: int) -> np.ndarray:
-    return (tone(rng, samples)[:, 0] * 32767).astype(np.int16)
 
 
 def cases(workshop: Path) -> dict[str, Case]:
@@ -124,7 +116,8 @@ def cases(workshop: Path) -> dict[str, Case]:
             lambda out: ["sample", f"{there}/tiny.safetensors", "--seconds", "0.05", "-o", str(out)], files
         ),
         "tokenize": Case(
-            lambda out: ["tokenize", f"{there}/codec.safetensors", f"{there}/data", "-o", f"{out}/data"], files
+            lambda out: ["tokenize", f"{there}/codec.safetensors", f"{there}/data", "-o", f"{out}/data"],
+            files,
         ),
         "fit-codebook": Case(
             lambda out: [*("fit-codebook", f"{there}/data", *books), "-o", f"{out}/book.safetensors"], files

@@ -6,8 +6,31 @@ from collections.abc import Callable
 import numpy as np
 
 Damage = Callable[[np.random.Generator, bytes], bytes]
-NUMBERS = (b"-1", b"0", b"1e400", b"NaN", b"99999999999999999999", b"1.5", b'"7"', b"null", b"true", b"[]", b"{}")
-WORDS = (b"!!int abc", b"2026-11-28", b"*a", b"&a [*a]", b"\x00", b"\xff\xfe", b"../../etc", b"%", b"\xe2\x80\xae", b": :")
+NUMBERS = (
+    b"-1",
+    b"0",
+    b"1e400",
+    b"NaN",
+    b"99999999999999999999",
+    b"1.5",
+    b'"7"',
+    b"null",
+    b"true",
+    b"[]",
+    b"{}",
+)
+WORDS = (
+    b"!!int abc",
+    b"2026-11-28",
+    b"*a",
+    b"&a [*a]",
+    b"\x00",
+    b"\xff\xfe",
+    b"../../etc",
+    b"%",
+    b"\xe2\x80\xae",
+    b": :",
+)
 
 
 def flipped(rng: np.random.Generator, data: bytes) -> bytes:
@@ -96,10 +119,14 @@ def repeated(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def other_encoding(rng: np.random.Generator, data: bytes) -> bytes:
-    return data.decode("latin-1").encode(str(rng.choice(["utf-16", "utf-32", "utf-8-sig", "cp037"])), errors="replace")
+    return data.decode("latin-1").encode(
+        str(rng.choice(["utf-16", "utf-32", "utf-8-sig", "cp037"])), errors="replace"
+    )
 
 
-def _replaced(rng: np.random.Generator, data: bytes, pattern: bytes, others: list[bytes] | tuple[bytes, ...]) -> bytes:
+def _replaced(
+    rng: np.random.Generator, data: bytes, pattern: bytes, others: list[bytes] | tuple[bytes, ...]
+) -> bytes:
     found = list(re.finditer(pattern, data))
     if not found:
         return truncated(rng, data)

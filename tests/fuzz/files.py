@@ -4,8 +4,8 @@
     python tests/fuzz/files.py --seed 0 --number 1234 --keep damaged
 
 All are read in this process. What must not happen: any error but a `WavegenError` of one line, a crash, more than ten
-seconds of processor time for one file, more memory than the given bound above what the process has before. MIDI files are
-damaged by ``midi.py``, in ways of their own.
+seconds of processor time for one file, more memory than the given bound above what the process has before. MIDI files
+are damaged by ``midi.py``, in ways of their own.
 """
 
 import faulthandler
@@ -80,7 +80,9 @@ def audio(ending: str) -> Kind:
     def make(rng: np.random.Generator, folder: Path) -> Path:
         path = folder / f"damaged.{ending}"
         channels = int(rng.integers(1, 4)) if ending != "mp3" else 1
-        samples = 0.3 * np.sin(np.arange(int(rng.integers(1, 6000)))[:, None] * rng.uniform(0.01, 1, channels))
+        samples = 0.3 * np.sin(
+            np.arange(int(rng.integers(1, 6000)))[:, None] * rng.uniform(0.01, 1, channels)
+        )
         rate = int(rng.choice([8000, 16000, 48000]))
         soundfile.write(path, samples, rate, str(rng.choice(AUDIO[ending])))
         return path
@@ -99,7 +101,9 @@ def copy_of(pattern: str, name: str) -> Callable[[np.random.Generator, Path], Pa
 
 def csv(columns: int) -> Callable[[np.random.Generator, Path], Path]:
     def make(rng: np.random.Generator, folder: Path) -> Path:
-        rows = [",".join(f"{x}" for x in row) for row in rng.integers(0, 100, (int(rng.integers(1, 50)), columns))]
+        rows = [
+            ",".join(f"{x}" for x in row) for row in rng.integers(0, 100, (int(rng.integers(1, 50)), columns))
+        ]
         (folder / "damaged.csv").write_text("\n".join(rows))
         return folder / "damaged.csv"
 
@@ -195,11 +199,15 @@ def peak_memory() -> int:
     return peak * 1024
 
 
-def read_one(kind: Kind, damage: Damage, rng: np.random.Generator, folder: Path, largest: int) -> tuple[str, str]:
+def read_one(
+    kind: Kind, damage: Damage, rng: np.random.Generator, folder: Path, largest: int
+) -> tuple[str, str]:
     """Damages and reads one file; returns how it ended, and what was wrong with that ("" if nothing was)."""
     path = kind.make(rng, folder)
     path.write_bytes(damage(rng, path.read_bytes()))
-    faulthandler.dump_traceback_later(20 * SECONDS, exit=True, file=sys.stderr)  # for loops that no signal interrupts
+    faulthandler.dump_traceback_later(
+        20 * SECONDS, exit=True, file=sys.stderr
+    )  # for loops that no signal interrupts
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     before = peak_memory()
     outcome = problem = ""
@@ -251,7 +259,10 @@ def main(
     resource.setrlimit(resource.RLIMIT_AS, (32 << 30,) * 2)
     kinds = {name: kind for name, kind in KINDS.items() if name.startswith(only)}
     options = f" --only {only}" * bool(only)
-    with Table(f"python tests/fuzz/files.py --seed {seed}{options}") as table, TemporaryDirectory() as temporary:
+    with (
+        Table(f"python tests/fuzz/files.py --seed {seed}{options}") as table,
+        TemporaryDirectory() as temporary,
+    ):
         folder = keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for n in range(files) if number is None else [number]:
