@@ -18,6 +18,7 @@ import scipy.stats
 from faults import Command, run
 from inputs import MODEL, RATE, pcm, tone, write_codec
 
+import wavegen.__main__
 import wavegen.cli
 import wavegen.data.tokenize
 import wavegen.evaluation.figures
@@ -135,7 +136,7 @@ def _prepare(recordings: Path, out: Path, backend: str, workers: int) -> None:
     prepare.prepare.__kwdefaults__["shard_bytes"] = 4000
     split = ["--valid", "valid/*", "--test", "test/*"]
     options = ["--sample-rate", str(RATE), "--backend", backend, "--workers", str(workers)]
-    wavegen.cli.main(["prepare", str(recordings), "-o", str(out), *options, *split])
+    wavegen.__main__.run(["prepare", str(recordings), "-o", str(out), *options, *split])
 
 
 def files(folder: Path) -> object:

@@ -124,12 +124,14 @@ def main(tries: int = 150, seed: int = 0, number: int | None = None, workshop: P
                 shutil.rmtree(out, ignore_errors=True)
                 out.mkdir()
                 command = writers[name].command(out) if name in writers else others(place, out)[name]
+                if way == "new process" and callable(command):
+                    way = "forked process"
                 if name in writers and name not in known and way != "new process":
                     known[name] = reference(writers[name], place / "undisturbed" / name)
                 if way == "at a call" and name in writers:
                     fault = Fault(f"signal:{received.value}", int(rng.integers(1, known[name][1] + 1)))
                     ended = run(command, out, fault)
-                elif way == "new process" and not callable(command):
+                elif way == "new process":
                     ended = in_new_process(command, received, float(rng.uniform(0.05, IMPORTING)), place)
                 else:
                     ended = in_forked_process(command, received, float(rng.uniform(0, AT_WORK)), out)
