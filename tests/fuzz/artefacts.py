@@ -1,116 +1,117 @@
-"""Damage every file of a run, a dataset and a model's file in six ways, and read them: nothing is read silently as it is not.
+"""Damage every file of runs, datasets and models in six ways, and read them: nothing false is read without a word.
 
     python tests/fuzz/artefacts.py --seed 0
     python tests/fuzz/artefacts.py --seed 0 --number 12
 
-Ways: one bit flipped, another one, cut in the middle, emptied, missing, replaced by the file of the same name of another
-run (dataset, model) of the same shapes. What is read then must be equal to what was read before, or the reader refuses it in
-one line, or warns of what it leaves out (a damaged checkpoint, for which the one before it is read).
+Ways: one bit flipped, another one, cut in the middle, emptied, missing, replaced by the file of the same name of
+another run (dataset, model) of the same shapes. What is read then must be equal to what was read before, or the reader
+refuses it in one line, or warns of what it leaves out (a damaged checkpoint, for which the one before it is read).
 """
 
 import hashlib
+import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+import jax
 import numpy as np
 import tyro
-from faults import run, start_again_with_library, workshop_folder
+from inputs import RATE, pcm, write_codec, write_model
 from table import Table
 
-CODED = """
-name: coded
-data: {path: HERE/data, sample_rate: 8000, crop: 256, batch_size: 2}
-codec: {kind: trained, run: HERE/codec-SEED.safetensors}
+from wavegen.codecs.spectrogram.files import read_codebook, write_codebook
+from wavegen.config import load_config
+from wavegen.data.dataset import Dataset
+from wavegen.data.write import Clip, write_dataset
+from wavegen.errors import WavegenError
+from wavegen.runs.trained import open_trained, rebuild
+from wavegen.training.loop import train
+
+RUN = """
+name: run
+data: {path: HERE/memmap, sample_rate: 8000, crop: 256, batch_size: 2}
+codec: {kind: trained, run: HERE/files/codec.safetensors}
 model: {kind: lstm, width: 4, layers: 1}
 optimizer: {warmup_steps: 0}
 training: {steps: 2, checkpoint_every: 1, evaluate_every: 2, evaluate_batches: 1, sample_seconds: 0.05, sample_count: 1}
 seed: SEED
 """
+SPLITS = ("train", "train", "train", "valid", "test")
+NOT_READ = {"samples", "tensorboard", ".lock", "1"}
+"""What is never read again, and a checkpoint that is not the newest one."""
 
 
-def make(place: Path, seed: int) -> Path:
-    """A run that reads through a codec, a dataset in both formats and model's files; of other content for each seed."""
-    from commands import pcm
-    from inputs import write_codec, write_model
-
-    from wavegen.cli import main as wavegen
-    from wavegen.codecs.spectrogram.files import write_codebook
-    from wavegen.data.write import Clip, write_dataset
-
-    here, rng = place / str(seed), np.random.default_rng(seed)
+def make(here: Path, seed: int) -> None:
+    """Writes datasets, files of models and a run that reads through a codec; their content depends on the seed."""
+    rng = np.random.default_rng(seed)
     for backend in ("memmap", "array_record"):
-        clips = [
-            Clip(f"{s}/{n}", pcm(rng, 900), {"n": str(n % 2)}, s)
-            for n, s in enumerate(["train"] * 3 + ["valid", "test"])
-        ]
-        write_dataset(here / f"dataset {backend}", clips, 8000, shard_samples=1500, backend=backend)
-    features = [
+        clips = [Clip(f"{s}/{n}", pcm(rng, 900), {"n": str(n % 2)}, s) for n, s in enumerate(SPLITS)]
+        write_dataset(here / backend, clips, RATE, shard_samples=1500, backend=backend)
+    frames = [
         Clip(str(n), pcm(rng, 640), features=rng.standard_normal((20, 3)).astype("f4")) for n in range(2)
     ]
-    write_dataset(here / "dataset with features", features, 8000, feature_hop=32)
+    write_dataset(here / "with features", frames, RATE, feature_hop=32)
     (here / "files").mkdir()
     write_model(here / "files" / "model.safetensors", seed)
     write_codec(here / "files" / "codec.safetensors", seed)
-    write_codebook(
-        here / "files" / "codebook.safetensors", {"codebook": rng.standard_normal((4, 3))}, {"batches": 1}
-    )
-    shutil.copy(here / "files" / "codec.safetensors", place / f"codec-{seed}.safetensors")
-    (place / f"coded-{seed}.yaml").write_text(CODED.replace("HERE", str(place)).replace("SEED", str(seed)))
-    wavegen(["train", str(place / f"coded-{seed}.yaml"), "--runs", str(here)])
-    return here
+    entries = rng.standard_normal((4, 3)).astype("f4")
+    write_codebook(here / "files" / "codebook.safetensors", {"codebook": entries}, {"batches": 1})
+    (here / "run.yaml").write_text(RUN.replace("HERE", str(here)).replace("SEED", str(seed)))
+    with open(here / "out", "w") as out, redirect_stdout(out):
+        train(load_config(here / "run.yaml"), here / "run")
 
 
 def read_run(folder: Path) -> object:
-    """All that comes out of a run: its weights, its codec, its labels and settings."""
-    from wavegen.runs.trained import open_trained
-
+    """All that comes out of a run: its settings, labels, weights and codec."""
     trained = open_trained(folder)
-    return trained.config.model_dump(), trained.labels, _numbers(trained.params), _numbers(trained.codecs)
+    return trained.config.model_dump(), trained.labels, numbers(trained.params), numbers(trained.codecs)
 
 
 def read_dataset(folder: Path) -> object:
-    """All samples, features and labels."""
-    from wavegen.data.dataset import Dataset
-
+    """All that comes out of a dataset: its rate, labels, samples and features."""
     dataset = Dataset.open(folder)
     found: list[object] = [dataset.sample_rate, dataset.labels]
     for split in dataset.splits:
         files = dataset.split(split)
         for row in range(len(files)):
             found += [split, files.names[row], files.labels[row].tolist()]
-            found.append(_numbers(dataset.read(files, row, 0, int(files.length[row]))))
+            found.append(numbers(dataset.read(files, row, 0, int(files.length[row]))))
             if dataset.feature_hop:
-                found.append(_numbers(dataset.read_features(files, row, 0, 20)))
+                found.append(numbers(dataset.read_features(files, row, 0, 20)))
     return found
 
 
 def read_files(folder: Path) -> object:
-    from wavegen.codecs.spectrogram.files import read_codebook
-    from wavegen.runs.trained import open_trained, rebuild
-
+    """All that comes out of the files of a model, a codec and a codebook."""
     found: list[object] = []
     for name in ("model", "codec"):
         trained = open_trained(folder / f"{name}.safetensors")
-        found += [trained.config.model_dump(), _numbers(rebuild(trained)[1])]
+        found += [trained.config.model_dump(), numbers(rebuild(trained)[1])]
     arrays, card = read_codebook(folder / "codebook.safetensors")
-    return [*found, card, _numbers(arrays)]
+    return [*found, card, numbers(arrays)]
 
 
-def _numbers(tree: object) -> str:
-    import jax
-
+def numbers(tree: object) -> str:
+    """A digest of all arrays in a tree."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    return hashlib.sha256(
-        b"".join(str((x.dtype, x.shape)).encode() + x.tobytes() for x in leaves)
-    ).hexdigest()
+    parts = (f"{leaf.dtype} {leaf.shape} ".encode() + leaf.tobytes() for leaf in leaves)
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 READERS: dict[str, Callable[[Path], object]] = {
-    "coded": read_run, "dataset memmap": read_dataset, "dataset array_record": read_dataset,
-    "dataset with features": read_dataset, "files": read_files,
-}  # fmt: skip
+    "run": read_run,
+    "memmap": read_dataset,
+    "array_record": read_dataset,
+    "with features": read_dataset,
+    "files": read_files,
+}
 WAYS = ("flipped", "flipped again", "cut", "emptied", "missing", "of another")
 
 
@@ -120,88 +121,81 @@ def damage(path: Path, way: str, other: Path, rng: np.random.Generator) -> bool:
     if way == "missing":
         path.unlink()
         return True
-    if way.startswith("flipped") and data:
+    if way == "of another":
+        path.write_bytes(other.read_bytes())
+    elif way.startswith("flipped") and data:
         changed = bytearray(data)
         changed[rng.integers(len(data))] ^= 1 << rng.integers(8)
         path.write_bytes(changed)
-    elif way == "of another":
-        if other.exists():
-            path.write_bytes(other.read_bytes())
     else:
         path.write_bytes(data[: len(data) // 2] if way == "cut" else b"")
     return path.read_bytes() != data
 
 
 def counterpart(file: Path, one: Path, other: Path) -> Path:
-    """The file of the same name in the other one; those of orbax have random names, of which the same place is taken."""
+    """The file of the same name in the other folder; of orbax's random names, that of the same rank."""
     same = other / file.relative_to(one)
-    if same.exists() or not same.parent.exists():
+    if same.exists():
         return same
-    return sorted(same.parent.iterdir())[
-        sorted(file.parent.iterdir()).index(file) % len(list(same.parent.iterdir()))
-    ]
+    there, here = sorted(same.parent.iterdir()), sorted(file.parent.iterdir())
+    return there[here.index(file) % len(there)]
 
 
-def tries(one: Path, other: Path) -> Iterator[tuple[str, Path, str]]:
-    """Every file in every way."""
+def damages(one: Path) -> Iterator[tuple[str, Path, str]]:
+    """Every file in every way: what it belongs to, its path and the way."""
     for name in READERS:
         for file in sorted((one / name).rglob("*")):
-            if file.is_file() and file.name != ".lock" and not {"samples", "tensorboard"} & {*file.parts}:
-                yield from ((name, file.relative_to(one), way) for way in WAYS)
+            if file.is_file() and not NOT_READ & {*file.relative_to(one).parts}:
+                # Another model's file under this one's name is that model, and nothing is wrong with it.
+                ways = WAYS[:-1] if name == "files" else WAYS
+                yield from ((name, file.relative_to(one), way) for way in ways)
 
 
-def look(place: Path, one: Path, other: Path, seed: int, number: int | None, table: Table) -> None:
-    """Damages one file after the other in a copy."""
-    from wavegen.errors import WavegenError
-
+def look(place: Path, seed: int, chosen: Iterable[int], table: Table) -> None:
+    """Damages one file after the other in a copy, and reads it."""
+    one, other, copy = place / "0", place / "1", place / "damaged"
     before = {name: read(one / name) for name, read in READERS.items()}
-    for n, (name, file, way) in enumerate(tries(one, other)):
-        if number not in (None, n):
-            continue
-        shutil.rmtree(place / "damaged", ignore_errors=True)
-        shutil.copytree(one / name, place / "damaged" / name)
-        changed = damage(
-            place / "damaged" / file,
-            way,
-            counterpart(one / file, one, other),
-            np.random.default_rng([seed, n]),
-        )
-        if not changed:
+    all_damages = list(damages(one))
+    for number in chosen:
+        if number >= len(all_damages):
+            break
+        name, file, way = all_damages[
+            number * 101 % len(all_damages)
+        ]  # so that the first ones are of all kinds
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(one / name, copy / name)
+        rng = np.random.default_rng([seed, number])
+        if not damage(copy / file, way, counterpart(one / file, one, other), rng):
             continue
         problem = ""
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                found = READERS[name](place / "damaged" / name)
-                outcome = "the same" if found == before[name] else "told" if said else "SILENT"
+                found = READERS[name](copy / name)
             except WavegenError:
                 outcome = "refused"
             except Exception as error:
-                outcome, problem = "traceback", f"{file}, {way}: {type(error).__name__}: {str(error)[:200]}"
-        if outcome == "SILENT":
-            problem = f"{file}, {way}: something else was read, without a word"
-        table.add(f"{name}: {way}", n, problem, outcome=outcome)
+                outcome, problem = "traceback", f"{type(error).__name__}: {str(error)[:200]}"
+            else:
+                told = any(warning.category is UserWarning for warning in caught)
+                outcome = "equal" if found == before[name] else "told" if told else "silent"
+                problem = "something else was read without a word" if outcome == "silent" else ""
+        table.add(f"{name}: {way}", number, problem and f"{file}: {problem}", outcome=outcome)
 
 
-def main(seed: int = 0, number: int | None = None, workshop: Path | None = None) -> None:
+def main(tries: int | None = None, seed: int = 0, number: int | None = None) -> None:
     """Damages files.
 
     Args:
+        tries: how many; by default every file in every way.
         seed: of which bits.
         number: of the one try to repeat.
-        workshop: folder that keeps inputs and compiled programs for the next time; by default a temporary one.
     """
-    with workshop_folder(workshop) as place:
-        start_again_with_library(place)
-        from commands import make_inputs
-
-        make_inputs(place)
+    with TemporaryDirectory() as folder, Table(f"python tests/fuzz/artefacts.py --seed {seed}") as table:
         for n in (0, 1):
-            shutil.rmtree(place / str(n), ignore_errors=True)
-            ended = run(lambda n=n: make(place, n), place)
-            assert ended.status == 0, ended
-        with Table(f"python tests/fuzz/artefacts.py --seed {seed}") as table:
-            look(place, place / "0", place / "1", seed, number, table)
+            make(Path(folder) / str(n), n)
+        most = 1 << 30 if tries is None else tries
+        look(Path(folder), seed, range(most) if number is None else [number], table)
 
 
 if __name__ == "__main__":

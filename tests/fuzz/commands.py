@@ -1,4 +1,4 @@
-"""The commands that the fault injectors disturb, on inputs of a fraction of a second, and what must come out of each."""
+"""The commands that the fault injectors disturb, on tiny inputs, and what must come out of each."""
 
 import hashlib
 import json
@@ -16,8 +16,9 @@ import numpy as np
 import scipy.signal
 import scipy.stats
 from faults import Command, run
-from inputs import MODEL, RATE, write_codec
+from inputs import MODEL, RATE, pcm, tone, write_codec
 
+import wavegen.__main__
 import wavegen.cli
 import wavegen.data.tokenize
 import wavegen.evaluation.figures
@@ -96,16 +97,6 @@ def make_inputs(workshop: Path) -> None:
     (workshop / "study.yaml").write_text(STUDY.replace("HERE", str(workshop)))
 
 
-def tone(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """A sine with some noise, [T, 1]."""
-    wave = np.sin(np.arange(samples) * rng.uniform(0.1, 1)) + 0.1 * rng.standard_normal(samples)
-    return (0.3 * wave[:, None]).astype(np.float32)
-
-
-def pcm(rng: np.random.Generator, samples: int) -> np.ndarray:
-    return (tone(rng, samples)[:, 0] * 32767).astype(np.int16)
-
-
 def cases(workshop: Path) -> dict[str, Case]:
     """Returns every command that writes, by name."""
     there, books = str(workshop), ["--size", "4", "--n-fft", "128", "--hop-length", "64", "--bands", "4"]
@@ -145,7 +136,7 @@ def _prepare(recordings: Path, out: Path, backend: str, workers: int) -> None:
     prepare.prepare.__kwdefaults__["shard_bytes"] = 4000
     split = ["--valid", "valid/*", "--test", "test/*"]
     options = ["--sample-rate", str(RATE), "--backend", backend, "--workers", str(workers)]
-    wavegen.cli.main(["prepare", str(recordings), "-o", str(out), *options, *split])
+    wavegen.__main__.run(["prepare", str(recordings), "-o", str(out), *options, *split])
 
 
 def files(folder: Path) -> object:

@@ -59,7 +59,7 @@ def truncated(rng: np.random.Generator, data: bytes) -> bytes:
 
 def cut_out(rng: np.random.Generator, data: bytes) -> bytes:
     start = int(rng.integers(len(data)))
-    return data[:start] + data[start + int(rng.integers(1, 1 + len(data) // 4)) :]
+    return data[:start] + data[start + int(rng.integers(1, 2 + len(data) // 4)) :]
 
 
 def zeroed(rng: np.random.Generator, data: bytes) -> bytes:

@@ -4,8 +4,8 @@
     python tests/fuzz/files.py --seed 0 --number 1234 --keep damaged
 
 All are read in this process. What must not happen: any error but a `WavegenError` of one line, a crash, more than ten
-seconds of processor time for one file, more memory than the given bound above what the process has before. MIDI files are
-damaged by ``midi.py``, in ways of their own.
+seconds of processor time for one file, more memory than the given bound above what the process has before. MIDI files
+are damaged by ``midi.py``, in ways of their own.
 """
 
 import faulthandler

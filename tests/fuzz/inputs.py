@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wavegen.config import resolve
 from wavegen.runs.trained import Trained, open_codecs, save_trained
 from wavegen.training.step import first_state
@@ -20,6 +22,17 @@ CODEC = {
     "latent": 4,
 }
 CODEC |= {"quantizer": {"kind": "ema", "codebooks": 2, "codebook_size": 8}}
+NOTES = {"kind": "bert", "width": 8, "layers": 1, "heads": 2}
+
+
+def tone(rng: np.random.Generator, samples: int) -> np.ndarray:
+    """A sine with some noise, [T, 1]."""
+    wave = np.sin(np.arange(samples) * rng.uniform(0.1, 1)) + 0.1 * rng.standard_normal(samples)
+    return (0.3 * wave[:, None]).astype(np.float32)
+
+
+def pcm(rng: np.random.Generator, samples: int) -> np.ndarray:
+    return (tone(rng, samples)[:, 0] * 32767).astype(np.int16)
 
 
 def write_model(path: Path, seed: int) -> None:
@@ -32,8 +45,14 @@ def write_codec(path: Path, seed: int) -> None:
     _write(path, CODEC, seed)
 
 
-def _write(path: Path, model: dict[str, Any], seed: int) -> None:
-    config = resolve({"data": {"sample_rate": RATE}, "model": model, "seed": seed})
+def write_model_of_notes(path: Path, seed: int) -> None:
+    """Writes an untrained masked model of a grid of voices, which composes and remixes."""
+    _write(path, NOTES, seed, {"kind": "note_grid", "voices": 2, "bar": 4})
+
+
+def _write(path: Path, model: dict[str, Any], seed: int, codec: dict[str, Any] | None = None) -> None:
+    tree = {"data": {"sample_rate": RATE, "crop": 64}, "model": model, "seed": seed}
+    config = resolve(tree if codec is None else {**tree, "codec": codec})
     codecs = open_codecs(config)
     _, state = first_state(config, {}, codecs)
     save_trained(path, Trained(config, {}, state["params"], codecs))

@@ -3,8 +3,8 @@
     python tests/fuzz/kills.py --tries 100 --seed 0
     python tests/fuzz/kills.py --seed 0 --only train --number 12
 
-A try is one SIGKILL, at one of the calls by which a command changes its folder; what is written then is torn. A command is
-killed up to four times before it may end. Then must hold: its results are equal bit for bit, those of training with
+A try is one SIGKILL, at one of the calls by which a command changes its folder; what is written then is torn. A command
+is killed up to six times before it may end. Then must hold: its results are equal bit for bit, those of training with
 weights, optimizer, figures and samples; no temporary file is left; no worker process has outlived its parent.
 """
 
@@ -16,7 +16,7 @@ import tyro
 from faults import Fault, run, start_again_with_library, workshop_folder
 from table import Table
 
-IN_A_ROW = 4
+IN_A_ROW = 6
 
 
 def kill(case, folder: Path, expected: str, calls: int, rng: np.random.Generator) -> tuple[int, str]:

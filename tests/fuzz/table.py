@@ -1,5 +1,6 @@
 """What a fuzzer or a fault injector has found: tries and failures by kind, and how to repeat them."""
 
+import signal
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ class Table:
             print(f"failed: {kind}: {problem}\n  again: {self.command} --number {number}", flush=True)
 
     def __enter__(self) -> "Table":
+        """Lets signals end the tries, and not the table."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:

@@ -34,16 +34,19 @@ class LabelPattern:
 
     def __init__(self, pattern: str):
         self.pattern = "{folder}/*" if pattern == "folder" else pattern
+        # Names in braces, asterisks, and the text between them, which holds no brace.
         parts = re.split(r"(\{\w+\}|\*)", self.pattern)
-        self.fields = [part[1:-1] for part in parts if part.startswith("{")]
+        self.fields = [part[1:-1] for part in parts[1::2] if part != "*"]
         if (
             not self.fields
             or len(set(self.fields)) < len(self.fields)
+            or not all(field.isidentifier() for field in self.fields)
             or re.search(r"[}*][{*]", self.pattern)
+            or re.search("[{}]", "".join(parts[::2]))
         ):
             raise WavegenError(
                 f"expected a label pattern such as '{{speaker}}_{{take}}' or 'folder', got {pattern!r}; "
-                "write each field once in braces, with text between two of them"
+                "write each field once in braces, beginning with a letter, with text between two of them"
             )
         # A field takes the fewest characters that fit, and never a folder boundary.
         forms = {"{": lambda part: f"(?P<{part[1:-1]}>[^/]+?)", "*": lambda part: "[^/]*"}
