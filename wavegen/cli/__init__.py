@@ -16,6 +16,7 @@ from wavegen import __version__
 from wavegen.cli.arguments import arranged
 from wavegen.cli.audio import sample
 from wavegen.cli.codecs import fit_codebook, interpolate, reconstruct, tokenize
+from wavegen.cli.compare import compare, listen_test, train_listener
 from wavegen.cli.data import prepare
 from wavegen.cli.machine import bench, info
 from wavegen.cli.notes import compose, harmonise, remix, render
@@ -27,7 +28,7 @@ from wavegen.errors import WavegenError
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Listen": (models, sample, compose, song, render, harmonise, remix, interpolate, reconstruct),
     "Learn": (train, study, configs, export),
-    "Measure": (evaluate, report, bench, info),
+    "Measure": (evaluate, report, compare, listen_test, train_listener, bench, info),
     "Prepare": (prepare, tokenize, fit_codebook),
 }
 """The commands by what they are for."""
