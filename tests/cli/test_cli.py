@@ -205,9 +205,14 @@ def test_from_a_folder_of_recordings_to_new_audio(tmp_path, capsys):
     ]
     main(["sample", str(run), *arguments, "-o", str(out)])
     assert sorted(path.name for path in out.iterdir()) == [
-        *("first-seed3-0.png", "first-seed3-0.wav", "first-seed3-1.png", "first-seed3-1.wav")
+        *(
+            "first-continue-3-seed3-0.png",
+            "first-continue-3-seed3-0.wav",
+            "first-continue-3-seed3-1.png",
+            "first-continue-3-seed3-1.wav",
+        )
     ]
-    assert Audio.read(out / "first-seed3-1.wav").samples.shape == (300 + 160, 1)
+    assert Audio.read(out / "first-continue-3-seed3-1.wav").samples.shape == (300 + 160, 1)
 
     main(["evaluate", str(run)])
     said = capsys.readouterr().out
@@ -272,6 +277,23 @@ def test_a_platform_that_is_not_there_is_one_line(tmp_path):
     line = "JAX_PLATFORMS=cuda names no device of this machine; unset it, or install the extra for it"
     assert (process.returncode, process.stderr.splitlines()[-1]) == (2, f"wavegen: {line}")
     assert "Traceback" not in process.stderr
+
+
+def test_results_say_task_and_input_and_none_is_overwritten(tmp_path, capsys):
+    model, out = write_model(tmp_path / "m.safetensors"), tmp_path / "out"
+    prompt = tmp_path / "door.wav"
+    Audio(np.sin(0.3 * np.arange(400))[:, None].astype(np.float32) / 2, RATE).write(prompt)
+    command = ["sample", str(model), "--seconds", "0.02", "-o", str(out)]
+    for arguments in ([], [], ["--temperature", "0.5"], ["--prompt", str(prompt)], ["--like", str(prompt)]):
+        main([*command, *arguments])
+    names = {path.name for path in out.glob("*.wav")}
+    # The second command makes what the first one made; the third one other clips under that name.
+    assert names == {
+        "m-seed0-0.wav",
+        "m-seed0-2-0.wav",
+        "m-continue-door-seed0-0.wav",
+        "m-like-door-seed0-0.wav",
+    }
 
 
 @pytest.mark.slow

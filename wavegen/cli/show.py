@@ -26,7 +26,7 @@ def numbered(path: Path, count: int, suffix: str) -> list[Path]:
     return [path.with_name(f"{path.name}-{row}{suffix}") for row in range(count)]
 
 
-def _unused(path: Path, holds: Callable[[Path], bool]) -> Path:
+def unused(path: Path, holds: Callable[[Path], bool]) -> Path:
     """Returns a path for results at which nothing else lies: PATH, or PATH-2 and so on before its suffix.
 
     Files of one name in two folders have results of one name, and a folder may hold anything.
@@ -58,7 +58,7 @@ def _holds(file: Path, clip: Audio) -> bool:
 
 def write_clips(clips: Sequence[Audio], path: Path) -> None:
     """Writes clips as ``PATH-0.wav`` and so on, each with a picture of its spectrogram, and prints the files."""
-    path = _unused(path, lambda free: _hold(numbered(free, len(clips), ".wav"), clips))
+    path = unused(path, lambda free: _hold(numbered(free, len(clips), ".wav"), clips))
     files = numbered(path, len(clips), ".wav")
     for clip, file in zip(clips, files, strict=True):
         clip.write(file)
@@ -68,14 +68,14 @@ def write_clips(clips: Sequence[Audio], path: Path) -> None:
 
 def write_audio(audio: Audio, file: Path) -> None:
     """Writes one WAV file without a picture, and prints its path."""
-    file = _unused(file, lambda free: _hold([free], [audio]))
+    file = unused(file, lambda free: _hold([free], [audio]))
     audio.write(file)
     print_facts({"audio": file})
 
 
 def write_comparison(result: Audio, original: Audio, file: Path) -> None:
     """Writes what came back as a WAV file, with a picture of its spectrogram and the original's, and prints both."""
-    file = _unused(file, lambda free: _hold([free], [result]))
+    file = unused(file, lambda free: _hold([free], [result]))
     result.write(file)
     _draw(file, {"reconstructed": result, "recorded": original})
 
@@ -99,7 +99,7 @@ def write_scores(scores: Sequence[Score], path: Path) -> None:
             for file, score in zip(files, scores, strict=True)
         )
 
-    path = _unused(path, hold)
+    path = unused(path, hold)
     from wavegen.pictures.notes import plot_notes
 
     for score, file in zip(scores, numbered(path, len(scores), ".mid"), strict=True):
@@ -110,17 +110,38 @@ def write_scores(scores: Sequence[Score], path: Path) -> None:
         print_facts({"notes": file, "audio": audio, "piano roll": picture})
 
 
-def write_performance(notes: Performance, path: Path, melody: bool) -> None:
+def settle(written: Sequence[Path], path: Path, wanted: Path) -> list[Path]:
+    """Gives results that equal those of an earlier run of the command their place, and returns where results lie.
+
+    Args:
+        written: the files, whose names begin with that of ``path``.
+        path: what ``unused`` gave while their contents were not known yet.
+        wanted: what it was asked for.
+    """
+    places = [file.with_name(wanted.name + file.name.removeprefix(path.name)) for file in written]
+    if path == wanted or not all(
+        place.is_file() and place.read_bytes() == file.read_bytes()
+        for place, file in zip(places, written, strict=True)
+    ):
+        return list(written)
+    for place, file in zip(places, written, strict=True):
+        file.replace(place)
+    return places
+
+
+def write_performance(notes: Performance, path: Path, melody: bool) -> Path:
     """Writes the notes that a model plays: a melody as ``PATH.txt``, anything else as ``PATH.mid``."""
     from wavegen.atomic import atomic_write
     from wavegen.notes.midi import write_midi
     from wavegen.notes.score import from_performance
 
+    file = path.with_name(f"{path.name}.txt" if melody else f"{path.name}.mid")
     if melody:
-        with atomic_write(path.with_name(f"{path.name}.txt")) as file:
-            file.write(notes.text().encode())
+        with atomic_write(file) as opened:
+            opened.write(notes.text().encode())
     else:
-        write_midi(path.with_name(f"{path.name}.mid"), from_performance(notes))
+        write_midi(file, from_performance(notes))
+    return file
 
 
 def write_json(tree: Mapping[str, Any], file: Path) -> None:
