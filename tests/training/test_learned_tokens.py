@@ -369,7 +369,7 @@ def test_the_command_redraws(folder, recording, tmp_path, capsys):
     main([*call, "-o", str(tmp_path)])
     assert "spectrogram" in capsys.readouterr().out
     (clip,) = wavegen.load(folder / "bert").redraw(recording, period=3, codebooks=1)
-    written = Audio.read(tmp_path / "bert-seed0-0.wav")
+    written = Audio.read(tmp_path / "bert-period3codebooks1-a-seed0-0.wav")
     np.testing.assert_allclose(written.samples, clip.samples, atol=1e-4)
 
 
