@@ -66,6 +66,20 @@ def test_evaluating_a_file_opens_and_writes_no_path_of_its_card(tmp_path, wavs, 
     assert {path.name for path in tmp_path.iterdir()} == {"wavs", "m.safetensors", "cache"}
 
 
+def test_a_file_does_not_say_where_its_maker_keeps_things(tmp_path):
+    here = str(tmp_path)
+    config = resolve(
+        {
+            "data": {"sample_rate": RATE, "crop": 64, "path": f"{here}/recordings", "cache": f"{here}/cache"},
+            "model": SMALL,
+            "training": {"start_from": f"{here}/runs/first"},
+        }
+    )
+    file = write_model(tmp_path / "m.safetensors", config)
+    assert here.encode() not in file.read_bytes()
+    assert open_trained(file).config.data.path == "recordings"
+
+
 def test_a_cache_of_somebody_else_is_read_and_not_written(tmp_path, wavs):
     config = config_of(path=str(wavs), cache=str(tmp_path / "theirs"))
     mine = open_dataset(config, new_in=tmp_path / "mine").path

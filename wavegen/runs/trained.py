@@ -126,7 +126,7 @@ def save_trained(path: str | Path, trained: Trained) -> Path:
                 f"the {name} codec stays in files of its own, {path} cannot hold it; use the run folder"
             )
     card = {
-        "config": trained.config.model_dump(mode="json"),
+        "config": _without_folders(trained.config.model_dump(mode="json")),
         "labels": {field: list(values) for field, values in trained.labels.items()},
         "codecs": {name: [json.loads(codec.card), codec.codebooks] for name, codec in learned.items()},
     }
@@ -134,6 +134,22 @@ def save_trained(path: str | Path, trained: Trained) -> Path:
         return write_weights(path, {}, card, trained.params)
     exact = {f"{name}_codec": codec.params for name, codec in learned.items()}
     return write_weights(path, trained.params, card, exact)
+
+
+_PLACES = {"path", "cache", "run", "pretrained", "codebook", "start_from"}
+"""Settings that are paths."""
+
+
+def _without_folders(tree: dict[str, Any]) -> dict[str, Any]:
+    """A configuration whose paths are names alone: a file that others get does not say how this machine is laid out."""
+    return {
+        key: _without_folders(value)
+        if isinstance(value, dict)
+        else Path(value).name
+        if key in _PLACES and isinstance(value, str)
+        else value
+        for key, value in tree.items()
+    }
 
 
 def open_codecs(config: Config, folder: Path | None = None) -> Codecs:
