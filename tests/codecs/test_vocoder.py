@@ -23,6 +23,9 @@ def examples(audio):
     return {"waveform": audio, "length": jnp.full(len(audio), audio.shape[1])}
 
 
+objective = jax.jit(lambda codec, audio: codec.objective(examples(audio), None))
+
+
 def test_a_frame_depends_on_the_rows_within_reach_and_on_no_others():
     vocoder = Vocoder(FRAMES, width=8, depth=2, random=np.random.default_rng(0))
     # Blocks begin as the identity.
@@ -54,8 +57,7 @@ def test_the_losses_of_its_audio_move_the_vocoder_alone():
 
 
 def test_the_total_is_the_weighted_sum_of_all_parts():
-    codec = build("EMA", VOCODER)
-    outcome = codec.objective(examples(jnp.asarray(tones(0, 2, CLIP))), None)
+    outcome = objective(build("EMA", VOCODER), jnp.asarray(tones(0, 2, CLIP)))
     weights = {"mel": 0.1, "convergence": 0.1, "commitment": 0.25, "codebook": 1.0}
     weights |= {"audio_mel": 15.0, "audio_stft": 1.0, "audio_waveform": 1.0}
     assert set(outcome.figures) == set(weights)
