@@ -209,7 +209,16 @@ def test_from_a_folder_of_recordings_to_new_audio(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "test split, 300 tokens of 1 files\nbits_per_sample" in said
     main(["export", str(run), str(tmp_path / "first.safetensors")])
-    main(["evaluate", str(tmp_path / "first.safetensors"), "--split", "valid"])
+    main(
+        [
+            "evaluate",
+            str(tmp_path / "first.safetensors"),
+            "--split",
+            "valid",
+            "--data",
+            str(tmp_path / "data"),
+        ]
+    )
     said = capsys.readouterr().out
     assert "bytes" in said
     figures = dict(line.split() for line in said.splitlines()[-2:])
@@ -337,7 +346,11 @@ def test_ctrl_c_while_sampling_keeps_a_valid_recording(tmp_path):
         (["sample", "HERE/m.safetensors", "--top-p", "2"], "top_p must lie in (0, 1], got 2.0"),
         (["sample", "HERE/m.safetensors", "--implementation", "x"], "there is no implementation 'x'"),
         (["sample", "HERE/m.safetensors", "-o", "HERE/file/out"], "cannot write HERE/file/out"),
-        (["evaluate", "HERE/m.safetensors", "--split", "dev"], "expected recordings in split 'dev'"),
+        (
+            ["evaluate", "HERE/m.safetensors", "--split", "dev", "--data", "HERE/data"],
+            "expected recordings in split 'dev'",
+        ),
+        (["evaluate", "HERE/m.safetensors"], "give them, or others, with --data FOLDER"),
         (["evaluate", "HERE/m.safetensors", "--data", "HERE/nowhere"], "HERE/nowhere"),
         (
             ["export", "HERE/m.safetensors", "HERE/m.wav"],

@@ -103,16 +103,21 @@ def evaluate(
 
     Args:
         run: a run folder or a .safetensors file.
-        data: a folder of recordings or a prepared dataset; by default the run's own.
+        data: a folder of recordings or a prepared dataset; by default the run's own. A file that was trained on
+            recordings needs it: the path that it names is of another place.
         split: train, valid or test.
         orders: passes of the bound of a masked model, for each codebook; more make it steadier.
     """
-    from wavegen.runs.trained import open_trained, rebuild
+    from wavegen.config.data import DataConfig
+    from wavegen.runs.trained import open_trained, rebuild, without_paths
     from wavegen.training.evaluate import evaluate_split
 
     trained = open_trained(run)
+    config = trained.config if run.is_dir() else without_paths(trained.config, run, data)
     graph, params = rebuild(trained)
-    result, files = evaluate_split(trained.config, graph, params, trained.codecs, split, data, orders=orders)
+    result, files = evaluate_split(
+        config, graph, params, trained.codecs, split, data, orders=orders, new_in=DataConfig().cache
+    )
     what = "clips" if trained.config.model.is_codec else "tokens"
     print(f"{split} split, {result.count:,} {what} of {files} files")
     print_facts({name: f"{value:.4f}" for name, value in result.figures.items()}, width=22)

@@ -6,9 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wavegen.bounded import is_inside, read_text
 from wavegen.errors import WavegenError
 
 Splits = Mapping[str, float | str | Sequence[str]]
+
+
+_LARGEST_LIST = 256 << 20  # bytes
 
 
 class LabelPattern:
@@ -187,7 +191,7 @@ def resolved_splits(splits: Splits, names: Sequence[str], folder: Path) -> Split
         folder: of the recordings, and of the lists.
 
     Raises:
-        WavegenError: there is no such list.
+        WavegenError: there is no such list in the folder.
 
     Example:
         >>> from pathlib import Path
@@ -203,11 +207,16 @@ def resolved_splits(splits: Splits, names: Sequence[str], folder: Path) -> Split
             resolved[split] = sorted(names, key=_natural)[first:last]
         elif isinstance(rule, str) and rule.startswith("list:"):
             path = folder / rule.removeprefix("list:")
+            # The rule may be from the card of a model of somebody else.
+            if not is_inside(path, folder):
+                raise WavegenError(
+                    f"expected a list of names for split {split!r} in {folder}, got {path}; copy it into the folder"
+                )
             if not path.is_file():
                 raise WavegenError(
                     f"expected a list of names for split {split!r} in {path}, got no such file"
                 )
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = read_text(path, _LARGEST_LIST, "a list of names", "shorten it").splitlines()
             resolved[split] = sorted(known & {line.strip() for line in lines})
     return resolved
 

@@ -20,7 +20,7 @@ from wavegen.config.files import apply_override, checked, read_tree, resolve, un
 from wavegen.config.section import Section
 from wavegen.errors import WavegenError
 
-_Name = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")]
+_Name = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*$")]
 _Changes = dict[str, Any]
 
 
