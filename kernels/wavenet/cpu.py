@@ -1,10 +1,12 @@
 """The CPU sampler runs the whole loop over time in one call of native code, see ``kernels/native/streams.h``.
 
 Weights may be float32, or bfloat16 for half the memory traffic; activations and sums are float32 either way, and only
-what the rings keep has the weights' dtype. Each thread runs a share of the streams, so that one stream has one thread.
-The tile unit of newer x86 processors ("amx") is an exception: where a thread has 16 streams or more with bfloat16
-weights, it rounds what it multiplies to bfloat16 too, and then a stream's outputs depend, by that rounding, on the
-number of streams.
+what the rings keep has the weights' dtype. A shape with ``int8`` has float32 weights and multiplies in 8 bits, see
+``int8``, for a quarter of the traffic.
+
+Each thread runs a share of the streams, so that one stream has one thread. The tile unit of newer x86 processors
+("amx") is an exception: where a thread has 16 streams or more with bfloat16 weights, it rounds what it multiplies to
+bfloat16 too, and then a stream's outputs depend, by that rounding, on the number of streams.
 
 On a GPU's backend XLA's loop launches about a hundred kernels for each sample, which depend on one another, so few
 streams are sampled sooner by the processor next to it: see ``sampling_device``.
@@ -66,6 +68,8 @@ def generate(call: Call) -> Generated:
     """
     if call.dtype not in (jnp.float32, jnp.bfloat16):
         raise NotImplementedError(f"takes float32 or bfloat16 weights, got {call.dtype}")
+    if call.shape.int8:
+        check_int8(call)
     settings, on = native.settings(), platform()
     if on == "cpu":
         return run(call, settings=settings)
@@ -82,6 +86,26 @@ def generate(call: Call) -> Generated:
     with jax.default_device(host):
         generated = jax.device_get(run(jax.device_put(call, host), settings=settings))
     return jax.tree.map(jnp.asarray, generated)
+
+
+MOST_CHANNELS = 65536
+"""Rows of a matrix of bytes: more products of 255 and 127 could exceed 32 bits."""
+
+
+def check_int8(call: Call) -> None:
+    """Checks that a network in 8 bits is one that the native code takes.
+
+    Raises:
+        NotImplementedError: it is not.
+    """
+    if call.dtype != jnp.float32:
+        raise NotImplementedError(f"rounds float32 weights to 8 bits, got {call.dtype}")
+    taps = call.weights["dilated"].shape[1]
+    widest = max((taps - 1) * call.residual, call.weights["residual"].shape[1], *call.weights["hidden"].shape)
+    if widest > MOST_CHANNELS:
+        raise NotImplementedError(
+            f"sums products of 8 bits over at most {MOST_CHANNELS} channels, got {widest}"
+        )
 
 
 @partial(jax.jit, static_argnames="settings")
@@ -140,6 +164,7 @@ def run(call: Call, settings: native.Settings) -> Generated:
         mu=np.int64(shape.mu),
         levels=np.int64(shape.vocab_size),
         condition_hop=np.int64(call.condition_hop),
+        int8=shape.int8,
         threads=np.int64(settings.threads),
         instruction_set=np.int64(settings.instruction_set),
     )

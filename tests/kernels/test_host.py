@@ -98,7 +98,7 @@ def test_jax_without_a_cpu_backend_is_one_line_that_says_how_to_get_it(monkeypat
     monkeypatch.setattr(jax, "local_devices", unknown)
     native.host.cache_clear()
     native.load.cache_clear()
-    native.best_instruction_set.cache_clear()
+    native.instruction_sets.cache_clear()
     assert native.status() == (
         "native kernels need JAX's CPU backend, which JAX_PLATFORMS='cuda' leaves out; set JAX_PLATFORMS=cuda,cpu"
     )

@@ -77,7 +77,7 @@ def sample(
     like: Path | None = None,
     vocoder: Path | None = None,
     out: Out = Path("generated"),
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Literal["float32", "bfloat16", "int8"] = "float32",
     implementation: str | None = None,
     *,
     ask: Flat[LabelledAsk],
@@ -98,7 +98,8 @@ def sample(
         like: a recording that a vocoder turns into its tokens or spectrogram and back.
         vocoder: a WaveNet run that turns a masked model's tokens into audio, in place of the codec's own decoder.
         out: folder for the WAV files and their spectrograms.
-        precision: of a WaveNet's weights; bfloat16 is faster if the network is large, and draws other audio.
+        precision: of a WaveNet's weights; bfloat16 is faster if the network is large, int8 (on a CPU) much faster, and
+            each draws other audio.
         implementation: of the sampling kernel of a WaveNet, by name.
         ask: how many clips, from which seed and with which labels.
         drawing: how tokens are drawn.

@@ -19,7 +19,7 @@ def bench(
     codec: str | None = None,
     model: str | None = None,
     batch: tuple[Streams, ...] = (1,),
-    precision: tuple[Literal["float32", "bfloat16"], ...] = (),
+    precision: tuple[Literal["float32", "bfloat16", "int8"], ...] = (),
     implementation: tuple[str, ...] = (),
     threads: Threads | None = None,
     steps: TimedSteps | None = None,
@@ -45,7 +45,7 @@ def bench(
         model: a masked model to time, one pass and a whole generation: a run, or bert-small or bert-base with random
             weights, on the tokens of --codec.
         batch: number of streams or clips at once; several numbers are timed one after the other.
-        precision: of a WaveNet's weights; by default both.
+        precision: of a WaveNet's weights; by default float32, bfloat16 and int8.
         implementation: of the sampler of a WaveNet, by name; by default all that can run here, without the reference.
         threads: the most threads that the sampler of a WaveNet uses, where an implementation has a choice; by default
             one per processor.
@@ -117,7 +117,7 @@ def _bench_sampling(
                 sampling.find_net(net),
                 streams,
                 implementations=implementation or sampling.DEFAULTS[jax.default_backend()],
-                precisions=precision or ("float32", "bfloat16"),
+                precisions=precision or sampling.PRECISIONS,
                 steps=steps,
                 rounds=rounds,
                 against_torch=against_torch,

@@ -48,7 +48,8 @@ def load(
         path: a run folder (its newest sound checkpoint, averaged weights), a ``.safetensors`` file, the name of a model
             that comes with the package (``wavegen models`` lists them), or None for the instrument among these.
         precision: of the weights of a causal model of audio; bfloat16 halves what is read for a sample, which a long
-            network's speed depends on (``benchmarks/quality/bfloat16.py`` measures what it costs in likelihood).
+            network's speed depends on, and int8, of a WaveNet on a CPU, halves it again
+            (``benchmarks/quality/precisions.py`` measures what they cost in likelihood).
         step: of a run's checkpoint that is to be loaded; None is the newest.
 
     Returns:
@@ -57,7 +58,8 @@ def load(
         ``WindowGenerator``.
 
     Raises:
-        WavegenError: there is no such run or file, it is damaged, or of a newer version.
+        WavegenError: there is no such run or file, it is damaged, or of a newer version; or a causal model of audio
+            other than a WaveNet is asked for in int8.
 
     Example:
         >>> import wavegen

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from wavegen.errors import WavegenError
 from wavegen.models.conditions.base import LocalCondition
 from wavegen.networks.base import Network
 from wavegen.types import Features, Labels, Logits, Tokens
@@ -113,6 +114,16 @@ class CausalModel(TokenModel):
         """See ``Network``: the whole clip where a state is carried, or the receptive field."""
         field = self.receptive_field
         return longest if self.carries_state or field is None else field
+
+    def in_eight_bits(self) -> "CausalModel":
+        """The model with its weights rounded to 8 bits and, where it can, its products too; it may change itself.
+
+        Raises:
+            WavegenError: it has no such form.
+        """
+        raise WavegenError(
+            f"precision int8 is of a WaveNet, got a model of type {type(self).__name__}; take bfloat16"
+        )
 
     def sampling_device(self, batch: int, choice: Choice, implementation: str | None) -> jax.Device | None:
         """Where ``draw`` is quickest for so many rows: a device, or None for where JAX computes by default."""

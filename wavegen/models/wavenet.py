@@ -5,6 +5,7 @@ This module owns the parameters and the conditioning. The arithmetic of the netw
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from wavegen.kernels.lookup import look_up
 from wavegen.kernels.wavenet.cpu import sampling_device
 from wavegen.kernels.wavenet.forward import wavenet_forward
 from wavegen.kernels.wavenet.head import log_prob
+from wavegen.kernels.wavenet.int8 import round_matrices
 from wavegen.kernels.wavenet.shapes import WaveNetShape
 from wavegen.models.base import CausalModel, Choice, State
 from wavegen.models.conditions.base import LabelCondition, LocalCondition
@@ -243,6 +245,13 @@ class WaveNet(CausalModel):
     def likeliest(self, logits: Logits) -> Tokens | None:
         """See ``TokenModel``; those of a mixture do not show it."""
         return super().likeliest(logits) if self.shape.head == "softmax" else None
+
+    def in_eight_bits(self) -> "WaveNet":
+        """See ``CausalModel``: the sampler's products are of 8 bits, all else is as it was."""
+        self.shape = replace(self.shape, int8=True)
+        for name, rounded in round_matrices(self.weights()).items():
+            getattr(self, name)[...] = rounded
+        return self
 
     def sampling_device(self, batch: int, choice: Choice, implementation: str | None) -> jax.Device | None:
         """See ``CausalModel``: the host, where that beats a GPU."""
