@@ -4,7 +4,7 @@
     python benchmarks/quality/tokens.py CODEC_RUN [--bert BERT_RUN] [--out tokens]
 
 With a folder, on the Free Spoken Digit Dataset: takes 0 to 4 test, takes from 10 on train, as in
-configs/fsdd-codec.yaml, and digits are understood by a listener (wavegen.evaluation.embeddings), trained here on recordings.
+configs/fsdd-codec.yaml, and digits are understood by a listener (wavegen/evaluation/embeddings), trained here.
 Without one, on the train and test splits of the codec's own data, cut into pieces. The codec is measured beside Opus at
 the lowest rate that libsndfile offers. The masked model is measured in bits per token (an upper bound, over random
 orders) beside what the frequencies of the training tokens give, overall and frame by frame.

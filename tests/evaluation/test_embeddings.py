@@ -89,7 +89,7 @@ def test_what_is_no_listener_is_refused_in_one_line(tmp_path):
     from wavegen.runs.weights import write_weights
 
     path = write_weights(tmp_path / "model.safetensors", {"bias": np.ones(2)}, {"name": "m"})
-    with pytest.raises(WavegenError, match="expected a listener in .*wavegen train-listener"):
+    with pytest.raises(WavegenError, match=r"expected a listener in .*wavegen train-listener"):
         Listener.open(path)
     write_weights(path, {"bias": np.ones(2)}, {"kind": "listener", "sample_rate": 8000, "labels": ["a"]})
     with pytest.raises(WavegenError, match="is a listener of another version"):

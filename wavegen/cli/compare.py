@@ -88,8 +88,9 @@ def compare(
     )
     spectrograms(out / "spectrograms.png", result.examples)
     print(result.text())
+    print()
     print_facts(
-        {"\nfigures": out / "comparison.json", "pictures": f"{out}/comparison.png, {out}/spectrograms.png"}
+        {"figures": out / "comparison.json", "pictures": f"{out}/comparison.png, {out}/spectrograms.png"}
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,12 @@ def draw(
         # Labels are of a whole call, so that a model with labels draws its clips one by one.
         number = 1 if fields else min(BATCH, count - len(clips))
         labels = {field: str(random.choice(model.labels[field])) for field in fields}
-        options = {"count": number, "seed": seed + len(clips), "drawing": drawing, "labels": labels or None}
+        options: dict[str, Any] = {
+            "count": number,
+            "seed": seed + len(clips),
+            "drawing": drawing,
+            "labels": labels or None,
+        }
         if isinstance(model, AudioGenerator) and model.plays:
             notes = [compose(seed + len(clips) + i, seconds).between(0.0, seconds) for i in range(number)]
             clips += model.generate(seconds, notes=notes, **options)

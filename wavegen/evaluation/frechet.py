@@ -41,4 +41,4 @@ def frechet_distance(generated: Float[np.ndarray, "M D"], reference: Float[np.nd
 def _root(rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "R D"]:
     """Returns R with ``R^T R`` the covariance of the rows, in at most D rows."""
     centered = (rows - rows.mean(axis=0)) / np.sqrt(len(rows) - 1)
-    return np.linalg.qr(centered, mode="r")
+    return np.asarray(np.linalg.qr(centered, mode="r"))
