@@ -30,8 +30,12 @@ include_patterns = [
     "wavegen/assets/*.md",
     "CHANGELOG.md",
 ]
-exclude_patterns = ["docs/README.md"]  # part of docs/index.md
+exclude_patterns = [
+    "docs/README.md",  # part of docs/index.md
+    *(".venv", "build", "cache", "generated", "runs"),  # large folders that need not be searched
+]
 default_role = "literal"
+smartquotes = False
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3

@@ -47,7 +47,19 @@ def _prepare(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: l
     lines[:] = prepared(lines)
 
 
+def _shortened(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Signatures in which the type of an array is not the place where JAX defines it."""
+    del app, what, name, obj, options
+    signature, returned = (
+        text and text.replace("jaxlib._jax.Array", "Array") for text in (signature, returned)
+    )
+    return signature, returned
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Registers the step before napoleon's."""
+    """Registers the steps, the first of them before napoleon's."""
+    app.connect("autodoc-process-signature", _shortened)
     app.connect("autodoc-process-docstring", _prepare, priority=400)
     return {"parallel_read_safe": True}

@@ -1,6 +1,7 @@
 """The directive ``settings``: a table of every setting of a module's sections, read from the classes themselves."""
 
 import inspect
+import re
 from importlib import import_module
 from typing import Any, ClassVar, get_args
 
@@ -26,14 +27,21 @@ def _default(field: FieldInfo) -> str:
 
 def _values(field: FieldInfo) -> str:
     """The bounds of a number, or the words among which one is chosen."""
-    bounds = [
-        text.format(f"{getattr(rule, sign):,}")
+    bounds = {
+        sign: f"{getattr(rule, sign):,}"
         for rule in field.metadata
-        for sign, text in _SIGNS.items()
+        for sign in _SIGNS
         if getattr(rule, sign, None) is not None
-    ]
-    words = [word for word in get_args(field.annotation) if isinstance(word, str)]
-    return ", ".join([*bounds, *(f"``{word}``" for word in words)])
+    }
+    if set(bounds) == {"ge", "le"}:
+        return bounds["ge"] if bounds["ge"] == bounds["le"] else f"{bounds['ge']} to {bounds['le']}"
+    words = [f"``{word}``" for word in get_args(field.annotation) if isinstance(word, str)]
+    return ", ".join([*(_SIGNS[sign].format(bound) for sign, bound in bounds.items()), *words])
+
+
+def _about(section: type[Section]) -> str:
+    """The docstring without what napoleon would read."""
+    return re.split(r"\n\n(?:Example|Attributes):\n", inspect.getdoc(section) or "")[0]
 
 
 def _rows(section: type[Section]) -> list[str]:
@@ -68,7 +76,7 @@ class Settings(SphinxDirective):
             lines += [
                 f".. rubric:: {section.__name__}",
                 "",
-                inspect.getdoc(section) or "",
+                _about(section),
                 "",
                 *_rows(section),
                 "",
