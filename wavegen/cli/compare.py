@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from wavegen.cli.options import Out
+from wavegen.cli.ranges import Clips, Count, Seconds, Seed, Temperature, TrainingSteps
 from wavegen.cli.show import print_facts
 from wavegen.errors import WavegenError
 from wavegen.progress import Progress
@@ -22,10 +23,10 @@ def compare(
     reference: Positional[Path],
     /,
     embedding: Path | None = None,
-    clips: int = 200,
-    seconds: float = 3.0,
-    temperature: float | None = None,
-    seed: int = 0,
+    clips: Clips = 200,
+    seconds: Seconds = 3.0,
+    temperature: Temperature | None = None,
+    seed: Seed = 0,
     out: Out = Path("comparison"),
 ) -> None:
     """Measures how far generated clips are from recordings, beside controls made from the recordings.
@@ -125,9 +126,9 @@ def train_listener(
     /,
     out: Out,
     label: str | None = None,
-    steps: int = 1200,
+    steps: TrainingSteps = 1200,
     held_out: str = "test",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Trains a small classifier of labelled recordings, for wavegen compare, and prints its accuracy.
 
@@ -165,8 +166,8 @@ def listen_test(
     folders: Positional[tuple[Path, ...]],
     /,
     out: Out = Path("listen.html"),
-    questions: int = 20,
-    seed: int = 0,
+    questions: Count = 20,
+    seed: Seed = 0,
 ) -> None:
     """Writes a page that asks which of two clips sounds better, without saying whose they are.
 

@@ -130,6 +130,8 @@ Hop = Annotated[int, Range(1, 2**17)]
 Bands = Annotated[int, Range(1, 1024)]
 Entries = Annotated[int, Range(1, 65_536)]
 
+Clips = Annotated[int, Range(2, 100_000)]
+TrainingSteps = Annotated[int, Range(1, 1_000_000)]
 Batches = Annotated[int, Range(1, 1_000_000)]
 Orders = Annotated[int, Range(1, 100_000)]
 Workers = Annotated[int, Range(1, 1024)]
