@@ -14,6 +14,7 @@ from tyro.conf import Positional
 
 from wavegen.cli.options import AudioDrawing, Flat, LabelledAsk, Out, pairs, refuse, result_name, span
 from wavegen.cli.show import draw_recording, numbered, write_clips, write_performance
+from wavegen.cli.work import Work, shown
 from wavegen.errors import WavegenError
 from wavegen.progress import Progress
 from wavegen.stopping import StopRequest
@@ -120,7 +121,9 @@ def sample(
         )
         return
     refuse("a masked model", notes=notes, like=like, implementation=implementation)
-    write_clips(_masked(generator, seconds, recording, vocoder, ask, drawing, change), path)
+    with shown("generating") as work:
+        clips = _masked(generator, seconds, recording, vocoder, ask, drawing, change, work)
+    write_clips(clips, path)
 
 
 def _masked(
@@ -131,6 +134,7 @@ def _masked(
     ask: LabelledAsk,
     drawing: AudioDrawing,
     change: Change,
+    work: Work,
 ) -> list[Audio]:
     """Generates clips by a masked model: new ones, or changes of a prompt."""
     import wavegen
@@ -140,6 +144,7 @@ def _masked(
         "seed": ask.seed,
         "labels": pairs(ask.labels),
         "drawing": drawing.drawing(),
+        "progress": work,
     }
     if change.ways > 1:
         raise WavegenError(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from wavegen.cli.show import print_facts
+from wavegen.cli.work import shown
 
 if TYPE_CHECKING:
     from wavegen.config import Config
@@ -111,7 +112,9 @@ def evaluate(
 
     trained = open_trained(run)
     graph, params = rebuild(trained)
-    result, files = evaluate_split(trained.config, graph, params, trained.codecs, split, data, orders=orders)
+    given = trained.config, graph, params, trained.codecs, split, data
+    with shown("evaluating") as work:
+        result, files = evaluate_split(*given, orders=orders, progress=work)
     what = "clips" if trained.config.model.is_codec else "tokens"
     print(f"{split} split, {result.count:,} {what} of {files} files")
     print_facts({name: f"{value:.4f}" for name, value in result.figures.items()}, width=22)
@@ -138,15 +141,16 @@ def report(
     from wavegen.samplers.drawing import Drawing
 
     place = run if run is not None and run.is_dir() else Path("generated")
-    print(
-        write_report(
+    with shown("report") as work:
+        text = write_report(
             load_generator(run),
             out or place / "report",
             clips=clips,
             drawing=Drawing(temperature),
             run=run,
+            progress=work,
         )
-    )
+    print(text)
 
 
 def export(run: Positional[Path], out: Positional[Path]) -> None:
