@@ -15,6 +15,7 @@ from tyro.conf import Positional
 from wavegen.cli.options import AudioDrawing, Flat, LabelledAsk, Out, pairs, refuse, result_name, span
 from wavegen.cli.ranges import Codebooks, Period, Seconds, Share
 from wavegen.cli.show import draw_recording, numbered, settle, unused, write_clips, write_performance
+from wavegen.cli.work import Work, shown
 from wavegen.errors import WavegenError
 from wavegen.progress import Progress
 from wavegen.runs.shipped import INSTRUMENT
@@ -137,7 +138,9 @@ def sample(
         )
         return
     refuse("a masked model", notes=notes, like=like, implementation=implementation)
-    write_clips(_masked(generator, seconds, recording, vocoder, ask, drawing, change), path)
+    with shown("generating") as work:
+        clips = _masked(generator, seconds, recording, vocoder, ask, drawing, change, work)
+    write_clips(clips, path)
 
 
 def _masked(
@@ -148,6 +151,7 @@ def _masked(
     ask: LabelledAsk,
     drawing: AudioDrawing,
     change: Change,
+    work: Work,
 ) -> list[Audio]:
     """Generates clips by a masked model: new ones, or changes of a prompt."""
     import wavegen
@@ -157,6 +161,7 @@ def _masked(
         "seed": ask.seed,
         "labels": pairs(ask.labels),
         "drawing": drawing.drawing(),
+        "progress": work,
     }
     if change.ways > 1:
         raise WavegenError(

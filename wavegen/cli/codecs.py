@@ -11,6 +11,7 @@ from tyro.conf import Positional
 from wavegen.cli.options import Out, refuse, result_name
 from wavegen.cli.ranges import Bands, Batches, Codebooks, Entries, Hertz, Hop, Seed, Steps, Window
 from wavegen.cli.show import print_facts, write_clips, write_comparison, write_scores
+from wavegen.cli.work import shown
 from wavegen.errors import WavegenError
 from wavegen.progress import Progress
 
@@ -51,7 +52,8 @@ def reconstruct(
         print_facts({"rate": f"{model.bits_per_second * share:,.0f} bits per second"})
     elif isinstance(model, wavegen.AudioGenerator):
         refuse("a vocoder", codebooks=codebooks)
-        result = model.generate(like=audio)[0]
+        with shown("generating") as work:
+            result = model.generate(like=audio, progress=work)[0]
     else:
         raise WavegenError(
             f"{run} is a masked model; try wavegen sample {run} --prompt {recording} --vary 0.3"

@@ -14,6 +14,7 @@ from tyro.conf import Positional
 
 from wavegen.cli.ranges import Count, Orders, Temperature
 from wavegen.cli.show import print_facts
+from wavegen.cli.work import shown
 from wavegen.errors import WavegenError
 
 if TYPE_CHECKING:
@@ -174,9 +175,9 @@ def evaluate(
     trained = open_trained(run)
     config = trained.config if run.is_dir() else without_paths(trained.config, run, data)
     graph, params = rebuild(trained)
-    result, files = evaluate_split(
-        config, graph, params, trained.codecs, split, data, orders=orders, new_in=DataConfig().cache
-    )
+    given = config, graph, params, trained.codecs, split, data
+    with shown("evaluating") as work:
+        result, files = evaluate_split(*given, orders=orders, new_in=DataConfig().cache, progress=work)
     what = "clips" if trained.config.model.is_codec else "tokens"
     print(f"{split} split, {result.count:,} {what} of {files} files")
     print_facts({name: f"{value:.4f}" for name, value in result.figures.items()}, width=22)
@@ -203,15 +204,16 @@ def report(
     from wavegen.samplers.drawing import Drawing
 
     place = run if run is not None and run.is_dir() else Path("generated")
-    print(
-        write_report(
+    with shown("report") as work:
+        text = write_report(
             load_generator(run),
             out or place / "report",
             clips=clips,
             drawing=Drawing(temperature),
             run=run,
+            progress=work,
         )
-    )
+    print(text)
 
 
 def export(run: Positional[Path], out: Positional[Path]) -> None:

@@ -13,6 +13,7 @@ from wavegen.generation.audio import AudioGenerator
 from wavegen.notes.piano import Piano
 from wavegen.pictures.runs import loss_curve
 from wavegen.samplers.drawing import USUAL, Drawing
+from wavegen.stopping import ProgressCallback, silent
 
 
 def write_report(
@@ -23,6 +24,7 @@ def write_report(
     seconds: float = 6.0,
     drawing: Drawing = USUAL,
     run: Path | None = None,
+    progress: ProgressCallback = silent,
 ) -> str:
     """Generates held-out pieces of the built-in corpus with a model, and measures them next to the controls.
 
@@ -36,6 +38,7 @@ def write_report(
         seconds: length of each piece, at most.
         drawing: how tokens are drawn.
         run: folder of the run, if there is one.
+        progress: called for each block of samples that is generated.
 
     Returns:
         The table, how to read it, and where the files are.
@@ -58,7 +61,9 @@ def write_report(
     scores = [notes.between(0.0, seconds).quantize(rate, local.hop_length) for notes in played.values()]
     # All are generated in one batch, as long as the longest; each is then cut to its own notes and the last release.
     lengths = [round((score.seconds + TAIL) * rate) for score in scores]
-    together = generator.generate(max(lengths) / rate, count=clips, notes=scores, drawing=drawing)
+    together = generator.generate(
+        max(lengths) / rate, count=clips, notes=scores, drawing=drawing, progress=progress
+    )
     generated = [Audio(clip.samples[:length], rate) for clip, length in zip(together, lengths, strict=True)]
     recordings = [
         piano.render(score, rate, length=length) for score, length in zip(scores, lengths, strict=True)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from wavegen.errors import WavegenError
-from wavegen.models.conditions.base import LocalCondition
+from wavegen.models.conditions.base import FrameWindow, LocalCondition
 from wavegen.networks.base import Network
 from wavegen.types import Features, Labels, Logits, Tokens
 
@@ -133,6 +133,18 @@ class CausalModel(TokenModel):
     @abstractmethod
     def init_state(self, batch: int, labels: Labels | None = None, features: Features | None = None) -> State:
         """The state before the first token, with the conditions of the whole sequence inside."""
+
+    def window_state(self, labels: Labels | None, window: FrameWindow) -> State:
+        """What a part of a clip puts into the state in place of its whole conditions, where ``local`` is not None.
+
+        Law, tested for every member: with the window of the next samples (``LocalCondition.window``) they are drawn
+        as with the features of the whole clip.
+
+        Args:
+            labels: of the clips.
+            window: of what the model is conditioned on.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is conditioned on nothing at frame rate")
 
     @abstractmethod
     def step(self, token: Int[Array, "B K"], state: State) -> tuple[Float[Array, "B K V"], State]:

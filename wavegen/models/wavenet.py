@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from wavegen.codecs.base import Codecs
 from wavegen.config.models import MixtureHeadConfig, WaveNetConfig
@@ -25,7 +25,7 @@ from wavegen.kernels.wavenet.head import log_prob
 from wavegen.kernels.wavenet.int8 import round_matrices
 from wavegen.kernels.wavenet.shapes import WaveNetShape
 from wavegen.models.base import CausalModel, Choice, State
-from wavegen.models.conditions.base import LabelCondition, LocalCondition
+from wavegen.models.conditions.base import FrameWindow, LabelCondition, LocalCondition
 from wavegen.models.conditions.make import make_condition
 from wavegen.models.likelihood import next_token
 from wavegen.models.stepwise import draw_rows
@@ -158,7 +158,9 @@ class WaveNet(CausalModel):
         ]
         return {name: getattr(self, name)[...] for name in names if hasattr(self, name)}
 
-    def encode(self, labels: Labels | None, features: Features | None) -> Float[Array, "B frames C"] | None:
+    def encode(
+        self, labels: Labels | None, features: Features | None, valid: Bool[Array, "F"] | None = None
+    ) -> Float[Array, "B frames C"] | None:
         """Turns labels and features into the frames that are added to every gate; None for a model without.
 
         A frame holds for ``condition_hop`` samples.
@@ -166,6 +168,7 @@ class WaveNet(CausalModel):
         Args:
             labels: needed when the model has global fields.
             features: needed when the model has local conditioning.
+            valid: frames of the features that belong to the clips, see ``FrameWindow``; None is all.
 
         Raises:
             WavegenError: a condition is missing, or is one that the model does not take.
@@ -180,7 +183,7 @@ class WaveNet(CausalModel):
                     if taken
                     else f"this model takes no {name}; leave them out"
                 )
-        parts = [] if features is None or self.local is None else [self.local(features)]
+        parts = [] if features is None or self.local is None else [self.local(features, valid)]
         if labels is not None and self.labels is not None:
             vectors = self.labels(labels)
             frames = parts[0].shape[1] if parts else 1
@@ -201,14 +204,27 @@ class WaveNet(CausalModel):
         return self.local.excitation(features, offset, samples) @ self.excitation[...]
 
     def _inputs(
-        self, batch: int, features: Features | None, offset: Int[Array, ""] | int, samples: int
+        self,
+        batch: int,
+        features: Features | None,
+        position: Int[Array, ""] | int,
+        offset: Int[Array, ""] | int,
+        samples: int,
     ) -> Float[Array, "B T R"] | None:
-        """The excitation, and the vectors of the places in the period: those of the tokens to be predicted."""
+        """The excitation, and the vectors of the places in the period: those of the tokens to be predicted.
+
+        Args:
+            batch: clips.
+            features: of whole clips, or of a part of them.
+            position: of the first sample in the clips.
+            offset: of the first sample in the features.
+            samples: how many there are.
+        """
         excitation = self.excite(features, offset, samples)
         if self.places is None:
             return excitation
         table = self.places[...]
-        places = look_up(table, (offset + jnp.arange(samples)) % len(table))
+        places = look_up(table, (position + jnp.arange(samples)) % len(table))
         places = jnp.broadcast_to(places, (batch, *places.shape))
         return places if excitation is None else places + excitation
 
@@ -225,7 +241,7 @@ class WaveNet(CausalModel):
             self.weights(),
             self.shape,
             tokens[..., 0],
-            self._inputs(len(tokens), features, 0, tokens.shape[1]),
+            self._inputs(len(tokens), features, 0, 0, tokens.shape[1]),
             self.encode(labels, features),
             self.condition_hop,
             dropout_key=dropout_key,
@@ -269,10 +285,23 @@ class WaveNet(CausalModel):
             state["features"] = features
         return state
 
+    def window_state(self, labels: Labels | None, window: FrameWindow) -> State:
+        """See ``CausalModel``."""
+        assert self.local is not None, "windows are of what a model is conditioned on"
+        condition = self.encode(labels, window.features, window.valid)
+        assert condition is not None, "a local condition gives frames"
+        return {
+            "condition": condition.astype(jnp.float32),
+            "features": window.features,
+            "first": window.first * self.local.input_hop,
+        }
+
     def _window(self, state: State, samples: int) -> dict[str, Any]:
         """The kernel's arguments for the next ``samples`` samples: what of the conditions falls on them."""
         position, batch = state["network"]["position"], len(state["network"]["history"])
-        window: dict[str, Any] = {"inputs": self._inputs(batch, state.get("features"), position, samples)}
+        offset = position - state.get("first", 0)
+        inputs = self._inputs(batch, state.get("features"), position, offset, samples)
+        window: dict[str, Any] = {"inputs": inputs}
         if "condition" in state:
             condition, hop = state["condition"], self.condition_hop
             # A window may reach past the end of the clip; what it finds there is cut off again.
@@ -281,10 +310,10 @@ class WaveNet(CausalModel):
                 condition = jnp.pad(condition, ((0, 0), (0, missing), (0, 0)), mode="edge")
             frames = min(condition.shape[1], (samples - 2) // hop + 2 if samples > 1 else 1)
             # A slice that would reach past the end is moved back by XLA, and the offset with it.
-            first = jnp.clip(position // hop, 0, condition.shape[1] - frames)
+            first = jnp.clip(offset // hop, 0, condition.shape[1] - frames)
             window["condition"] = jax.lax.dynamic_slice_in_dim(condition, first, frames, axis=1)
             window["condition_hop"] = hop
-            window["condition_offset"] = position - first * hop
+            window["condition_offset"] = offset - first * hop
         return window
 
     def step(self, token: Int[Array, "B K"], state: State) -> tuple[Float[Array, "B K V"], State]:
