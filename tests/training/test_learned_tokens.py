@@ -1,5 +1,7 @@
 """From recordings to a learned codec, from its tokens to a masked model and a vocoder, and back to audio."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -12,7 +14,7 @@ from wavegen.audio import Audio
 from wavegen.cli import main
 from wavegen.codecs.base import Codecs
 from wavegen.codecs.learned import LearnedCodec
-from wavegen.config import Config, resolve
+from wavegen.config import Config, load_config, resolve
 from wavegen.config.conditions import MelConditionConfig
 from wavegen.config.data import DataConfig
 from wavegen.data.batches import BatchSource
@@ -23,7 +25,7 @@ from wavegen.data.prepare import Clip, write_dataset
 from wavegen.errors import WavegenError
 from wavegen.models.conditions.mel import MelCondition
 from wavegen.networks.base import Given, with_parameters
-from wavegen.runs.trained import open_codecs, open_trained
+from wavegen.runs.trained import keep_codecs, open_codecs, open_trained
 from wavegen.samplers import drawing
 from wavegen.training import loop
 
@@ -106,6 +108,19 @@ def recording() -> Audio:
 
 def samples(clips: list[Audio]) -> np.ndarray:
     return np.stack([clip.samples[:, 0] for clip in clips])
+
+
+def test_a_run_with_another_runs_codec_is_refused(folder, tmp_path):
+    run = tmp_path / "bert"
+    shutil.copytree(folder / "bert", run)
+    trained = open_trained(run)
+    changed = jax.tree.map(lambda x: np.asarray(x) + 1, trained.codecs.tokens.params)
+    keep_codecs(run, Codecs(replace(trained.codecs.tokens, params=changed)))
+    message = "bert/codec.safetensors is not the codec with which the run was trained"
+    with pytest.raises(WavegenError, match=message):
+        open_trained(run)
+    with pytest.raises(WavegenError, match=message):
+        loop.train(load_config(run / "config.yaml"), run)
 
 
 def test_a_codec_run_learns_reports_and_reconstructs_to_the_sample(folder, recording):

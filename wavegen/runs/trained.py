@@ -44,6 +44,7 @@ class _Card(BaseModel):
     config: dict[str, Any]
     labels: dict[Label, list[Label]]
     codecs: dict[Literal["tokens", "condition"], Annotated[list[Any], Field(min_length=2, max_length=2)]] = {}
+    reads: dict[str, str] = {}  # checkpoints of before have none
 
 
 class _CodecCard(BaseModel):
@@ -183,6 +184,31 @@ def keep_codecs(folder: Path, codecs: Codecs) -> None:
             write_weights(folder / CODEC_FILES[name], {}, json.loads(codec.card), codec.params)
 
 
+def fingerprints(codecs: Codecs) -> dict[str, str]:
+    """What a checkpoint says of the learned codecs that its model reads through: the sha256 of each one's weights."""
+    learned = {name: c for name, c in codecs._asdict().items() if isinstance(c, LearnedCodec)}
+    return {name: codec.fingerprint for name, codec in learned.items()}
+
+
+def expect_same_codecs(found: dict[str, str], reads: dict[str, str], folder: Path) -> None:
+    """Compares the codecs of a run with those that a checkpoint of it was trained with.
+
+    Args:
+        found: ``fingerprints`` of the run's codecs.
+        reads: those that the checkpoint has; one that an older version wrote has none.
+        folder: of the run.
+
+    Raises:
+        WavegenError: a codec is another one.
+    """
+    for name, fingerprint in reads.items():
+        if found.get(name) != fingerprint:
+            raise WavegenError(
+                f"{folder / CODEC_FILES.get(name, name)} is not the codec with which the run was trained; "
+                "put the run's own file back"
+            )
+
+
 def freeze_codec(trained: Trained) -> LearnedCodec:
     """The codec that a codec run learned.
 
@@ -260,6 +286,7 @@ def _open_run(folder: Path, step: int | None) -> Trained:
                 "put the run's own checkpoints back"
             )
         codecs = open_codecs(config, folder)
+        expect_same_codecs(fingerprints(codecs), card.reads, folder)
         fresh = jax.eval_shape(lambda: parameters(make_model(config, codecs, card.labels))[1])
         params, _ = checkpoints.restore_weights(fresh, step)
     return Trained(config, card.labels, jax.tree.map(np.asarray, params), codecs)

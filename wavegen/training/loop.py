@@ -34,7 +34,7 @@ from wavegen.locks import locked
 from wavegen.runs.checkpoints import Checkpoints
 from wavegen.runs.log import RunLog
 from wavegen.runs.same import differences
-from wavegen.runs.trained import keep_codecs, open_codecs
+from wavegen.runs.trained import expect_same_codecs, fingerprints, keep_codecs, open_codecs
 from wavegen.training.evaluate import evaluate, evaluation_source, to_devices
 from wavegen.training.mesh import initialize_distributed, make_mesh, shard_state
 from wavegen.training.needs import expect_batches_to_fit, expect_to_fit
@@ -79,6 +79,7 @@ def _train(config: Config, folder: Path) -> None:
     if not begun and jax.process_index() == 0:
         keep_codecs(folder, codecs)
     expect_same_codec(dataset, config, codecs)
+    reads = fingerprints(codecs)
     model, state = first_state(config, dataset.labels, codecs)
     graph, t = nnx.split(model)[0], config.training
     mesh = make_mesh(t.mesh.data, t.mesh.fsdp)
@@ -104,6 +105,7 @@ def _train(config: Config, folder: Path) -> None:
     card = {
         "config": config.model_dump(mode="json"),
         "labels": {k: list(v) for k, v in dataset.labels.items()},
+        "reads": reads,
     }
 
     with Checkpoints(folder / "checkpoints", keep_latest=t.keep_latest, keep_best=t.keep_best) as checkpoints:
@@ -117,6 +119,7 @@ def _train(config: Config, folder: Path) -> None:
                     f"; the run was one of {before.training.steps:,} steps, and its learning rate now falls over "
                     f"{t.steps:,}"
                 )
+            expect_same_codecs(reads, there.get("reads", {}), folder)
         elif t.start_from is not None:
             state = shard_state(start_from(t.start_from, config, state, codecs), mesh)
         else:
