@@ -59,6 +59,8 @@ def compare(
         def show(what: str, done: int, total: int) -> None:
             line.update(what, done=done, total=total)
 
+        if is_run(generated):
+            _expect_no_clips(out)
         # Two sets are made of them. A wrong path is noticed before anything is drawn.
         recordings = read_folder(reference, 2 * clips, seed, lambda d, t: show("reading recordings", d, t))
         if is_run(generated):
@@ -93,6 +95,14 @@ def compare(
     print_facts(
         {"figures": out / "comparison.json", "pictures": f"{out}/comparison.png, {out}/spectrograms.png"}
     )
+
+
+def _expect_no_clips(out: Path) -> None:
+    """Refuses a folder with clips of an earlier call, with which those of this one would be mixed."""
+    if any((out / "clips").glob("*")):
+        raise WavegenError(
+            f"expected no clips in {out / 'clips'}, got some; remove them, or choose another --out"
+        )
 
 
 def _drawn(

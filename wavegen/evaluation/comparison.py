@@ -27,6 +27,8 @@ from wavegen.evaluation.repetition import repetition
 from wavegen.evaluation.sets import halves
 
 FEW_CLIPS, FEW_SECONDS = 50, 60.0
+FEW_PIECES = 40
+"""Pieces of the reference, below which there are too few bins to count: of two bins, noise may fill each as music does."""
 
 
 class Measured(NamedTuple):
@@ -54,7 +56,7 @@ FIGURES: Mapping[str, Measured] = {
 
 @dataclass(frozen=True)
 class Row:
-    """The figures of one set; see ``FIGURES`` for what they mean. None where clips are too short for one.
+    """The figures of one set; see ``FIGURES`` for what they mean. None where clips are too short or too few for one.
 
     Attributes:
         clips: number of clips.
@@ -79,8 +81,8 @@ class Row:
     kernel_error: float | None
     frechet: float
     frechet_error: float | None
-    different_bins: float
-    bin_divergence: float
+    different_bins: float | None
+    bin_divergence: float | None
     repetition: float | None
     alive: float
     stuck: float | None
@@ -229,13 +231,15 @@ class _Scale:
         self._reference, kinds = self._embed("reference", reference, advance)
         self._rows = np.concatenate(self._reference)
         self._bandwidth = bandwidth_of(self._rows)
-        self._bins = Bins(np.concatenate(kinds), seed)
+        sounds_of_reference = np.concatenate(kinds)
+        self._bins = Bins(sounds_of_reference, seed) if len(sounds_of_reference) >= FEW_PIECES else None
         self.width = self._rows.shape[1]
 
     def row(self, name: str, clips: Sequence[Audio], advance: Callable[[str], None]) -> Row:
         """Measures one set."""
         embedded, kinds = self._embed(name, clips, advance)
-        rows, bins = np.concatenate(embedded), self._bins.compare(np.concatenate(kinds))
+        rows = np.concatenate(embedded)
+        bins = None if self._bins is None else self._bins.compare(np.concatenate(kinds))
         lives = [life(clip) for clip in clips]
         whole = [each.course for each in lives if len(each.course) == PARTS]
         return Row(
@@ -245,8 +249,8 @@ class _Scale:
             kernel_error=standard_error(self._kernel, embedded, self._reference),
             frechet=frechet_distance(rows, self._rows),
             frechet_error=standard_error(frechet_distance, embedded, self._reference),
-            different_bins=bins.different,
-            bin_divergence=bins.divergence,
+            different_bins=None if bins is None else bins.different,
+            bin_divergence=None if bins is None else bins.divergence,
             repetition=_mean([repetition(clip) for clip in clips]),
             alive=float(np.mean([each.alive for each in lives])),
             stuck=_mean([each.stuck for each in lives]),

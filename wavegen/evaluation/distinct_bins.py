@@ -13,7 +13,7 @@ from wavegen.codecs.spectrogram.kmeans import fit_batches
 from wavegen.evaluation.kernel_distance import squared_distances
 
 BINS = 50
-"""At most; and no more than a twentieth of the reference's rows, as the test needs some in every bin."""
+"""At most; and no more than a tenth of the reference's rows, as the test needs some in every bin."""
 ROUNDS = 20
 Z = 1.959964  # standard deviations, two-sided level of 5 %
 
@@ -50,7 +50,7 @@ class Bins:
     """
 
     def __init__(self, reference: Float[np.ndarray, "N D"], seed: int = 0) -> None:
-        size = min(BINS, max(len(reference) // 20, 2))
+        size = min(BINS, max(len(reference) // 10, 2))
         size = min(size, len(np.unique(reference, axis=0)))
         rows = reference.astype(np.float32)
         self._centers = np.asarray(fit_batches([rows] * ROUNDS, size, seed=seed).codebook, np.float64)

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from wavegen.errors import WavegenError
 
+SPAN = 20.0
+"""The largest bar over the middle one, above which the axis is logarithmic beyond the middle one."""
+
 
 def bars(
     path: str | Path,
@@ -50,6 +53,12 @@ def bars(
             xerr=[values[name][1] or 0.0 for name in names],
             color=["tab:orange", *["tab:blue"] * (len(names) - 1)],
         )
+        for row, name in enumerate(names):
+            if values[name][0] is None:
+                axes.text(0.0, row, " none", va="center", fontsize=8)
+        sizes = sorted(abs(value) for value, _ in values.values() if value)
+        if sizes and sizes[-1] > SPAN * sizes[len(sizes) // 2]:
+            axes.set_xscale("symlog", linthresh=max(sizes[len(sizes) // 2], sizes[-1] / SPAN**2))
         axes.set_yticks(range(len(names)), names, parse_math=False)
         axes.invert_yaxis()
         axes.set_title(title, loc="left", fontsize=10, parse_math=False)
