@@ -67,6 +67,23 @@ def find() -> Path:
 
 
 @cache
+def host() -> jax.Device:
+    """Returns the device on which native code runs.
+
+    Raises:
+        NotImplementedError: JAX has no CPU backend; the message says how to get it.
+    """
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as reason:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        raise NotImplementedError(
+            f"native kernels need JAX's CPU backend, which JAX_PLATFORMS={platforms!r} leaves out; "
+            f"set JAX_PLATFORMS={platforms},cpu"
+        ) from reason
+
+
+@cache
 def load() -> Path:
     """Loads the library and registers its handlers with XLA.
 
@@ -74,9 +91,11 @@ def load() -> Path:
         The path at which it was found.
 
     Raises:
-        NotImplementedError: it was not built, or cannot be loaded; the message says how to mend that.
+        NotImplementedError: it was not built, or cannot be loaded, or JAX has no CPU backend; the message says how to
+            mend that.
         ValueError: ``WAVEGEN_NATIVE_LIBRARY`` names no file.
     """
+    host()
     path = find()
     try:
         library = ctypes.CDLL(str(path))
@@ -96,7 +115,7 @@ def best_instruction_set() -> int:
         NotImplementedError: there is no native library.
     """
     load()
-    with jax.ensure_compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with jax.ensure_compile_time_eval(), jax.default_device(host()):
         return int(jax.ffi.ffi_call("wavegen_instruction_set", jax.ShapeDtypeStruct((), jnp.int32))())
 
 
@@ -134,7 +153,7 @@ def peaks(working_set: int) -> tuple[float, float]:
         NotImplementedError: there is no native library.
     """
     chosen = settings().instruction_set
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with jax.default_device(host()):
         call = jax.ffi.ffi_call("wavegen_peaks", jax.ShapeDtypeStruct((2,), jnp.float32))
         operations, read = call(instruction_set=np.int64(chosen), bytes=np.int64(working_set))
     return float(operations), float(read)

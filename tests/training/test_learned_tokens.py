@@ -369,7 +369,7 @@ def test_the_command_redraws(folder, recording, tmp_path, capsys):
     main([*call, "-o", str(tmp_path)])
     assert "spectrogram" in capsys.readouterr().out
     (clip,) = wavegen.load(folder / "bert").redraw(recording, period=3, codebooks=1)
-    written = Audio.read(tmp_path / "bert-seed0-0.wav")
+    written = Audio.read(tmp_path / "bert-period3codebooks1-a-seed0-0.wav")
     np.testing.assert_allclose(written.samples, clip.samples, atol=1e-4)
 
 
@@ -379,7 +379,10 @@ def test_the_command_redraws(folder, recording, tmp_path, capsys):
         (["sample", "codec"], "generates nothing"),
         (["sample", "vocoder", "--like", "a.wav", "--periodic", "3"], "takes no --periodic"),
         (["sample", "bert", "--compression", "1"], "nothing to change"),
-        (["sample", "bert", "--prompt", "a.wav", "--periodic", "0"], "a period of at least 1 frame, got 0"),
+        (
+            ["sample", "bert", "--prompt", "a.wav", "--periodic", "0"],
+            "--periodic must be a whole number from 1 to 100,000, got 0",
+        ),
         (["sample", "bert", "--prompt", "a.wav", "--compression", "3"], "0 to 2 codebooks to keep, got 3"),
         (["sample", "bert", "--prompt", "a.wav", "--vary", "0.3", "--periodic", "3"], "give one of them"),
         (
@@ -390,7 +393,10 @@ def test_the_command_redraws(folder, recording, tmp_path, capsys):
         (["sample", "bert", "--top-k", "3"], "draws with top_p; leave top_k out"),
         (["sample", "bert", "--vary", "0.3"], "nothing to change"),
         (["sample", "bert", "--prompt", "a.wav", "--inpaint", "0.1"], "FIRST:LAST"),
-        (["sample", "bert", "--prompt", "a.wav", "--vary", "2"], "strength in"),
+        (
+            ["sample", "bert", "--prompt", "a.wav", "--vary", "2"],
+            "--vary must be a number from 0 to 1, got 2.0",
+        ),
         (["reconstruct", "bert", "a.wav"], "is a masked model"),
         (["interpolate", "bert", "a.wav", "a.wav"], "takes a model.kind=window_vae or a codec, got bert"),
         (["reconstruct", "codec", "a.wav", "--levels", "9"], "2 codebooks"),

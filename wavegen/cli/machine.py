@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wavegen.cli.options import refuse
+from wavegen.cli.ranges import Passes, Rounds, Seconds, Streams, Threads, TimedSteps
 from wavegen.cli.show import print_facts, write_json
 from wavegen.errors import WavegenError
 from wavegen.progress import Progress
@@ -17,14 +18,14 @@ def bench(
     net: str | None = None,
     codec: str | None = None,
     model: str | None = None,
-    batch: tuple[int, ...] = (1,),
+    batch: tuple[Streams, ...] = (1,),
     precision: tuple[Literal["float32", "bfloat16"], ...] = (),
     implementation: tuple[str, ...] = (),
-    threads: int | None = None,
-    steps: int | None = None,
-    seconds: float | None = None,
-    passes: int | None = None,
-    rounds: int = 9,
+    threads: Threads | None = None,
+    steps: TimedSteps | None = None,
+    seconds: Seconds | None = None,
+    passes: Passes | None = None,
+    rounds: Rounds = 9,
     train: bool = False,
     against: Literal["torch"] | None = None,
     check: bool = True,
@@ -62,10 +63,8 @@ def bench(
     from wavegen.bench.machine import machine
     from wavegen.training.malloc import keep_freed_memory
 
-    counts = {"batch": min(batch), "steps": steps, "rounds": rounds, "threads": threads, "passes": passes}
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise WavegenError(f"{name} must be at least 1, got {value}")
+    if not batch:
+        raise WavegenError("--batch expects one number or more, got none; leave it out for 1")
     if threads is not None:
         os.environ["WAVEGEN_THREADS"] = str(threads)
     print_facts(machine())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from wavegen.cli.options import Ask, Flat, LabelledAsk, Out, PieceDrawing, VoiceDrawing, pairs, result_name
+from wavegen.cli.ranges import Length, Rate, Seed, Share, Voice
 from wavegen.cli.show import write_audio, write_scores
 from wavegen.errors import WavegenError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def compose(
     run: Positional[Path],
     /,
-    length: int | None = None,
+    length: Length | None = None,
     prompt: Path | None = None,
     out: Out = Path("generated"),
     *,
@@ -56,7 +57,7 @@ def harmonise(
     run: Positional[Path],
     melody: Positional[Path],
     /,
-    voice: int = 0,
+    voice: Voice = 0,
     out: Out = Path("generated"),
     *,
     ask: Flat[Ask],
@@ -84,7 +85,7 @@ def remix(
     run: Positional[Path],
     piece: Positional[Path],
     /,
-    share: float = 0.3,
+    share: Share = 0.3,
     what: Literal["notes", "pitches", "durations"] = "notes",
     out: Out = Path("generated"),
     *,
@@ -117,8 +118,8 @@ def render(
     /,
     run: Path | None = None,
     soundfont: Path | None = None,
-    sample_rate: int | None = None,
-    seed: int = 0,
+    sample_rate: Rate | None = None,
+    seed: Seed = 0,
     pedal: bool = True,
     out: Out = Path("generated"),
 ) -> None:

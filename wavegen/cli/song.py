@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from wavegen.cli.notes import open_notes
 from wavegen.cli.options import Flat, NoteDrawing, Out, pairs, refuse
+from wavegen.cli.ranges import Bars, Rate, Seconds, Seed, Share, Tempo
 from wavegen.cli.show import print_facts
 from wavegen.errors import WavegenError
 from wavegen.progress import Progress
@@ -16,19 +17,19 @@ from wavegen.progress import Progress
 def song(
     run: Positional[Path],
     /,
-    bars: int | None = None,
-    seconds: float | None = None,
+    bars: Bars | None = None,
+    seconds: Seconds | None = None,
     form: str = "AABA",
-    seed: int = 0,
+    seed: Seed = 0,
     seed_piece: Path | None = None,
     harmonise: Path | None = None,
     remixer: Path | None = None,
-    remix: float = 0.0,
+    remix: Share = 0.0,
     instruments: tuple[str, ...] = (),
-    tempo: float | None = None,
+    tempo: Tempo | None = None,
     labels: tuple[str, ...] = (),
     soundfont: Path | None = None,
-    sample_rate: int = 16000,
+    sample_rate: Rate = 16000,
     out: Out = Path("generated/song"),
     *,
     drawing: Flat[NoteDrawing],

@@ -1,5 +1,6 @@
 """How well a note-conditioned model plays melodies that it was not trained on."""
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from wavegen.audio import Audio
 from wavegen.data.corpus import CLIP_SECONDS, TAIL, pieces
 from wavegen.errors import WavegenError
 from wavegen.evaluation import report
+from wavegen.evaluation.hard_notes import play_hard_notes
 from wavegen.generation.audio import AudioGenerator
 from wavegen.notes.piano import Piano
 from wavegen.pictures.runs import loss_curve
@@ -23,6 +25,8 @@ def write_report(
     run: Path | None = None,
 ) -> str:
     """Generates held-out pieces of the built-in corpus with a model, and measures them next to the controls.
+
+    Loud, low, high, long and repeated notes follow, each kind in a row of its own.
 
     Args:
         generator: a model that is conditioned on notes and was trained on the built-in corpus.
@@ -64,6 +68,11 @@ def write_report(
         recording.write(out / f"{name}-recording.wav")
         (out / f"{name}.txt").write_text(score.text(), encoding="utf-8")
     table = report.compare(generated, recordings, scores)
+    hard = play_hard_notes(generator, drawing)
+    for kind, (clip, recording, _) in hard.items():
+        clip.write(out / f"{kind}.wav")
+        recording.write(out / f"{kind}-recording.wav")
+    table = replace(table, rows={**table.rows, **{kind: figures for kind, (_, _, figures) in hard.items()}})
     report.write(table, out, generated[0], recordings[0])
     if run is not None and (run / "metrics.jsonl").is_file():
         loss_curve(run / "metrics.jsonl", out / "loss.png")

@@ -261,7 +261,9 @@ class AudioGenerator(TokenGenerator):
             return max((melody.seconds for melody in _each(notes, 1)), default=0.0)
         if like is not None:
             return like.duration
-        raise WavegenError("expected a length, got none; give one, for example seconds=3")
+        raise WavegenError(
+            "expected a length, got none; give one, for example --seconds 3, or seconds=3 in Python"
+        )
 
     def _features(
         self, notes: Played | Sequence[Played] | None, like: Audio | None, samples: int, count: int

@@ -76,6 +76,7 @@ class MaskedGenerator(TokenGenerator):
         """
         require_least(count=(count, 1))
         length, hop = to_samples(seconds, self.sample_rate), self.codec.hop_length
+        self.sampler.expect_room(count, -(-length // hop))
         if prompt is None:
             start, prompted = jnp.zeros((count, 0, self.codec.codebooks), jnp.int32), 0
         else:

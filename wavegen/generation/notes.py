@@ -85,7 +85,10 @@ class NoteGenerator(TokenGenerator):
             prompt=start,
             labels=self._labels(labels, count),
         )
-        return self._decode(np.concatenate([start, drawn], axis=1), prompt)
+        tokens = np.concatenate([start, drawn], axis=1)
+        if prompt is None:
+            return self._decode(tokens, None)
+        return [_as_prompted(self.codec.continued(prompt, clip), prompt) for clip in tokens]
 
     def harmonise(
         self,
@@ -117,7 +120,8 @@ class NoteGenerator(TokenGenerator):
         if len(melody.tracks) != voices or not 0 <= voice <= highest:
             raise WavegenError(
                 f"expected a melody on {voices} track(s), the first as voice 0 to {highest}, got "
-                f"{len(melody.tracks)} tracks and voice {voice}; use select()"
+                f"{len(melody.tracks)} tracks and voice {voice}; give a file with the melody alone, "
+                "or another --voice"
             )
         line = grid.encode(melody)[:, :voices]
         sung = slice(voice, voice + voices)
@@ -226,10 +230,12 @@ class NoteGenerator(TokenGenerator):
         pieces = [self.codec.decode(clip) for clip in tokens]
         if prompt is None:
             return [piece.at_resolution(TICKS) for piece in pieces]
-        return [
-            replace(piece.at_resolution(prompt.ticks_per_quarter), tempos=prompt.tempos, metres=prompt.metres)
-            for piece in pieces
-        ]
+        return [_as_prompted(piece, prompt) for piece in pieces]
+
+
+def _as_prompted(piece: Score, prompt: Score) -> Score:
+    """A piece at the resolution of the prompt, with its tempos and metres."""
+    return replace(piece.at_resolution(prompt.ticks_per_quarter), tempos=prompt.tempos, metres=prompt.metres)
 
 
 @partial(jax.jit, static_argnames=("graph", "orders"))

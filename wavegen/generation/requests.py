@@ -20,7 +20,7 @@ _PIECE = 8192
 
 
 def waveform_of(audio: Audio, sample_rate: int, channels: int = 1) -> Float[np.ndarray, "1 T *C"]:
-    """A recording as one row at this rate: mono, `[1, T]`, or with two channels `[1, T, 2]`.
+    """A recording as one row at this rate: mono, ``[1, T]``, or with two channels ``[1, T, 2]``.
 
     It is mixed to mono, or a mono one duplicated, as needed.
 
@@ -90,10 +90,15 @@ def to_samples(seconds: float, sample_rate: int) -> int:
     """A length in samples.
 
     Raises:
-        WavegenError: under one sample, or not a number.
+        WavegenError: under one sample, 2^31 samples or more, or not a number.
     """
     if not (math.isfinite(seconds) and seconds * sample_rate >= 1):
         raise WavegenError(f"seconds must be at least one sample, got {seconds}")
+    if seconds * sample_rate >= 2**31:
+        raise WavegenError(
+            f"seconds must be at most {2**31 / sample_rate:,.0f}, which are 2^31 samples at {sample_rate} Hz, got "
+            f"{seconds}; generate a part, and continue it"
+        )
     return round(seconds * sample_rate)
 
 

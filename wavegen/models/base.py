@@ -12,7 +12,7 @@ from wavegen.networks.base import Network
 from wavegen.types import Features, Labels, Logits, Tokens
 
 State = dict[str, Any]
-"""What a causal model remembers between steps: a plain pytree, so `lax.scan`, donation and checkpoints work."""
+"""What a causal model remembers between steps: a plain pytree, so ``lax.scan``, donation and checkpoints work."""
 
 
 class Choice(NamedTuple):
@@ -113,6 +113,11 @@ class CausalModel(TokenModel):
         """See ``Network``: the whole clip where a state is carried, or the receptive field."""
         field = self.receptive_field
         return longest if self.carries_state or field is None else field
+
+    def sampling_device(self, batch: int, choice: Choice, implementation: str | None) -> jax.Device | None:
+        """Where ``draw`` is quickest for so many rows: a device, or None for where JAX computes by default."""
+        del batch, choice, implementation
+        return None
 
     @abstractmethod
     def init_state(self, batch: int, labels: Labels | None = None, features: Features | None = None) -> State:

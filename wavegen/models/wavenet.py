@@ -18,6 +18,7 @@ from wavegen.config.models import MixtureHeadConfig, WaveNetConfig
 from wavegen.errors import WavegenError
 from wavegen.kernels import wavenet_generate, wavenet_init_state, wavenet_prefill
 from wavegen.kernels.lookup import look_up
+from wavegen.kernels.wavenet.cpu import sampling_device
 from wavegen.kernels.wavenet.forward import wavenet_forward
 from wavegen.kernels.wavenet.head import log_prob
 from wavegen.kernels.wavenet.shapes import WaveNetShape
@@ -243,6 +244,12 @@ class WaveNet(CausalModel):
         """See ``TokenModel``; those of a mixture do not show it."""
         return super().likeliest(logits) if self.shape.head == "softmax" else None
 
+    def sampling_device(self, batch: int, choice: Choice, implementation: str | None) -> jax.Device | None:
+        """See ``CausalModel``: the host, where that beats a GPU."""
+        if _differs_by_place(choice):
+            return None
+        return sampling_device(batch, implementation)
+
     def init_state(self, batch: int, labels: Labels | None = None, features: Features | None = None) -> State:
         """See ``CausalModel``."""
         state: State = {"network": wavenet_init_state(self.weights(), self.shape, batch)}
@@ -328,7 +335,7 @@ class WaveNet(CausalModel):
             WavegenError: such a choice with a mixture head, or with a kernel's name.
         """
         del left
-        if choice.allowed is not None or jnp.ndim(choice.temperature):
+        if _differs_by_place(choice):
             return self._draw_by_steps(state, frames, key, choice, implementation)
         tokens, network = wavenet_generate(
             self.weights(),
@@ -358,6 +365,11 @@ class WaveNet(CausalModel):
         network = after["network"]
         history = network["history"].at[:, -1].set(tokens[:, -1, 0])
         return tokens, {**after, "network": {**network, "history": history}}
+
+
+def _differs_by_place(choice: Choice) -> bool:
+    """Whether tokens are drawn differently from place to place in a period."""
+    return choice.allowed is not None or jnp.ndim(choice.temperature) > 0
 
 
 def _smooth_embedding(

@@ -1,6 +1,7 @@
 """Ancestral sampling, one frame after the other, in chunks that stream; and the exact likelihood of given frames."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -58,6 +59,10 @@ def _draw(
     )
 
 
+def _on(device: jax.Device | None) -> AbstractContextManager[None]:
+    return nullcontext() if device is None else jax.default_device(device)
+
+
 def stream(
     graph: nnx.GraphDef,
     params: PyTree,
@@ -71,6 +76,7 @@ def stream(
     features: Features | None = None,
     chunk: int = 2000,
     implementation: str | None = None,
+    device: jax.Device | None = None,
 ) -> Iterator[Tokens]:
     """Generates tokens chunk by chunk.
 
@@ -88,29 +94,40 @@ def stream(
         features: for models with local conditioning; they span the prompt and what is generated.
         chunk: frames per piece.
         implementation: of the kernel; None is the best one here.
+        device: that draws, see ``CausalModel.sampling_device``; the parameters must lie on it. None is where JAX
+            computes by default.
 
     Yields:
-        Pieces of ``chunk`` frames; the last one may be shorter.
+        Pieces of ``chunk`` frames, where JAX computes by default; the last one may be shorter.
     """
-    state = _start(graph, params, batch, labels, features)
-    if prompt is not None and prompt.shape[1]:
-        state = _read(graph, params, prompt, state)
+    temperature, allowed = choice.temperature, choice.allowed
+    if device is not None:
+        key, temperature, allowed, prompt, labels, features = jax.device_put(
+            (key, temperature, allowed, prompt, labels, features), device
+        )
+    with _on(device):
+        state = _start(graph, params, batch, labels, features)
+        if prompt is not None and prompt.shape[1]:
+            state = _read(graph, params, prompt, state)
     done = 0
     while done < frames:
         # The last piece is drawn whole and cut, which saves a compilation for its odd length.
-        piece, state = _draw(
-            graph,
-            params,
-            state,
-            min(chunk, frames),
-            jnp.asarray(frames - done, jnp.int32),
-            key,
-            choice.temperature,
-            choice.top_k,
-            choice.top_p,
-            choice.allowed,
-            implementation,
-        )
+        with _on(device):
+            piece, state = _draw(
+                graph,
+                params,
+                state,
+                min(chunk, frames),
+                jnp.asarray(frames - done, jnp.int32),
+                key,
+                temperature,
+                choice.top_k,
+                choice.top_p,
+                allowed,
+                implementation,
+            )
+        if device is not None:
+            piece = jnp.asarray(jax.device_get(piece))
         yield piece[:, : frames - done]
         done += piece.shape[1]
 

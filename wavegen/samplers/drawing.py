@@ -20,8 +20,10 @@ from wavegen.codecs.notes.base import NoteCodec
 from wavegen.codecs.notes.choice import allowed_values, by_field
 from wavegen.config import Config
 from wavegen.errors import WavegenError, require_least, require_share
+from wavegen.kernels import native
 from wavegen.models.base import CausalModel, Choice, LatentModel, MaskedModel, SourceModel
 from wavegen.networks.base import with_parameters
+from wavegen.networks.initial import memory_of_host
 from wavegen.samplers.autoregressive import stream
 from wavegen.samplers.masked import Filling, filling_of, generate_long, passes_of
 from wavegen.types import Features, Labels, Tokens
@@ -131,6 +133,7 @@ class Sampler:
         Raises:
             WavegenError: a setting is out of range, or is one that this model cannot use.
         """
+        self.expect_room(count, frames)
         if isinstance(self.network, MaskedModel):
             gap = jnp.full((count, frames, self.codec.codebooks), self.codec.vocab_size, jnp.int32)
             there = 0 if prompt is None else prompt.shape[1]
@@ -175,19 +178,30 @@ class Sampler:
         Raises:
             WavegenError: see ``draw``.
         """
+        longest = 2**31 - 1 - (0 if prompt is None else prompt.shape[1])
+        if not 1 <= frames <= longest:
+            raise WavegenError(f"expected 1 to {longest:,} frames to draw, got {frames}; draw fewer")
+        choice = self.choice(drawing)
+        device = self.network.sampling_device(count, choice, implementation)
         return stream(
             self.graph,
-            self.params,
+            self.params if device is None else self._on_host,
             frames,
             jax.random.key(seed),
             batch=count,
-            choice=self.choice(drawing),
+            choice=choice,
             prompt=prompt,
             labels=labels,
             features=features,
             chunk=min(chunk, frames),
             implementation=implementation,
+            device=device,
         )
+
+    @cached_property
+    def _on_host(self) -> PyTree:
+        """The weights in the host's memory, copied once."""
+        return jax.device_put(self.params, native.host())
 
     def fill(
         self,
@@ -221,6 +235,24 @@ class Sampler:
             period=self.codec.period,
             labels=labels,
         )
+
+    def expect_room(self, count: int, frames: int) -> None:
+        """Checks that clips of so many frames fit into the memory of this machine when all are drawn.
+
+        This is a lower bound: of their tokens and, for codecs of audio, of their samples.
+
+        Raises:
+            WavegenError: they do not fit.
+        """
+        needed, there = (
+            4 * count * frames * max(2 * self.codec.codebooks, self.codec.hop_length),
+            memory_of_host(),
+        )
+        if needed > there:
+            raise WavegenError(
+                f"{count:,} x {frames:,} frames of tokens need {needed / 2**30:,.1f} GiB or more, and there are "
+                f"{there / 2**30:,.1f}; generate fewer clips, or shorter ones"
+            )
 
     def choice(self, drawing: Drawing = USUAL, narrower: Bool[np.ndarray, " V"] | None = None) -> Choice:
         """How a token is drawn from its distribution.

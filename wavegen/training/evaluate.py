@@ -117,6 +117,7 @@ def evaluate_split(
     batches: int | None = None,
     step: EvaluationStep | None = None,
     orders: int = 0,
+    new_in: str | Path | None = None,
 ) -> tuple[Evaluation, int]:
     """The figures of a whole split; for a causal model every sample is predicted from all of its receptive field.
 
@@ -130,6 +131,7 @@ def evaluate_split(
         batches: that are measured, spread evenly over the split; None is all.
         step: jitted, where several calls are to share what was compiled.
         orders: of the tokens of a masked model, see ``masked_bound``; 0 leaves the bound out.
+        new_in: see ``open_dataset``.
 
     Returns:
         The figures, and of how many files they are.
@@ -139,7 +141,7 @@ def evaluate_split(
     """
     if data is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"path": str(data)})})
-    dataset = open_dataset(config)
+    dataset = open_dataset(config, new_in=new_in)
     expect_same_codec(dataset, config, codecs)
     source = evaluation_source(config, dataset, split, nnx.merge(graph, params), codecs)
     step = step or jax.jit(make_evaluation_step(config, graph))

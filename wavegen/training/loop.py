@@ -10,6 +10,10 @@ A run is a folder::
 
 Running the same command again resumes from the newest sound checkpoint, and ends with the weights of a run that was
 never interrupted. That holds because all randomness is a function of the seed and the step.
+
+With a larger ``training.steps`` a run goes on for longer, also one that has ended. From there on the learning rate is
+that of the longer run, so it rises again where it had fallen; the weights differ from those of a run that was as long
+from the start.
 """
 
 import math
@@ -66,6 +70,7 @@ def train(config: Config, folder: str | Path) -> Path:
 
 
 def _train(config: Config, folder: Path) -> None:
+    config = _with_places(config)
     begun = _claim(folder, config)
     expect_batches_to_fit(config)
     dataset = open_dataset(config)
@@ -102,10 +107,16 @@ def _train(config: Config, folder: Path) -> None:
     }
 
     with Checkpoints(folder / "checkpoints", keep_latest=t.keep_latest, keep_best=t.keep_best) as checkpoints:
-        start = 0
+        start, extended = 0, ""
         if checkpoints.latest_step() is not None:
             state, start, there = checkpoints.restore(abstract_state(state))
-            _expect_same(resolve(there["config"]), config, folder / "checkpoints" / str(start))
+            before = resolve(there["config"])
+            _expect_same(before, config, folder / "checkpoints" / str(start))
+            if before.training.steps < t.steps:
+                extended = (
+                    f"; the run was one of {before.training.steps:,} steps, and its learning rate now falls over "
+                    f"{t.steps:,}"
+                )
         elif t.start_from is not None:
             state = shard_state(start_from(t.start_from, config, state, codecs), mesh)
         else:
@@ -128,7 +139,7 @@ def _train(config: Config, folder: Path) -> None:
         ):
             log.say(_describe(config, dataset, model, state))
             if start:
-                log.say(f"resuming from step {start}")
+                log.say(f"resuming from step {start}{extended}")
             metric = math.nan
             unread: tuple[int, dict[str, Any]] | None = None
             batches = iterator(source, start, t.steps, prefetch=config.data.prefetch)
@@ -169,6 +180,14 @@ def _train(config: Config, folder: Path) -> None:
     stop.interrupt()
 
 
+def _with_places(config: Config) -> Config:
+    """The configuration with the whole paths of its data, so that the run finds them from any working directory."""
+    places = {"cache": str(Path(config.data.cache).absolute())}
+    if config.data.path is not None:
+        places["path"] = str(Path(config.data.path).absolute())
+    return config.model_copy(update={"data": config.data.model_copy(update=places)})
+
+
 def _claim(folder: Path, config: Config) -> bool:
     """Writes the resolved configuration, unless the folder holds checkpoints of another experiment.
 
@@ -188,6 +207,11 @@ def _claim(folder: Path, config: Config) -> bool:
 
 def _expect_same(there: Config, asked: Config, place: Path) -> None:
     different = differences(there, asked)
+    if asked.training.steps < there.training.steps:
+        raise WavegenError(
+            f"{place} holds a run of {there.training.steps:,} steps, training.steps is {asked.training.steps:,}; a run "
+            "can be made longer, not shorter: give this one another name (name=...)"
+        )
     if different:
         raise WavegenError(
             f"{place} holds another experiment ({different[0]}); give this one another name (name=...), with "
