@@ -171,7 +171,11 @@ def test_the_reference_implementation_gives_the_same_audio():
 @pytest.mark.parametrize(
     ("variant", "arguments", "message"),
     [
-        ("plain", {}, "expected a length, got none; give one, for example --seconds 3, or seconds=3 in Python"),
+        (
+            "plain",
+            {},
+            "expected a length, got none; give one, for example --seconds 3, or seconds=3 in Python",
+        ),
         ("plain", {"seconds": 0}, "seconds must be at least one sample, got 0"),
         ("plain", {"seconds": math.nan}, "seconds must be at least one sample, got nan"),
         ("plain", {"seconds": 1, "count": 0}, "count must be at least 1, got 0"),
