@@ -84,7 +84,7 @@ def prove(plan: Plan, shape: WaveNetShape, net: Net, runner: Runner) -> str:
 
 
 def error_of(plan: Plan, shape: WaveNetShape, net: Net, runner: Runner) -> float:
-    """Returns the largest difference from the reference as a share of its largest output; NaN for tokens out of range."""
+    """Returns the largest difference from the reference as a share of its largest output; NaN for wrong tokens."""
     weights = jax.tree.map(lambda w: w.astype(jnp.bfloat16), net.random_weights())
     condition = jnp.ones((PROVEN_STREAMS, 1, net.condition)) if net.condition else None
     state = wavenet_init_state(weights, shape, PROVEN_STREAMS)
