@@ -13,7 +13,7 @@ FUZZ = Path(__file__).parent
 def expect_no_failure(command: str) -> None:
     script, *options = command.split(" ")
     process = subprocess.run(
-        [sys.executable, FUZZ / script, *options], capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, FUZZ / script, *options], capture_output=True, text=True, timeout=3000, check=False
     )
     assert process.returncode == 0, process.stdout + process.stderr
     *_, all_kinds = process.stdout.splitlines()
