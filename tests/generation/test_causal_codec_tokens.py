@@ -18,6 +18,7 @@ from wavegen.generation.audio import AudioGenerator
 from wavegen.generation.requests import to_tokens
 from wavegen.models.kinds import make_model
 from wavegen.networks.base import Given, parameters, with_parameters
+from wavegen.stopping import Stopped
 
 RATE, HOP, CODEBOOKS = 8000, 16, 3
 
@@ -66,6 +67,19 @@ def test_clips_have_the_length_that_was_asked_for_with_and_without_a_prompt():
     whole = made().generate(0.05, seed=1)[0].samples
     (block,) = made().stream(0.05, seed=1, chunk=7)
     np.testing.assert_array_equal(block[0], whole[:, 0])
+
+
+def test_a_clip_that_is_stopped_ends_with_the_last_frame_drawn():
+    calls = []
+
+    def progress(what, done, total):
+        calls.append((done, total))
+        if done:
+            raise Stopped
+
+    (clip,) = made().generate(0.2, progress=progress)
+    assert calls == [(0, 100), (64, 100)]
+    assert len(clip.samples) == 64 * HOP
 
 
 @pytest.mark.parametrize("window", [4, 8192])

@@ -159,8 +159,9 @@ class AudioGenerator(TokenGenerator):
             left = length - start.shape[1]
             played = player.play(left, key, prompt=start, features=features)
             return self._prompted(start, in_chunks(followed(played, left, progress), chunk))
-        drawn = stepper.stream(frames - start.shape[1], key, prompt=start, features=features)
-        return self._decoded_at_once(drawn, start, length)
+        left = frames - start.shape[1]
+        drawn = stepper.stream(left, key, prompt=start, features=features)
+        return self._decoded_at_once(followed(drawn, left, progress), start, length)
 
     def player(
         self,
