@@ -28,7 +28,7 @@ from wavegen.evaluation.sets import halves
 
 FEW_CLIPS, FEW_SECONDS = 50, 60.0
 FEW_PIECES = 40
-"""Pieces of the reference, below which there are too few bins: noise may fill each of two bins as music does."""
+"""Pieces of the reference, below which there are too few bins to count: noise may fill two bins as music does."""
 
 
 class Measured(NamedTuple):
