@@ -27,7 +27,7 @@ include_patterns = [
     "docs/**",
     "benchmarks/README.md",
     "benchmarks/results/*.md",
-    "wavegen/assets/*.md",
+    "wavegen/assets/models/*.md",
     "CHANGELOG.md",
 ]
 exclude_patterns = [

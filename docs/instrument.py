@@ -15,7 +15,7 @@ from scipy.signal import spectrogram
 
 import wavegen
 
-PLAYED = Path("generated/piano-wavenet-seed0")
+PLAYED = Path("generated/piano-seed0")
 COLOURS = 96  # of the PNG, which is far smaller than with all of them
 
 

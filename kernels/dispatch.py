@@ -3,7 +3,17 @@
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import jax
+
 Result = TypeVar("Result")
+
+
+def platform() -> str:
+    """Returns where a call runs, by JAX's name: the platform of ``jax.default_device``, or the default backend."""
+    device = jax.config.jax_default_device  # type: ignore[attr-defined]
+    if device is None:
+        return jax.default_backend()
+    return (jax.local_devices(backend=device)[0] if isinstance(device, str) else device).platform
 
 
 def dispatch(

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -361,3 +362,27 @@ def test_writer_refuses_blocks_that_do_not_fit(tmp_path, block, message):
 def test_audio_and_preparation_do_not_start_jax():
     code = "import sys, wavegen.audio, wavegen.data.prepare; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_clipped_samples_are_counted_once_and_the_normal_path_is_quiet(tmp_path, streamed):
+    def write(samples):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if streamed:
+                with AudioWriter(tmp_path / "a.wav", 8000) as writer:
+                    for block in np.split(samples, 4):
+                        writer.write(block)
+            else:
+                Audio(samples, 8000).write(tmp_path / "a.wav")
+        return [str(warning.message) for warning in caught]
+
+    loud = np.linspace(-1.25, 1, 1000, dtype=np.float32)
+    assert write(loud) == [f"{tmp_path / 'a.wav'}: samples beyond [-1, 1] clipped: 111"]
+    assert write(loud.clip(-1, 1)) == []
+
+
+def test_floats_are_written_unclipped_and_without_a_word(tmp_path, recwarn):
+    Audio(np.full(8, 1.5), 8000).write(tmp_path / "a.wav", "float")
+    assert Audio.read(tmp_path / "a.wav").samples.max() == 1.5
+    assert not recwarn.list

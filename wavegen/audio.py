@@ -198,7 +198,8 @@ class Audio:
 
         Args:
             path: path of the file, ending in .wav or .flac.
-            encoding: "pcm16", "pcm24" or, for WAV, "float" (32 bits). Integers clip outside [-1, 1).
+            encoding: "pcm16", "pcm24" or, for WAV, "float" (32 bits). Integers clip outside [-1, 1], and a warning
+                says how many samples.
 
         Raises:
             WavegenError: if the name has another ending, the encoding is unknown or is "float" for FLAC, the disk is
@@ -219,6 +220,8 @@ class Audio:
                 f"cannot write {name}: expected a name that ends in .wav or .flac, got {suffix!r}"
             )
         data: np.ndarray
+        if encoding != "float":
+            warn_of(name, _clipped(self.samples))
         if encoding == "pcm16":
             data, subtype = self.to_pcm16(), "PCM_16"
         elif encoding == "pcm24":
@@ -283,6 +286,7 @@ class AudioWriter:
             self._file = open(self.path, "wb")  # noqa: SIM115 (until close)
         except OSError as error:
             raise cannot_write(path, error) from error
+        self._clipped = Losses()
         self._wave = wave.open(self._file, "wb")  # noqa: SIM115
         self._wave.setnchannels(channels)
         self._wave.setsampwidth(2)
@@ -309,11 +313,14 @@ class AudioWriter:
         try:
             self._wave.writeframes(pcm.astype("<i2").tobytes())
             self._file.flush()
+            self._clipped.update(_clipped(samples))
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
     def close(self) -> None:
-        """Closes the file, which is already complete."""
+        """Closes the file, which is already complete; warns of samples that were clipped."""
+        warn_of(self.path, self._clipped)
+        self._clipped = Losses()
         try:
             with self._file:
                 self._wave.close()
@@ -325,3 +332,9 @@ class AudioWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _clipped(samples: Float[np.ndarray, "T *C"]) -> Losses:
+    """Returns how many samples integers cannot hold; 1 itself, which becomes the largest integer, is none of them."""
+    count = int(np.count_nonzero(np.abs(samples) > 1))
+    return Losses({"samples beyond [-1, 1] clipped": count}) if count else Losses()

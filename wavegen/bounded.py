@@ -89,3 +89,9 @@ def read_text(path: str | Path, largest: int, what: str, mend: str) -> str:
             f"cannot read {path}: expected {what} in UTF-8, got the byte {data[error.start]:#04x} at {error.start}; "
             "save it as UTF-8"
         ) from error
+
+
+def is_inside(path: str | Path, folder: str | Path) -> bool:
+    """Whether a path leads to a place in a folder, when all links are followed."""
+    # Not Path.resolve, which raises where links form a circle.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

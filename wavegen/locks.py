@@ -12,7 +12,7 @@ import socket
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wavegen.errors import WavegenError
@@ -56,11 +56,13 @@ def locked(folder: str | Path, holds: str = "run") -> Iterator[None]:
             "host": socket.gethostname(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
-        _replace(descriptor, json.dumps(holder))
+        _write_down(descriptor, json.dumps(holder))
         try:
             yield
         finally:
-            _replace(descriptor, "")
+            # What stays does no harm: only a lock that is held is asked for its holder.
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 
@@ -85,8 +87,8 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
-def _replace(descriptor: int, text: str) -> None:
-    """Replaces what the lock file says; a full disk costs the words, not the lock."""
+def _write_down(descriptor: int, text: str) -> None:
+    """Writes into the lock file who holds it; a full disk costs the words, not the lock."""
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)

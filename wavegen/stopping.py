@@ -4,6 +4,8 @@ A signal that becomes an exception breaks whatever line it meets: imports of nat
 and what escapes prints a page. Everything that wavegen writes outlives a kill, so a command has nothing to tidy up: a
 thread of its own, which no long computation holds up, ends the process. Work that has something to finish answers for
 them by a ``StopRequest``.
+
+Long work of the library calls a ``ProgressCallback``, which may end it by raising ``Stopped``.
 """
 
 import contextlib
@@ -12,8 +14,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from types import FrameType, TracebackType
+from typing import Any, TypeVar
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -21,6 +24,63 @@ _Answer = Callable[[signal.Signals], bool]
 # An answer returns False where a signal is to do what it would do without one.
 _answers: list[_Answer] = []
 _watching = False
+
+_Block = TypeVar("_Block", bound=Any)
+
+ProgressCallback = Callable[[str, int, int], None]
+"""Called before the first step of some work and after each with what is done, how many steps are done, and of how many.
+
+It may raise ``Stopped``.
+"""
+
+
+class Stopped(Exception):
+    """Ends the work whose ``ProgressCallback`` raises it, between two steps.
+
+    Functions that return something whole by then, such as the seconds, notes or sections so far, return it and say so;
+    out of all others, and where there is nothing yet, it comes out as it was raised.
+    """
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """The ``ProgressCallback`` that does nothing."""
+
+
+def followed(
+    blocks: Iterable[_Block], total: int, progress: ProgressCallback, what: str = "drawing"
+) -> Iterator[_Block]:
+    """Yields arrays as they come, and ends where ``progress`` raises ``Stopped``.
+
+    Args:
+        blocks: arrays with time as the second axis.
+        total: length of all.
+        progress: called with the length so far.
+        what: is done.
+
+    Raises:
+        Stopped: ``progress`` raised it before the first block.
+    """
+    progress(what, 0, total)
+    done = 0
+    for block in blocks:
+        yield block
+        done += block.shape[1]
+        try:
+            progress(what, min(done, total), total)
+        except Stopped:
+            return
+
+
+def announced(steps: Collection[_Block], progress: ProgressCallback, what: str) -> Iterator[_Block]:
+    """Yields steps, and calls ``progress`` before the first and after each.
+
+    Raises:
+        Stopped: ``progress`` raised it.
+    """
+    progress(what, 0, len(steps))
+    for done, step in enumerate(steps, start=1):
+        yield step
+        progress(what, done, len(steps))
 
 
 class StopRequest:

@@ -11,27 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from jaxtyping import Float
 
 import wavegen
-from wavegen.codecs.samples import MuLaw
+from wavegen.evaluation.controls import coded
+from wavegen.evaluation.noise import noise_share
 from wavegen.notes.melodies import melody
 from wavegen.notes.performance import Performance
 from wavegen.notes.piano import Piano
 
 VELOCITIES = (0.3, 0.5, 0.65, 0.8, 1.0)
 TUNES, SECONDS = ("ode_to_joy", "minuet_in_g"), 10.0
-FRAME, FLAT, LOUD_DB = 0.05, 0.05, -30.0
-
-
-def noise_share(wave: Float[np.ndarray, " T"], rate: int) -> float:
-    """The share of frames that are loud and whose spectrum is flat."""
-    size = round(FRAME * rate)
-    frames = wave[: len(wave) // size * size].reshape(-1, size)
-    power = np.abs(np.fft.rfft(frames * np.hanning(size), axis=1)) ** 2 + 1e-12
-    flatness = np.exp(np.log(power).mean(axis=1)) / power.mean(axis=1)
-    level = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-12)
-    return float(np.mean((flatness > FLAT) & (level > LOUD_DB)))
 
 
 def at(velocity: float) -> list[Performance]:
@@ -54,7 +43,7 @@ def main(runs: tyro.conf.Positional[tuple[Path, ...]] = (), /, seeds: int = 4) -
             float(
                 np.mean(
                     [
-                        noise_share(clip.samples[:, 0], model.sample_rate)
+                        noise_share(clip)
                         for seed in range(seeds)
                         for clip in model.generate(notes=at(velocity), count=len(TUNES), seed=seed)
                     ]
@@ -62,11 +51,10 @@ def main(runs: tyro.conf.Positional[tuple[Path, ...]] = (), /, seeds: int = 4) -
             )
             for velocity in VELOCITIES
         ]
-    piano, codec = Piano.load(), MuLaw()
-    recorded = [[piano.render(notes, 8000).samples[None, :, 0] for notes in at(v)] for v in VELOCITIES]
+    piano = Piano.load()
     rows["recorded piano, mu-law"] = [
-        float(np.mean([noise_share(np.asarray(codec.decode(codec.encode(x)))[0], 8000) for x in clips]))
-        for clips in recorded
+        float(np.mean([noise_share(coded(piano.render(notes, 8000))) for notes in at(velocity)]))
+        for velocity in VELOCITIES
     ]
     print(f"{'share of noise frames, %':28}" + "".join(f"{v:>8}" for v in (*VELOCITIES, "mean")))
     for name, shares in rows.items():

@@ -30,7 +30,6 @@ import tyro
 from forecasters import PASSES, STALEST, Coupling, Net, Paths, draw
 
 import wavegen
-from wavegen.generation.load import SHIPPED
 from wavegen.kernels import wavenet_generate, wavenet_init_state
 from wavegen.kernels.wavenet.forward import condition_frames, input_convolution, network
 from wavegen.networks.base import with_parameters
@@ -44,8 +43,8 @@ MELODIES = Path(wavegen.__file__).parent / "assets" / "melodies"
 class Options:
     """What to generate."""
 
-    run: tyro.conf.Positional[Path] = SHIPPED
-    """A run folder or a .safetensors file; the instrument that comes with the package."""
+    run: tyro.conf.Positional[Path | None] = None
+    """A run folder, a .safetensors file or the name of a shipped model; by default the shipped instrument."""
     seconds: float = 0.6
     """Length of a clip."""
     clips: int = 8
@@ -214,7 +213,9 @@ def main(options: Options) -> None:
     net = Net(model, model.weights(), model.shape)
     levels = net.shape.vocab_size
     samples, random = round(options.seconds * generator.sample_rate), np.random.default_rng(options.seed)
-    print(f"{options.run.name}: {net.multiplications:,} multiply-adds a sample", flush=True)
+    print(
+        f"{options.run or generator.config.name}: {net.multiplications:,} multiply-adds a sample", flush=True
+    )
     costs = {precision: pass_costs(net, precision) for precision in ("float32", "bfloat16")}
 
     keys = iter(jax.random.split(jax.random.key(options.seed), 100))

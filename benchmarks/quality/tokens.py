@@ -4,7 +4,7 @@
     python benchmarks/quality/tokens.py CODEC_RUN [--bert BERT_RUN] [--out tokens]
 
 With a folder, on the Free Spoken Digit Dataset: takes 0 to 4 test, takes from 10 on train, as in
-configs/fsdd-codec.yaml, and digits are understood by digit_classifier.py beside this file, trained here on recordings.
+configs/fsdd-codec.yaml, and digits are understood by a listener (wavegen/evaluation/embeddings), trained here.
 Without one, on the train and test splits of the codec's own data, cut into pieces. The codec is measured beside Opus at
 the lowest rate that libsndfile offers. The masked model is measured in bits per token (an upper bound, over random
 orders) beside what the frequencies of the training tokens give, overall and frame by frame.
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import baselines
-import digit_classifier
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +27,7 @@ from wavegen.audio import Audio
 from wavegen.codecs.quantizers import code_usage, count_codes
 from wavegen.codecs.waveform.loss import audio_losses
 from wavegen.data.open import open_dataset
+from wavegen.evaluation.embeddings import train_listener
 from wavegen.generation.codec import Reconstructor
 from wavegen.generation.masked import MaskedGenerator
 from wavegen.networks.base import with_parameters
@@ -242,8 +242,8 @@ def measure_bert(
         titles = [f"{number}" for number in range(len(generated))]
     else:
         generated, digits = speak(model, options)
-        titles = [str(digit) for digit in digits]
-        figures["digits understood"] |= {"generated": digit_classifier.accuracy(listener, generated, digits)}
+        titles = digits
+        figures["digits understood"] |= {"generated": listener.share_understood(generated, digits)}
     step = max(len(generated) // 10, 1)
     for index in range(0, len(generated), step):
         generated[index].write(options.out / f"generated-{titles[index]}-{index}.wav")
@@ -258,7 +258,7 @@ def measure_bert(
     return {f"{titles[i]}, generated": generated[i] for i in (3 * step + step // 6, 7 * step + step // 6)}
 
 
-def speak(model: MaskedGenerator, options: Options) -> tuple[list[Audio], list[int]]:
+def speak(model: MaskedGenerator, options: Options) -> tuple[list[Audio], list[str]]:
     """Every digit by every speaker five times, and which digit it is."""
     fields, generated, digits = model.config.model.label_fields, [], []
     for digit in range(10):
@@ -266,7 +266,7 @@ def speak(model: MaskedGenerator, options: Options) -> tuple[list[Audio], list[i
             labels = {f: v for f, v in {"digit": str(digit), "speaker": speaker}.items() if f in fields}
             clips = model.generate(options.seconds, count=5, seed=options.seed + digit, labels=labels or None)
             generated += clips
-            digits += [digit] * len(clips)
+            digits += [str(digit)] * len(clips)
     return generated, digits
 
 
@@ -311,13 +311,15 @@ def main(options: Options) -> None:
     listener, titles = None, [f"{number}" for number in range(len(clips))]
     if options.folder:
         titles = [labels["digit"] for _, labels in data["test"]]
-        digits = [int(title) for title in titles]
-        listener = digit_classifier.train(
-            [clip for clip, _ in data["train"]], [int(labels["digit"]) for _, labels in data["train"]]
+        listener = train_listener.train(
+            [clip for clip, _ in data["train"]],
+            [labels["digit"] for _, labels in data["train"]],
+            field="digit",
+            seconds=0.6,
         )
         figures["digits understood"] = {
-            "recorded": digit_classifier.accuracy(listener, clips, digits),
-            "reconstructed": digit_classifier.accuracy(listener, heard, digits),
+            "recorded": listener.share_understood(clips, titles),
+            "reconstructed": listener.share_understood(heard, titles),
         }
     print(json.dumps(figures, indent=1), flush=True)
     pictures = {}

@@ -22,11 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-INSTRUCTION_SETS = ("generic", "avx2", "avx512", "amx")
-"""Names in the order of their numbers in wavegen_native.cpp; each set includes the ones before it. "amx" is AVX-512 and
-the tile unit, which multiplies bfloat16 weights with 16 rows or more and rounds these to bfloat16 too."""
+INSTRUCTION_SETS = ("generic", "avx2", "avx_vnni", "avx512", "avx512_vnni", "amx")
+"""Names in the order of their numbers in wavegen_native.cpp, the better ones last. Those with "vnni" differ from the
+ones before them in products of 8 bits alone. "amx" is "avx512_vnni" and the tile unit, which multiplies bfloat16
+weights with 16 rows or more and rounds these to bfloat16 too."""
 
-_HANDLERS = ("wavegen_instruction_set", "wavegen_peaks", "wavegen_wavenet_generate")
+_HANDLERS = ("wavegen_instruction_sets", "wavegen_peaks", "wavegen_wavenet_generate")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,23 @@ def find() -> Path:
 
 
 @cache
+def host() -> jax.Device:
+    """Returns the device on which native code runs.
+
+    Raises:
+        NotImplementedError: JAX has no CPU backend; the message says how to get it.
+    """
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as reason:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        raise NotImplementedError(
+            f"native kernels need JAX's CPU backend, which JAX_PLATFORMS={platforms!r} leaves out; "
+            f"set JAX_PLATFORMS={platforms},cpu"
+        ) from reason
+
+
+@cache
 def load() -> Path:
     """Loads the library and registers its handlers with XLA.
 
@@ -74,9 +92,11 @@ def load() -> Path:
         The path at which it was found.
 
     Raises:
-        NotImplementedError: it was not built, or cannot be loaded; the message says how to mend that.
+        NotImplementedError: it was not built, or cannot be loaded, or JAX has no CPU backend; the message says how to
+            mend that.
         ValueError: ``WAVEGEN_NATIVE_LIBRARY`` names no file.
     """
+    host()
     path = find()
     try:
         library = ctypes.CDLL(str(path))
@@ -89,15 +109,16 @@ def load() -> Path:
 
 
 @cache
-def best_instruction_set() -> int:
-    """Returns the index in ``INSTRUCTION_SETS`` of the best that this machine offers, as XLA reports it.
+def instruction_sets() -> tuple[str, ...]:
+    """Returns which of ``INSTRUCTION_SETS`` this machine offers, the best last.
 
     Raises:
         NotImplementedError: there is no native library.
     """
     load()
-    with jax.ensure_compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
-        return int(jax.ffi.ffi_call("wavegen_instruction_set", jax.ShapeDtypeStruct((), jnp.int32))())
+    with jax.ensure_compile_time_eval(), jax.default_device(host()):
+        found = int(jax.ffi.ffi_call("wavegen_instruction_sets", jax.ShapeDtypeStruct((), jnp.int32))())
+    return tuple(name for number, name in enumerate(INSTRUCTION_SETS) if found >> number & 1)
 
 
 def settings() -> Settings:
@@ -107,12 +128,11 @@ def settings() -> Settings:
         NotImplementedError: there is no native library.
         ValueError: an environment variable has an impossible value.
     """
-    best = best_instruction_set()
-    name = os.environ.get("WAVEGEN_INSTRUCTION_SET", INSTRUCTION_SETS[best])
-    if name not in INSTRUCTION_SETS[: best + 1]:
+    offered = instruction_sets()
+    name = os.environ.get("WAVEGEN_INSTRUCTION_SET", offered[-1])
+    if name not in offered:
         raise ValueError(
-            f"WAVEGEN_INSTRUCTION_SET must be one of {', '.join(INSTRUCTION_SETS[: best + 1])} on this machine, "
-            f"got {name!r}"
+            f"WAVEGEN_INSTRUCTION_SET must be one of {', '.join(offered)} on this machine, got {name!r}"
         )
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     text = os.environ.get("WAVEGEN_THREADS", str(available))
@@ -134,7 +154,7 @@ def peaks(working_set: int) -> tuple[float, float]:
         NotImplementedError: there is no native library.
     """
     chosen = settings().instruction_set
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with jax.default_device(host()):
         call = jax.ffi.ffi_call("wavegen_peaks", jax.ShapeDtypeStruct((2,), jnp.float32))
         operations, read = call(instruction_set=np.int64(chosen), bytes=np.int64(working_set))
     return float(operations), float(read)
@@ -146,5 +166,5 @@ def status() -> str:
         path, chosen = load(), settings()
     except NotImplementedError as reason:
         return str(reason)
-    best, used = INSTRUCTION_SETS[best_instruction_set()], INSTRUCTION_SETS[chosen.instruction_set]
+    best, used = instruction_sets()[-1], INSTRUCTION_SETS[chosen.instruction_set]
     return f"native kernels: {used} chosen, {best} found, {chosen.threads} thread(s), loaded from {path}"

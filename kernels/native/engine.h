@@ -1,4 +1,5 @@
 // Defines the WaveNet sampler for one instruction set; one source file per set includes it and defines WAVEGEN_ENGINE.
+// A set that differs from another in its products of bytes alone defines WAVEGEN_INT8_ONLY, and has no other products.
 
 #pragma once
 
@@ -34,10 +35,14 @@ Outcome GenerateWith(const Call& call, int threads) {
 
 namespace wavegen::WAVEGEN_ENGINE {
 
+Outcome GenerateInt8(const Call& call, int threads) { return GenerateWith<Int8>(call, threads); }
+
+#if !defined(WAVEGEN_INT8_ONLY)
 Outcome Generate(const Call& call, bool bfloat16, int threads) {
   return bfloat16 ? GenerateWith<BFloat16>(call, threads) : GenerateWith<float>(call, threads);
 }
 
 Peaks MeasurePeaks(long bytes) { return {ArithmeticPeak(), ReadPeak(bytes)}; }
+#endif
 
 }  // namespace wavegen::WAVEGEN_ENGINE

@@ -5,31 +5,91 @@
 // the result does not depend on how rows and columns are cut into blocks, on the thread count, or (where there is a
 // fused multiply-add) on the instruction set. The exception is a product of 16 rows or more with a bfloat16 matrix
 // where there is a tile unit, which rounds x to bfloat16 and sums in pairs.
+//
+// A matrix of bytes is rounded when it is packed, each column on a grid of its own, and multiplies rows of bytes: their
+// exact sum, times the steps of the row and of the column, is added to y.
 
 #pragma once
 
 #include <type_traits>
 
+#include "bytes.h"
 #include "tiles.h"
 #include "vectors.h"
 
 namespace {
 
-// A panel's element is a float, or two bfloat16 of consecutive rows in one 32-bit word, the first in the lower half.
+// A panel's element is a float, or two bfloat16 or four bytes of consecutive rows in one 32-bit word, the first in its
+// lowest bits. A panel of bytes begins with two words for each of its columns: the step, and minus the product of the
+// column with kByteOffset, with which sums begin.
+//
+// Given says in which type weights come, and values leave the loop over time.
 template <class Weight>
 struct Packing;
 
 template <>
 struct Packing<float> {
-  static constexpr int kDepth = 1;
+  using Given = float;
+  using Sum = Floats;
+  static constexpr int kDepth = 1, kHead = 0;
 };
 
 template <>
 struct Packing<BFloat16> {
-  static constexpr int kDepth = 2;
+  using Given = BFloat16;
+  using Sum = Floats;
+  static constexpr int kDepth = 2, kHead = 0;
 };
 
-// Adds one packed row (or pair of rows) times x to the accumulators.
+template <>
+struct Packing<Int8> {
+  using Given = float;
+  using Sum = Ints;
+  static constexpr int kDepth = 4, kHead = 2 * kDepth;
+};
+
+template <class Weight>
+constexpr bool kInBytes = std::is_same_v<Weight, Int8>;
+
+// The rows of x, `stride` apart, as a product with a matrix of Weight reads them. It is passed by reference: a copy in
+// memory is made of vectors that overlap the words just stored, for which the processor must wait.
+template <class Weight>
+struct Rows {
+  const float* x;
+  long stride;
+
+  Rows Skip(int rows) const { return {x + rows * stride, stride}; }
+};
+
+template <>
+struct Rows<Int8> {
+  const Int8* x;
+  long stride;
+  const float* steps;  // of each row
+
+  Rows Skip(int rows) const { return {x + rows * stride, stride, steps + rows}; }
+};
+
+// Fills the accumulators with what y holds, or with what sums of bytes begin with.
+template <int kRows, int kVectors, class Weight>
+inline void Begin(const Weight*, const float* y, long y_stride, Floats (&sum)[kRows][kVectors]) {
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = LoadFloats(y + r * y_stride + v * kLanes);
+  }
+}
+
+template <int kRows, int kVectors>
+inline void Begin(const Int8* panel, const float*, long, Ints (&sum)[kRows][kVectors]) {
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = Load<Ints>(panel + 4 * (kVectors + v) * kLanes);
+  }
+}
+
+// Adds one packed row (or two, or four of them) times x to the accumulators.
 template <int kRows, int kVectors>
 inline void Accumulate(const float* panel, const float* x, long stride, Floats (&sum)[kRows][kVectors]) {
   Floats w[kVectors];
@@ -57,19 +117,22 @@ inline void Accumulate(const BFloat16* panel, const float* x, long stride, Float
   }
 }
 
-template <class Weight, int kRows, int kVectors>
-void MultiplyPanel(const Weight* panel, int depth, const float* x, long x_stride, float* y, long y_stride) {
-  Floats sum[kRows][kVectors];
+template <int kRows, int kVectors>
+inline void Accumulate(const Int8* panel, const Int8* x, long stride, Ints (&sum)[kRows][kVectors]) {
+  Ints four[kRows];
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < kRows; ++r) four[r] = Load<std::int32_t>(x + r * stride) - Ints{};
 #pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) sum[r][v] = LoadFloats(y + r * y_stride + v * kLanes);
+  for (int v = 0; v < kVectors; ++v) {
+    const Ints w = Load<Ints>(panel + 4 * v * kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) sum[r][v] = AddProducts(sum[r][v], four[r], w);
   }
-  constexpr int kStep = Packing<Weight>::kDepth;
-  for (int k = 0; k < depth; k += kStep) {
-    Accumulate<kRows, kVectors>(panel, x + k, x_stride, sum);
-    panel += kStep * kVectors * kLanes;
-  }
+}
+
+// Writes the sums to y.
+template <int kRows, int kVectors, class Weight>
+inline void Finish(const Weight*, const Rows<Weight>&, const Floats (&sum)[kRows][kVectors], float* y, long y_stride) {
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 16
@@ -77,8 +140,36 @@ void MultiplyPanel(const Weight* panel, int depth, const float* x, long x_stride
   }
 }
 
+template <int kRows, int kVectors>
+inline void Finish(const Int8* panel, const Rows<Int8>& x, const Ints (&sum)[kRows][kVectors], float* y,
+                   long y_stride) {
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    const float step = x.steps[r];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      float* const to = y + r * y_stride + v * kLanes;
+      const Floats steps = Load<Floats>(panel + 4 * v * kLanes) * step;
+      Store(to, LoadFloats(to) + __builtin_convertvector(sum[r][v], Floats) * steps);
+    }
+  }
+}
+
+template <class Weight, int kRows, int kVectors>
+void MultiplyPanel(const Weight* panel, int depth, const Rows<Weight>& rows, float* y, long y_stride) {
+  constexpr int kStep = Packing<Weight>::kDepth;
+  typename Packing<Weight>::Sum sum[kRows][kVectors];
+  Begin(panel, y, y_stride, sum);
+  const Weight* words = panel + Packing<Weight>::kHead * kVectors * kLanes;
+  for (int k = 0; k < depth; k += kStep) {
+    Accumulate<kRows, kVectors>(words, rows.x + k, rows.stride, sum);
+    words += kStep * kVectors * kLanes;
+  }
+  Finish(panel, rows, sum, y, y_stride);
+}
+
 template <class Weight>
-using PanelProduct = void (*)(const Weight*, int, const float*, long, float*, long);
+using PanelProduct = void (*)(const Weight*, int, const Rows<Weight>&, float*, long);
 
 constexpr int kMaxRows = kAccumulators / 2;
 
@@ -110,13 +201,15 @@ inline int DivideUp(int a, int b) { return (a + b - 1) / b; }
 template <class Weight>
 class Matrix {
  public:
-  static constexpr int kStep = Packing<Weight>::kDepth;
+  using Element = Weight;
+  using Given = typename Packing<Weight>::Given;
+  static constexpr int kStep = Packing<Weight>::kDepth, kHead = Packing<Weight>::kHead;
   static constexpr bool kOnTiles = kTiles && std::is_same_v<Weight, BFloat16>;
 
   Matrix() = default;
   Matrix(int depth, int columns, int rows)
       : depth_(DivideUp(depth, kStep) * kStep),
-        packed_depth_(kOnTiles && rows >= kTileRows ? DivideUp(depth, kTileDepth) * kTileDepth : depth_),
+        packed_depth_(kOnTiles && rows >= kTileRows ? DivideUp(depth, kTileDepth) * kTileDepth : kHead + depth_),
         vectors_(VectorsFor(columns)) {
     const int widest = kAccumulators / (rows < kMaxRows ? rows : kMaxRows);
     panels_ = DivideUp(vectors_, kOnTiles && rows >= kTileRows ? kTileVectors : widest);
@@ -130,28 +223,34 @@ class Matrix {
 
   // Returns the number of elements of the packed form.
   long size() const { return static_cast<long>(packed_depth_) * vectors_ * kLanes; }
+  int depth() const { return depth_; }
   void set_data(Weight* data) { data_ = data; }
 
-  // Copies columns of W, whose rows lie `stride` apart, to where they are packed. What is never copied must be zero.
-  void Pack(const Weight* from, long stride, int rows, int columns, int first_column) {
+  // Packs whole columns of W, whose rows lie `stride` apart. What is never packed must be zero. Bytes are packed in
+  // whole vectors, of which the first column must be the first.
+  void Pack(const Given* from, long stride, int rows, int columns, int first_column) {
     for (int c = 0; c < columns;) {
       const int vector = (first_column + c) / kLanes, lane = (first_column + c) % kLanes;
       const int count = kLanes - lane < columns - c ? kLanes - lane : columns - c;
       int width;
       Weight* const panel = Panel(vector, &width);
-      for (int k = 0; k < rows; ++k) {
-        Weight* to = panel + static_cast<long>(k / kStep) * kStep * width * kLanes + lane * kStep + k % kStep;
-        for (int i = 0; i < count; ++i) to[i * kStep] = from[k * stride + c + i];
+      if constexpr (kInBytes<Weight>) {
+        PackBytes(from + c, stride, rows, count, panel, width * kLanes * kStep);
+      } else {
+        for (int k = 0; k < rows; ++k) {
+          Weight* to = panel + static_cast<long>(k / kStep) * kStep * width * kLanes + lane * kStep + k % kStep;
+          for (int i = 0; i < count; ++i) to[i * kStep] = from[k * stride + c + i];
+        }
       }
       c += count;
     }
   }
 
-  // y[r] += x[r] W for `rows` rows. x must have `depth` values per row, for bfloat16 rounded up to an even count.
-  void MultiplyAdd(const float* x, long x_stride, int rows, float* y, long y_stride) const {
+  // y[r] += x[r] W for `rows` rows. x must have `depth` values per row, rounded up to whole words of the panels.
+  void MultiplyAdd(Rows<Weight> x, int rows, float* y, long y_stride) const {
     if constexpr (kOnTiles) {
-      for (; rows >= kTileRows; rows -= kTileRows, x += kTileRows * x_stride, y += kTileRows * y_stride) {
-        this->MultiplyAddTiles(x, x_stride, y, y_stride);
+      for (; rows >= kTileRows; rows -= kTileRows, x = x.Skip(kTileRows), y += kTileRows * y_stride) {
+        this->MultiplyAddTiles(x.x, x.stride, y, y_stride);
       }
     }
     const int blocks = DivideUp(rows, max_rows_);
@@ -162,7 +261,7 @@ class Matrix {
       // Rows are the inner loop, so that a panel stays in the first cache while all rows are multiplied.
       for (int block = 0, r = 0; block < blocks; ++block) {
         const int count = DivideUp(rows - r, blocks - block);
-        (wide ? wide_ : narrow_)[count - 1](panel, depth_, x + r * x_stride, x_stride, y + r * y_stride, y_stride);
+        (wide ? wide_ : narrow_)[count - 1](panel, depth_, x.Skip(r), y + r * y_stride, y_stride);
         r += count;
       }
       panel += static_cast<long>(packed_depth_) * vectors * kLanes;
@@ -171,6 +270,39 @@ class Matrix {
   }
 
  private:
+  // Rounds `columns` columns, at most a vector, to bytes; words of consecutive rows lie `stride_of_words` apart.
+  static void PackBytes(const float* from, long stride, int rows, int columns, Int8* panel, long stride_of_words) {
+    const auto row = [&](int k) {
+      if (columns == kLanes) return LoadFloats(from + k * stride);
+      float values[kLanes] = {};
+      std::memcpy(values, from + k * stride, columns * sizeof(float));
+      return LoadFloats(values);
+    };
+    Floats largest = {}, step, inverse;
+    for (int k = 0; k < rows; ++k) {
+      const Floats values = row(k);
+      largest = Max(largest, Max(values, -values));
+    }
+    for (int i = 0; i < kLanes; ++i) {
+      const Grid grid = GridFor(largest[i]);
+      step[i] = grid.step;
+      inverse[i] = grid.inverse;
+    }
+    Ints sum = {};
+    Int8* to = panel + 2 * stride_of_words;
+    for (int k = 0; k < rows; k += kStep, to += stride_of_words) {
+      Words word = {};
+      for (int i = 0; i < kStep && k + i < rows; ++i) {
+        const Ints rounded = RoundToInts(row(k + i) * inverse);
+        sum += rounded;
+        word |= ((Words)rounded & 0xffu) << (8 * i);
+      }
+      Store(to, word);
+    }
+    Store(panel, step);
+    Store(panel + stride_of_words, sum * -kByteOffset);
+  }
+
 #if defined(WAVEGEN_TILES)
   // Does the same for kTileRows rows on the tile unit. x is rounded in chunks of its depth; y holds the sums between.
   void MultiplyAddTiles(const float* x, long x_stride, float* y, long y_stride) const {

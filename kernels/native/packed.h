@@ -91,13 +91,14 @@ bool AllFinite(const Weight* x, long n) {
 inline int BlockSteps(int streams) { return streams >= kMaxRows ? 1 : kMaxRows / streams; }
 static_assert(kMaxRows < kTileRows);
 
-// Holds one layer's matrices. Gate columns are laid out as [tanh, sigmoid], each padded to whole vectors.
+// Holds one layer's matrices. Gate columns are laid out as [tanh, sigmoid], each padded to whole vectors. The
+// condition's is read once a frame, and not rounded to bytes.
 template <class Weight>
 struct Layer {
   Matrix<Weight> past;     // [(K-1) R, gates], the oldest tap first
   Matrix<Weight> newest;   // [R, gates]
   Matrix<Weight> outward;  // [G, residual | skip]
-  Matrix<Weight> condition;
+  Matrix<typename Packing<Weight>::Given> condition;
   const float* bias;           // gates
   const float* residual_bias;  // padded R
   long dilation, ring_rows, ring_start;
@@ -108,6 +109,8 @@ struct Layer {
 template <class Weight>
 class Packed {
  public:
+  using Given = typename Packing<Weight>::Given;
+
   Packed(const Network& net, int streams)
       : net(net),
         residual(Padded(net.residual)),
@@ -136,7 +139,7 @@ class Packed {
            AllFinite(net.output_bias, o);
   }
 
-  static const Weight* Weights(const void* data) { return static_cast<const Weight*>(data); }
+  static const Given* Weights(const void* data) { return static_cast<const Given*>(data); }
 
   const Network net;
   const int residual, gate, skip, hidden, outputs;  // padded widths
@@ -148,10 +151,12 @@ class Packed {
   // Packs everything into the arena, if there is one; returns the bytes that it takes.
   long Layout(int streams, Arena* arena) {
     long bytes = 0;
-    const auto place = [&](Matrix<Weight>* matrix, int depth, int columns, int rows) {
-      *matrix = Matrix<Weight>(depth, columns, rows);
-      bytes += Arena::Bytes<Weight>(matrix->size());
-      if (arena != nullptr) matrix->set_data(arena->template Take<Weight>(matrix->size()));
+    const auto place = [&](auto* matrix, int depth, int columns, int rows) {
+      using Kind = std::remove_pointer_t<decltype(matrix)>;
+      using Element = typename Kind::Element;
+      *matrix = Kind(depth, columns, rows);
+      bytes += Arena::Bytes<Element>(matrix->size());
+      if (arena != nullptr) matrix->set_data(arena->template Take<Element>(matrix->size()));
     };
     const auto bias = [&](const float* from, int count, int padded, const float** to) {
       bytes += Arena::Bytes<float>(padded);
@@ -202,9 +207,9 @@ class Packed {
 
   void FillLayer(int l, Layer<Weight>* layer, float* gate_bias) {
     const int r = net.residual, g = net.gate, s = net.skip, past_taps = net.taps - 1;
-    const Weight* const dilated = Weights(net.dilated) + static_cast<long>(l) * net.taps * r * 2 * g;
-    const Weight* const newest = dilated + static_cast<long>(past_taps) * r * 2 * g;
-    const Weight* const conditions = Weights(net.conditions) + static_cast<long>(l) * net.condition * 2 * g;
+    const Given* const dilated = Weights(net.dilated) + static_cast<long>(l) * net.taps * r * 2 * g;
+    const Given* const newest = dilated + static_cast<long>(past_taps) * r * 2 * g;
+    const Given* const conditions = Weights(net.conditions) + static_cast<long>(l) * net.condition * 2 * g;
     for (int half = 0; half < 2; ++half) {
       layer->past.Pack(dilated + half * g, 2 * g, past_taps * r, g, half * gate);
       layer->newest.Pack(newest + half * g, 2 * g, r, g, half * gate);

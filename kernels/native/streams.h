@@ -17,6 +17,8 @@ namespace {
 template <class Weight>
 class Streams {
  public:
+  using Given = typename Packing<Weight>::Given;
+
   Streams(const Call& call, const Packed<Weight>& packed, int first, int count)
       : call_(call), packed_(packed), first_(first), count_(count), arena_(Layout(nullptr)) {
     if (arena_.ok()) Layout(&arena_);
@@ -66,6 +68,12 @@ class Streams {
     take(&hidden_, p.hidden * b);
     take(&outputs_, p.outputs * b);
     take(&row_, Padded(p.net.residual));
+    if constexpr (kInBytes<Weight>) {
+      long widest = past_width_ * p.block;
+      for (const int width : {p.residual, p.gate, p.skip, p.hidden}) widest = width > widest ? width : widest;
+      take(&bytes_, widest * b);
+      take(&steps_, static_cast<long>(p.block) * b);
+    }
     // DrawFromSoftmax needs two arrays of levels or components in whole blocks.
     take(&scratch_, 2l * (p.outputs + kBlock));
     return bytes;
@@ -96,7 +104,7 @@ class Streams {
       float* const base = base_gates_ + 2l * p.gate * count_ * l;
       for (int b = 0; b < count_; ++b) memcpy(base + 2l * p.gate * b, p.layer(l).bias, 2l * p.gate * sizeof(float));
       if (call_.condition != nullptr) {
-        p.layer(l).condition.MultiplyAdd(condition_, condition_width_, count_, base, 2l * p.gate);
+        p.layer(l).condition.MultiplyAdd({condition_, condition_width_}, count_, base, 2l * p.gate);
       }
     }
   }
@@ -106,18 +114,29 @@ class Streams {
     const Packed<Weight>& p = packed_;
     const Layer<Weight>& layer = p.layer(l);
     const int r = p.net.residual;
-    const Weight* const rings = static_cast<const Weight*>(call_.rings);
+    const Given* const rings = static_cast<const Given*>(call_.rings);
     for (int s = 0; s < steps; ++s) {
       for (int j = 0; j < p.net.taps - 1; ++j) {
         // A ring is as long as the oldest tap's lag, so tap j is found j dilations ahead of the slot to be written.
         const long slot = (slots_[l] + s + j * layer.dilation) % layer.ring_rows;
-        const Weight* from = rings + ((layer.ring_start + slot) * call_.batch + first_) * r;
+        const Given* from = rings + ((layer.ring_start + slot) * call_.batch + first_) * r;
         for (int b = 0; b < count_; ++b) Convert(from + b * r, r, past_ + (s * count_ + b) * past_width_ + j * r);
       }
     }
     float* const gates = PastGates(l, first);
     memset(gates, 0, 2l * p.gate * steps * count_ * sizeof(float));
-    layer.past.MultiplyAdd(past_, past_width_, steps * count_, gates, 2l * p.gate);
+    MultiplyAdd(layer.past, past_, past_width_, steps * count_, gates, 2l * p.gate);
+  }
+
+  // y += x W for some rows, which are first rounded to bytes where the matrix is.
+  void MultiplyAdd(const Matrix<Weight>& matrix, const float* x, long x_stride, int rows, float* y, long y_stride) {
+    if constexpr (kInBytes<Weight>) {
+      const long stride = Padded(matrix.depth());
+      for (int r = 0; r < rows; ++r) steps_[r] = RoundRow(x + r * x_stride, matrix.depth(), bytes_ + r * stride);
+      matrix.MultiplyAdd({bytes_, stride, steps_}, rows, y, y_stride);
+    } else {
+      matrix.MultiplyAdd({x, x_stride}, rows, y, y_stride);
+    }
   }
 
   float* PastGates(int l, int step) {
@@ -133,7 +152,7 @@ class Streams {
       if (!layer.blocked) ReadPast(l, step_of_block, 1);
       WriteRing(l);
       Add(PastGates(l, step_of_block), base_gates_ + gates * count_ * l, gates * count_, gates_);
-      layer.newest.MultiplyAdd(channels_, width, count_, gates_, gates);
+      MultiplyAdd(layer.newest, channels_, width, count_, gates_, gates);
       for (int b = 0; b < count_; ++b) {
         for (int i = 0; i < p.gate; i += kLanes) {
           const float* const a = gates_ + b * gates + i;
@@ -142,16 +161,16 @@ class Streams {
         float* const h = channels_ + b * width;
         Add(h, layer.residual_bias, p.residual, h);
       }
-      layer.outward.MultiplyAdd(gated_, p.gate, count_, channels_, width);
+      MultiplyAdd(layer.outward, gated_, p.gate, count_, channels_, width);
     }
     for (int b = 0; b < count_; ++b) {
       Relu(channels_ + b * width + p.residual, p.skip);
       memcpy(hidden_ + b * p.hidden, p.hidden_bias, p.hidden * sizeof(float));
       memcpy(outputs_ + b * p.outputs, p.output_bias, p.outputs * sizeof(float));
     }
-    p.hidden_matrix.MultiplyAdd(channels_ + p.residual, width, count_, hidden_, p.hidden);
+    MultiplyAdd(p.hidden_matrix, channels_ + p.residual, width, count_, hidden_, p.hidden);
     Relu(hidden_, p.hidden * count_);
-    p.output_matrix.MultiplyAdd(hidden_, p.hidden, count_, outputs_, p.outputs);
+    MultiplyAdd(p.output_matrix, hidden_, p.hidden, count_, outputs_, p.outputs);
     for (int b = 0; b < count_; ++b) WriteToken(t, b, outputs_ + b * p.outputs);
   }
 
@@ -168,7 +187,7 @@ class Streams {
       if (newest[-j] < 0) continue;
       const long token = newest[-j] < net.levels ? newest[-j] : net.levels - 1;
       const long tap = net.input_taps - 1 - j;
-      const Weight* const table = static_cast<const Weight*>(net.input_table);
+      const Given* const table = static_cast<const Given*>(net.input_table);
       if (net.scalar_input) {
         const float* const value = net.level_values + 2 * token;
         for (int i = 0; i < 2; ++i) {
@@ -189,8 +208,8 @@ class Streams {
   void WriteRing(int l) {
     const Layer<Weight>& layer = packed_.layer(l);
     const int r = packed_.net.residual;
-    Weight* const to =
-        static_cast<Weight*>(call_.rings) + ((layer.ring_start + slots_[l]) * call_.batch + first_) * r;
+    Given* const to =
+        static_cast<Given*>(call_.rings) + ((layer.ring_start + slots_[l]) * call_.batch + first_) * r;
     for (int b = 0; b < count_; ++b) Convert(channels_ + b * (packed_.residual + packed_.skip), r, to + b * r);
     if (++slots_[l] == layer.ring_rows) slots_[l] = 0;
   }
@@ -242,6 +261,8 @@ class Streams {
   float* hidden_ = nullptr;       // [B, H]
   float* outputs_ = nullptr;      // [B, O]
   float* row_ = nullptr;          // [R]
+  Int8* bytes_ = nullptr;         // what is multiplied, rounded to bytes
+  float* steps_ = nullptr;        // [block, B], of the rows of bytes
   float* scratch_ = nullptr;
   Arena arena_;
 };

@@ -77,6 +77,11 @@ struct BFloat16 {
   std::uint16_t bits;
 };
 
+// A signed byte, a whole number of steps of the row or column that it is in: see bytes.h.
+struct Int8 {
+  std::int8_t value;
+};
+
 inline float ToFloat(float x) { return x; }
 
 inline float ToFloat(BFloat16 x) {

@@ -21,7 +21,14 @@ namespace wavegen {
 namespace {
 
 // The numbers are the indices of INSTRUCTION_SETS in __init__.py.
-enum class InstructionSet : std::int32_t { kGeneric = 0, kAvx2 = 1, kAvx512 = 2, kAmx = 3 };
+enum class InstructionSet : std::int32_t {
+  kGeneric = 0,
+  kAvx2 = 1,
+  kAvxVnni = 2,
+  kAvx512 = 3,
+  kAvx512Vnni = 4,
+  kAmx = 5,
+};
 
 #if defined(__x86_64__)
 // Returns whether there is a tile unit for bfloat16 whose registers Linux grants to this process on request.
@@ -38,29 +45,49 @@ bool HasTileUnit() {
   return false;
 #endif
 }
+
+// Compilers before GCC 11 and Clang 12 do not know the name that __builtin_cpu_supports would need.
+bool HasAvxVnni() {
+#if defined(WAVEGEN_AVX_VNNI)
+  constexpr unsigned kAvxVnni = 1u << 4;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kAvxVnni);
+#else
+  return false;
+#endif
+}
 #endif
 
-// Returns the best that the processor and the operating system offer to this process.
-InstructionSet BestInstructionSet() {
+// Returns what the processor and the operating system offer to this process, a bit for each set.
+std::int32_t InstructionSets() {
+  std::int32_t sets = 0;
+  const auto offer = [&sets](InstructionSet set) { sets |= 1 << static_cast<std::int32_t>(set); };
+  offer(InstructionSet::kGeneric);
 #if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    offer(InstructionSet::kAvx2);
+    if (HasAvxVnni()) offer(InstructionSet::kAvxVnni);
+  }
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl")) {
-    return HasTileUnit() ? InstructionSet::kAmx : InstructionSet::kAvx512;
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    return InstructionSet::kAvx2;
+    offer(InstructionSet::kAvx512);
+    if (__builtin_cpu_supports("avx512vnni")) {
+      offer(InstructionSet::kAvx512Vnni);
+      if (HasTileUnit()) offer(InstructionSet::kAmx);
+    }
   }
 #endif
-  return InstructionSet::kGeneric;
+  return sets;
 }
 
-ffi::Error ReportInstructionSet(ffi::Result<ffi::BufferR0<ffi::S32>> found) {
-  *found->typed_data() = static_cast<std::int32_t>(BestInstructionSet());
+ffi::Error ReportInstructionSets(ffi::Result<ffi::BufferR0<ffi::S32>> found) {
+  *found->typed_data() = InstructionSets();
   return ffi::Error::Success();
 }
 
 struct Engine {
   Outcome (*generate)(const Call& call, bool bfloat16, int threads);
+  Outcome (*generate_int8)(const Call& call, int threads);
   Peaks (*measure_peaks)(long bytes);
 };
 
@@ -68,16 +95,22 @@ Engine EngineFor(std::int64_t instruction_set) {
 #if defined(__x86_64__)
   switch (static_cast<InstructionSet>(instruction_set)) {
     case InstructionSet::kAmx:
-      return {amx::Generate, amx::MeasurePeaks};
+      return {amx::Generate, amx::GenerateInt8, amx::MeasurePeaks};
+    case InstructionSet::kAvx512Vnni:
+      return {avx512::Generate, avx512_vnni::GenerateInt8, avx512::MeasurePeaks};
     case InstructionSet::kAvx512:
-      return {avx512::Generate, avx512::MeasurePeaks};
+      return {avx512::Generate, avx512::GenerateInt8, avx512::MeasurePeaks};
+    case InstructionSet::kAvxVnni:
+#if defined(WAVEGEN_AVX_VNNI)
+      return {avx2::Generate, avx_vnni::GenerateInt8, avx2::MeasurePeaks};
+#endif
     case InstructionSet::kAvx2:
-      return {avx2::Generate, avx2::MeasurePeaks};
+      return {avx2::Generate, avx2::GenerateInt8, avx2::MeasurePeaks};
     case InstructionSet::kGeneric:
       break;
   }
 #endif
-  return {generic::Generate, generic::MeasurePeaks};
+  return {generic::Generate, generic::GenerateInt8, generic::MeasurePeaks};
 }
 
 ffi::Error MeasurePeaks(ffi::Result<ffi::BufferR1<ffi::F32>> found, std::int64_t instruction_set, std::int64_t bytes) {
@@ -107,7 +140,7 @@ ffi::Error GenerateWaveNet(
     ffi::Result<ffi::BufferR2<ffi::S32>> history_out, ffi::Result<ffi::BufferR3<ffi::F32>> logits,
     ffi::Span<const std::int64_t> dilations, bool scalar_input, bool mixture, std::int64_t mixtures,
     std::int64_t linear_prediction, std::int64_t mu, std::int64_t levels, std::int64_t condition_hop,
-    std::int64_t threads, std::int64_t instruction_set) {
+    bool int8, std::int64_t threads, std::int64_t instruction_set) {
   const auto size = [](const ffi::AnyBuffer& buffer, int axis) { return static_cast<int>(buffer.dimensions()[axis]); };
   Call call{};
   Network& net = call.network;
@@ -166,7 +199,8 @@ ffi::Error GenerateWaveNet(
   const std::int64_t most = call.batch < kMaxThreads ? call.batch : kMaxThreads;
   const int used = static_cast<int>(threads < most ? threads : most);
   const bool bfloat16 = dilated.element_type() == ffi::DataType::BF16;
-  switch (EngineFor(instruction_set).generate(call, bfloat16, used)) {
+  const Engine engine = EngineFor(instruction_set);
+  switch (int8 ? engine.generate_int8(call, used) : engine.generate(call, bfloat16, used)) {
     case Outcome::kNotFinite:
       return ffi::Error::InvalidArgument("the WaveNet's weights hold NaN or infinity; expected finite numbers: load "
                                          "an earlier checkpoint");
@@ -183,7 +217,7 @@ ffi::Error GenerateWaveNet(
 }  // namespace
 }  // namespace wavegen
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(wavegen_instruction_set, wavegen::ReportInstructionSet,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(wavegen_instruction_sets, wavegen::ReportInstructionSets,
                               ffi::Ffi::Bind().Ret<ffi::BufferR0<ffi::S32>>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(wavegen_peaks, wavegen::MeasurePeaks,
@@ -232,5 +266,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(wavegen_wavenet_generate, wavegen::GenerateWaveNet
                                   .Attr<std::int64_t>("mu")
                                   .Attr<std::int64_t>("levels")
                                   .Attr<std::int64_t>("condition_hop")
+                                  .Attr<bool>("int8")
                                   .Attr<std::int64_t>("threads")
                                   .Attr<std::int64_t>("instruction_set"));

@@ -14,7 +14,7 @@ struct Network {
   bool scalar_input;
   const std::int64_t* dilations;  // [L]
 
-  // These are in the weights' dtype.
+  // These are in the weights' dtype, which is float32 where they are multiplied as bytes.
   const void* input_table;  // [J, V, R], or [J, 2, R] over (code value, amplitude)
   const void* dilated;      // [L, K, R, 2 G]
   const void* conditions;   // [L, C, 2 G]
@@ -67,8 +67,14 @@ struct Peaks {
   double operations, bytes;
 };
 
-// There is one engine per instruction set; `threads` share the streams.
+// There is one engine per instruction set; `threads` share the streams. GenerateInt8 reads float32 weights, and
+// multiplies them as bytes.
+#define WAVEGEN_DECLARE_INT8_ENGINE(name)                             \
+  namespace name {                                                    \
+  Outcome GenerateInt8(const Call& call, int threads);                \
+  }
 #define WAVEGEN_DECLARE_ENGINE(name)                                  \
+  WAVEGEN_DECLARE_INT8_ENGINE(name)                                   \
   namespace name {                                                    \
   Outcome Generate(const Call& call, bool bfloat16, int threads);     \
   Peaks MeasurePeaks(long bytes);                                     \
@@ -77,9 +83,14 @@ struct Peaks {
 WAVEGEN_DECLARE_ENGINE(generic)
 #if defined(__x86_64__)
 WAVEGEN_DECLARE_ENGINE(avx2)
+#if defined(WAVEGEN_AVX_VNNI)
+WAVEGEN_DECLARE_INT8_ENGINE(avx_vnni)
+#endif
 WAVEGEN_DECLARE_ENGINE(avx512)
+WAVEGEN_DECLARE_INT8_ENGINE(avx512_vnni)
 WAVEGEN_DECLARE_ENGINE(amx)
 #endif
 #undef WAVEGEN_DECLARE_ENGINE
+#undef WAVEGEN_DECLARE_INT8_ENGINE
 
 }  // namespace wavegen

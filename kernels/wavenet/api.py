@@ -109,7 +109,8 @@ def wavenet_generate(
         top_p: draw from the fewest tokens that hold this share of the probability, in (0, 1]. It needs a softmax head.
         row_offset: number of the first row, where a batch is generated in parts.
         return_logits: whether to return the network's raw outputs too.
-        implementation: the name of one; None takes the best that can run here.
+        implementation: the name of one; None takes the best that can run here, for a shape with ``int8`` the C++
+            sampler.
 
     Returns:
         Tokens, int32, the state after them and, with ``return_logits``, the outputs that each was drawn from.
@@ -160,6 +161,8 @@ def wavenet_generate(
         row_offset=row_offset,
         return_logits=return_logits,
     )
+    if shape.int8 and implementation is None:
+        implementation = "cpu"  # what could run besides is the reference, which no one wants to wait for
     # GPUs and TPUs shorten float32 products by default, so that one seed would give other streams on other machines.
     with jax.default_matmul_precision("highest"):
         tokens, state, outputs = dispatch("wavenet_generate", IMPLEMENTATIONS, implementation, call)

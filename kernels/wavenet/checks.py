@@ -55,6 +55,16 @@ def check_weights(weights: Weights, shape: WaveNetShape) -> None:
         raise ValueError(f"the dilated convolution needs a kernel size of at least 2, got {taps}")
 
 
+def check_floating(shape: WaveNetShape) -> None:
+    """Checks that products are of floating point, for implementations that have no other.
+
+    Raises:
+        NotImplementedError: they are not.
+    """
+    if shape.int8:
+        raise NotImplementedError("multiplies in floating point only, the network in 8 bits")
+
+
 def check_state(weights: Weights, shape: WaveNetShape, state: State) -> int:
     """Checks that a state is of this network and returns its batch size.
 

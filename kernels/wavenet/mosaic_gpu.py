@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from .call import Call, Generated
+from .checks import check_floating
 from .mosaic_gpu_weights import BLOCK, Sizes, biases_of, pad, sizes_of, tape_of
 from .state import advance, ring_starts
 
@@ -52,6 +53,7 @@ def check_network(call: Call) -> None:
     Raises:
         NotImplementedError: it cannot; the message names the first reason.
     """
+    check_floating(call.shape)
     if call.dtype != jnp.bfloat16:
         raise NotImplementedError(f"takes bfloat16 weights, not {call.dtype}")
     if call.shape.head != "softmax":

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .call import Call, Generated
+from .checks import check_floating
 from .pallas_tpu_weights import (
     SUBLANES,
     output_groups,
@@ -94,6 +95,7 @@ def generate(call: Call, *, look_ahead: bool = True, interpret: Any = False) -> 
     """
     if call.dtype not in (jnp.float32, jnp.bfloat16):
         raise NotImplementedError(f"takes float32 or bfloat16 weights, not {call.dtype}")
+    check_floating(call.shape)
     if not interpret and jax.default_backend() != "tpu":
         raise NotImplementedError(f"runs on TPU only, the default backend is {jax.default_backend()}")
     tile, vmem_limit = whole(call.batch, SUBLANES), None

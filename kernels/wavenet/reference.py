@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 from ..draw import uniforms
 from .call import Call, Generated
 from .companding import code_value, expand
+from .int8 import product
 from .shapes import WaveNetShape, Weights
 from .state import State, advance, input_table, ring_sizes, ring_starts
 
@@ -36,25 +37,27 @@ def outputs_of_step(
     if inputs is not None:
         h = h + inputs
 
+    multiply = product if shape.int8 else jnp.matmul
     skip = weights["skip_bias"][None]
     sizes, starts = ring_sizes(weights, shape), ring_starts(weights, shape)
     for layer, dilation in enumerate(shape.dilations):
         size, start = int(sizes[layer]), int(starts[layer])
-        a = h @ weights["dilated"][layer, -1] + weights["dilated_bias"][layer][None]
-        for j in range(taps - 1):
-            past = rings[start + (t - (taps - 1 - j) * dilation) % size]
-            a = a + past @ weights["dilated"][layer, j]
+        kernel = weights["dilated"][layer]
+        lags = [(taps - 1 - j) * dilation for j in range(taps - 1)]
+        past = jnp.concatenate([rings[start + (t - lag) % size] for lag in lags], axis=-1)
+        a = multiply(past, kernel[:-1].reshape(-1, kernel.shape[-1]))
+        a = a + multiply(h, kernel[-1]) + weights["dilated_bias"][layer][None]
         if condition is not None:
             a = a + condition @ weights["condition"][layer]
         rings = rings.at[start + t % size].set(h)
         gate = a.shape[-1] // 2
         z = jnp.tanh(a[:, :gate]) * jax.nn.sigmoid(a[:, gate:])
-        skip = skip + z @ weights["skip"][layer]
-        h = h + z @ weights["residual"][layer] + weights["residual_bias"][layer][None]
+        skip = skip + multiply(z, weights["skip"][layer])
+        h = h + multiply(z, weights["residual"][layer]) + weights["residual_bias"][layer][None]
 
     skip = skip.astype(jnp.promote_types(dtype, jnp.float32))
-    hidden = jax.nn.relu(jax.nn.relu(skip) @ weights["hidden"] + weights["hidden_bias"][None])
-    return hidden @ weights["output"] + weights["output_bias"][None], rings
+    hidden = jax.nn.relu(multiply(jax.nn.relu(skip), weights["hidden"]) + weights["hidden_bias"][None])
+    return multiply(hidden, weights["output"]) + weights["output_bias"][None], rings
 
 
 @jax.jit

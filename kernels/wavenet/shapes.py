@@ -38,6 +38,8 @@ class WaveNetShape:
         mu: companding of the tokens' values, 255 for mu-law codes, 0 for linear ones.
         start: the token before the first sample; None is the middle of the vocabulary, which is silence in mu-law
             and linear codes.
+        int8: whether the sampler multiplies in 8 bits, see ``int8``. Only the C++ sampler and the reference do; the
+            parallel form takes the weights as they are.
     """
 
     dilations: tuple[int, ...]
@@ -47,6 +49,7 @@ class WaveNetShape:
     linear_prediction: int = 0
     mu: int = 255
     start: int | None = None
+    int8: bool = False
 
     def __post_init__(self) -> None:
         """Checks every field.

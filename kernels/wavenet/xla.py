@@ -26,6 +26,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .call import Call, Generated
+from .checks import check_floating
 from .forward import head, input_convolution
 from .shapes import Weights
 from .state import State, advance, ring_sizes, ring_starts
@@ -85,6 +86,7 @@ def run_layers(
 def generate(call: Call, form: StepForm | None = None) -> Generated:
     """Generates; see ``api.wavenet_generate``. Without a form it has that of the platform which runs it."""
     weights, shape = call.weights, call.shape
+    check_floating(shape)
     taps = weights["dilated"].shape[1] - 1
     sizes = jnp.asarray(ring_sizes(weights, shape), jnp.int32)
     starts = jnp.asarray(ring_starts(weights, shape), jnp.int32)

@@ -83,7 +83,7 @@ def test_bench_times_coding_and_generation_and_keeps_the_figures(tmp_path, capsy
         ),
         ("--codec tiny --precision bfloat16", "a codec or a masked model takes no --precision"),
         ("--seconds 3", "the bench of a WaveNet takes no --seconds; leave it out"),
-        ("--codec tiny --seconds 0", "seconds must be at least one sample, got 0.0"),
+        ("--codec tiny --seconds 0", "--seconds must be a number above 0 and up to 86,400, got 0.0"),
         ("--codec tiny --model tiny-bert --seconds 9", "at most 0.2 s, the window of the model, got 9 s"),
         ("--codec tiny --model tiny-bert --passes 1", "expected a pass for each of 2 codebooks, got 1"),
     ],

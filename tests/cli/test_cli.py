@@ -19,10 +19,14 @@ import pytest
 from wavegen.audio import Audio
 from wavegen.cli import COMMANDS, GROUPS, main
 from wavegen.cli.runs import _next_command
+from wavegen.cli.show import write_scores
 from wavegen.config import dump_config, load_config, resolve
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.models.kinds import make_model
 from wavegen.networks.base import parameters
+from wavegen.notes.midi import write_midi
+from wavegen.notes.performance import Performance
+from wavegen.notes.score import from_performance
 from wavegen.progress import Progress
 from wavegen.runs.checkpoints import Checkpoints
 from wavegen.runs.trained import Trained, open_codecs, save_trained
@@ -201,15 +205,29 @@ def test_from_a_folder_of_recordings_to_new_audio(tmp_path, capsys):
     ]
     main(["sample", str(run), *arguments, "-o", str(out)])
     assert sorted(path.name for path in out.iterdir()) == [
-        *("first-seed3-0.png", "first-seed3-0.wav", "first-seed3-1.png", "first-seed3-1.wav")
+        *(
+            "first-continue-3-seed3-0.png",
+            "first-continue-3-seed3-0.wav",
+            "first-continue-3-seed3-1.png",
+            "first-continue-3-seed3-1.wav",
+        )
     ]
-    assert Audio.read(out / "first-seed3-1.wav").samples.shape == (300 + 160, 1)
+    assert Audio.read(out / "first-continue-3-seed3-1.wav").samples.shape == (300 + 160, 1)
 
     main(["evaluate", str(run)])
     said = capsys.readouterr().out
     assert "test split, 300 tokens of 1 files\nbits_per_sample" in said
     main(["export", str(run), str(tmp_path / "first.safetensors")])
-    main(["evaluate", str(tmp_path / "first.safetensors"), "--split", "valid"])
+    main(
+        [
+            "evaluate",
+            str(tmp_path / "first.safetensors"),
+            "--split",
+            "valid",
+            "--data",
+            str(tmp_path / "data"),
+        ]
+    )
     said = capsys.readouterr().out
     assert "bytes" in said
     figures = dict(line.split() for line in said.splitlines()[-2:])
@@ -259,6 +277,23 @@ def test_a_platform_that_is_not_there_is_one_line(tmp_path):
     line = "JAX_PLATFORMS=cuda names no device of this machine; unset it, or install the extra for it"
     assert (process.returncode, process.stderr.splitlines()[-1]) == (2, f"wavegen: {line}")
     assert "Traceback" not in process.stderr
+
+
+def test_results_say_task_and_input_and_none_is_overwritten(tmp_path, capsys):
+    model, out = write_model(tmp_path / "m.safetensors"), tmp_path / "out"
+    prompt = tmp_path / "door.wav"
+    Audio(np.sin(0.3 * np.arange(400))[:, None].astype(np.float32) / 2, RATE).write(prompt)
+    command = ["sample", str(model), "--seconds", "0.02", "-o", str(out)]
+    for arguments in ([], [], ["--temperature", "0.5"], ["--prompt", str(prompt)], ["--like", str(prompt)]):
+        main([*command, *arguments])
+    names = {path.name for path in out.glob("*.wav")}
+    # The second command makes what the first one made; the third one other clips under that name.
+    assert names == {
+        "m-seed0-0.wav",
+        "m-seed0-2-0.wav",
+        "m-continue-door-seed0-0.wav",
+        "m-like-door-seed0-0.wav",
+    }
 
 
 @pytest.mark.slow
@@ -332,12 +367,19 @@ def test_ctrl_c_while_sampling_keeps_a_valid_recording(tmp_path):
         ),
         (
             ["sample", "HERE/m.safetensors", "--seconds", "-1"],
-            "seconds must be at least one sample, got -1.0",
+            "--seconds must be a number above 0 and up to 86,400, got -1.0",
         ),
-        (["sample", "HERE/m.safetensors", "--top-p", "2"], "top_p must lie in (0, 1], got 2.0"),
+        (
+            ["sample", "HERE/m.safetensors", "--top-p", "2"],
+            "--top-p must be a number above 0 and up to 1, got 2.0",
+        ),
         (["sample", "HERE/m.safetensors", "--implementation", "x"], "there is no implementation 'x'"),
         (["sample", "HERE/m.safetensors", "-o", "HERE/file/out"], "cannot write HERE/file/out"),
-        (["evaluate", "HERE/m.safetensors", "--split", "dev"], "expected recordings in split 'dev'"),
+        (
+            ["evaluate", "HERE/m.safetensors", "--split", "dev", "--data", "HERE/data"],
+            "expected recordings in split 'dev'",
+        ),
+        (["evaluate", "HERE/m.safetensors"], "give them, or others, with --data FOLDER"),
         (["evaluate", "HERE/m.safetensors", "--data", "HERE/nowhere"], "HERE/nowhere"),
         (
             ["export", "HERE/m.safetensors", "HERE/m.wav"],
@@ -345,7 +387,7 @@ def test_ctrl_c_while_sampling_keeps_a_valid_recording(tmp_path):
         ),
         (["report", "HERE/m.safetensors"], "notes"),
         (["bench", "--net", "x"], "expected one of the networks 20x64x128, "),
-        (["bench", "--steps", "0"], "steps must be at least 1, got 0"),
+        (["bench", "--steps", "0"], "--steps must be a whole number from 1 to 1,000,000,000, got 0"),
         (["bench", "--implementation", "mosaic_gpu", "--steps", "1"], "none of the implementations can run"),
     ],
 )
@@ -376,6 +418,77 @@ def test_bench_compares_implementations_and_keeps_the_figures(tmp_path, capsys):
         assert 0 < row["slowest"] <= row["per_stream"] < math.inf
         assert row["error"] < 1e-5
     assert written["machine"]["jax"] == jax.__version__
+
+
+def test_a_run_finds_its_data_from_any_folder_and_may_be_made_longer(tmp_path, capsys, monkeypatch):
+    clips = [Clip(f"{split}.wav", tone(200), split=split) for split in ("train", "valid", "test")]
+    write_dataset(tmp_path / "data", clips, RATE)
+    config = write_config(tmp_path, Path("data"), "data.cache=cache")
+    monkeypatch.chdir(tmp_path)
+    main(["train", str(config)])
+    monkeypatch.chdir("/")
+    run = tmp_path / "runs" / "run"
+    assert load_config(run / "config.yaml").data.path == str(tmp_path / "data")
+    main(["evaluate", str(run)])
+    assert "test split, 200 tokens of 1 files" in capsys.readouterr().out
+
+    monkeypatch.chdir(tmp_path)
+    main(["train", str(config), "training.steps=4"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "resuming from step 2; the run was one of 2 steps, and its learning rate now falls over 4" in said
+    assert [json.loads(row)["step"] for row in (run / "metrics.jsonl").read_text().splitlines()][-1] == 4
+    main(["evaluate", str(run)])
+    line = fails(capsys, "train", config, "training.steps=3")
+    assert (
+        "runs/run holds a run of 4 steps, training.steps is 3; a run can be made longer, not shorter" in line
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize(
+    ("output", "status", "said"),
+    [
+        (
+            ">/dev/full",
+            2,
+            "wavegen: cannot use the output: No space left on device; correct the path, or free space\n",
+        ),
+        (">&-", 0, ""),
+    ],
+)
+def test_an_output_that_is_full_or_closed_is_one_line_at_most(tmp_path, output, status, said):
+    write_midi(tmp_path / "song.mid", from_performance(Performance.parse("tempo 600, C4 1")))
+    command = [sys.executable, "-m", "wavegen", "render", "song.mid", "-o", "out"]
+    run = subprocess.run(
+        ["sh", "-c", f'"$@" {output}', "sh", *command],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (run.returncode, run.stderr) == (status, said)
+    assert Audio.read(tmp_path / "out" / "song.wav").duration > 0
+
+
+def test_results_of_equal_names_do_not_overwrite_each_other(tmp_path, capsys):
+    """Nor anything else that lies where they would."""
+    for n, folder in enumerate("ab"):
+        score = from_performance(Performance.parse(f"tempo 600, C{4 + n} 1"))
+        write_midi(tmp_path / folder / "song.mid", score)
+    out = tmp_path / "out"
+    for folder in "aba":
+        main(["render", str(tmp_path / folder / "song.mid"), "-o", str(out)])
+    assert sorted(path.name for path in out.iterdir()) == ["song-2.wav", "song.wav"]
+    printed = capsys.readouterr().out.split()[1::2]
+    assert printed == [str(out / name) for name in ("song.wav", "song-2.wav", "song.wav")]
+    recorded = tmp_path / "a" / "song.wav"
+    recorded.write_bytes(b"a recording that cannot be read")
+    main(["render", str(tmp_path / "a" / "song.mid"), "-o", str(tmp_path / "a")])
+    assert recorded.read_bytes() == b"a recording that cannot be read"
+    write_scores([score], tmp_path / "a" / "song")
+    (tmp_path / "a" / "other-0.wav").write_bytes(b"mine")
+    write_scores([score], tmp_path / "a" / "other")
+    assert sorted(path.name for path in (tmp_path / "a").glob("other*.mid")) == ["other-2-0.mid"]
 
 
 def test_a_wrong_argument_names_the_command(capsys):

@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from laws.cases.notes import make_grid_case
 from laws.note_codec import few
 
+from wavegen.codecs.notes.base import Interleaved
 from wavegen.codecs.notes.events import NoteEvents
 from wavegen.codecs.notes.grid import NoteGrid
 from wavegen.codecs.notes.remix import What
@@ -170,3 +171,23 @@ def test_events_say_what_is_played() -> None:
 def test_wrong_event_codecs_are_refused(options: dict, message: str) -> None:
     with pytest.raises(WavegenError, match=message):
         NoteEvents(**options)
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_a_rest_that_tokens_cannot_say_stays_in_a_prompt(interleaved):
+    """Seventeen beats, where the longest shift is eight."""
+    codec = NoteEvents()
+    notes = Score(
+        *(
+            np.array(column)
+            for column in ([60, 62, 64], [480, 960, 960 + 17 * 480], [240] * 3, [64] * 3, [0] * 3)
+        ),
+        (Track(),),
+        480,
+    )
+    whole = Interleaved(codec) if interleaved else codec
+    tokens = codec.encode(notes)
+    drawn = np.concatenate([tokens, [[6, 65, 5, 8, 0]]])
+    piece = whole.continued(notes, drawn.reshape(-1, 1) if interleaved else drawn)
+    np.testing.assert_array_equal(piece.onset, [12, 24, 24 + 17 * 12, 24 + 17 * 12 + 6])
+    assert codec.decode(drawn).onset[-1] < piece.onset[-1], "which the tokens alone do not say"

@@ -47,7 +47,8 @@ def test_losses_of_a_reconstruction_are_as_written_over_the_frames_of_each_clip(
     codec, audio, length = make(), notes(3, 3, CLIP), jnp.asarray([CLIP, CLIP // 2 + 1, 0])
     figures, scored = losses(codec, audio, length)
     assert scored == 2
-    rows, target, codes, _, statistics = reconstruct(codec, audio)
+    decoded, rows, target, codes, _, statistics = reconstruct(codec, audio)
+    assert decoded is None
     np.testing.assert_array_equal(codes, encode(codec, audio))
     np.testing.assert_allclose(rows, codec.rows(codes), atol=1e-3)
     assert statistics["counts"].sum() == codes.size

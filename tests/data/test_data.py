@@ -85,7 +85,7 @@ def test_damaged_shards_are_named(tmp_path, backend):
         (lambda text: text[:100], r"expected a manifest in .*manifest\.json, got damaged JSON"),
         (lambda text: "[]", r"expected a manifest in .*manifest\.json, got damaged JSON"),
         (
-            lambda text: text.replace('"version":', '"version": 9').replace("9 1", "9"),
+            lambda text: text.replace('"version": 1', '"version": 9'),
             "manifest of version 1",
         ),
         (
@@ -97,7 +97,9 @@ def test_damaged_shards_are_named(tmp_path, backend):
 def test_damaged_manifests_are_refused(tmp_path, change, message):
     ramp_dataset(tmp_path, [50])
     path = tmp_path / "manifest.json"
-    path.write_text(change(path.read_text()))
+    text, _, seal = path.read_text().rpartition(',\n "sha256": ')
+    assert len(seal) == 68
+    path.write_text(change(text + "\n}"))
     with pytest.raises(WavegenError, match=message):
         Dataset.open(tmp_path)
 
@@ -227,7 +229,7 @@ def test_errors_of_the_reading_thread_reach_the_caller(tmp_path):
     dataset = ramp_dataset(tmp_path, [500])
     source = BatchSource(dataset, "train", batch_size=2, crop=100, seed=0)
     (tmp_path / "shard-00000.pcm").unlink()
-    with pytest.raises(WavegenError, match=r"expected the shard .*, got no such file"):
+    with pytest.raises(WavegenError, match=r"expected 1000 bytes in .*, got no such file"):
         next(iterator(source))
 
 

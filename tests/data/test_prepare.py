@@ -338,6 +338,12 @@ def test_labels_come_from_the_path(pattern, name, labels):
     assert LabelPattern(pattern).labels(name) == labels
 
 
+@pytest.mark.parametrize("pattern", ["{2}_{take}", "{²}", "{take", "{a}_{a}", "{a}{b}", "plain"])
+def test_label_patterns_that_name_no_fields_are_refused(pattern):
+    with pytest.raises(WavegenError, match="expected a label pattern such as"):
+        LabelPattern(pattern)
+
+
 def test_fractions_split_by_name_alone():
     names = [f"file{index}.wav" for index in range(4000)]
     rule = SplitRule({"valid": 0.1, "test": 0.2})

@@ -154,9 +154,9 @@ def test_loss_curves_are_drawn_from_metrics(tmp_path) -> None:
     with pytest.raises(WavegenError, match=r"expected a loss in .*, got only step, speed"):
         loss_curve(metrics, tmp_path / "loss.png")
     metrics.write_text('{"step": 1, "sp')
-    with pytest.raises(WavegenError, match="expected one JSON object per line in"):
+    with pytest.raises(WavegenError, match="expected a row like"):
         loss_curve(metrics, tmp_path / "loss.png")
-    with pytest.raises(WavegenError, match=r"expected one JSON object per line in .*absent"):
+    with pytest.raises(WavegenError, match=r"cannot read .*absent"):
         loss_curve(tmp_path / "absent.jsonl", tmp_path / "loss.png")
 
 
@@ -190,7 +190,11 @@ def test_an_untrained_model_is_reported_as_what_it_is(tmp_path) -> None:
     assert said.startswith("mean of 2")
     written = {path.suffix: path for path in (tmp_path / "report").iterdir()}
     assert written.keys() == {".wav", ".txt", ".json", ".png"}
-    assert len(list((tmp_path / "report").glob("*.wav"))) == 4
+    assert len(list((tmp_path / "report").glob("*.wav"))) == 2 * (2 + 5)
+    assert list(rows)[5:] == ["loud", "low", "high", "long", "repeated"]
+    # An untrained model bursts into noise, and its recording does not.
+    assert min(rows[name]["noise_share"] for name in ("generated", "loud", "long", "noise")) > 0.5
+    assert rows["recording"]["noise_share"] == rows["mu-law"]["noise_share"] == 0
     assert (tmp_path / "report" / "loss.png").is_file()
     with pytest.raises(WavegenError, match="expected at least one clip, got 0"):
         write_report(generator, tmp_path, clips=0)

@@ -9,6 +9,7 @@ import resource
 import signal
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -207,6 +208,7 @@ def main(files: int = 1000, seed: int = 0, gigabytes: float = 2.0) -> None:
         seed: of the files and the damage.
         gigabytes: of address space that this process may have.
     """
+    warnings.simplefilter("ignore")  # A reader says what it left out.
     resource.setrlimit(resource.RLIMIT_AS, (int(gigabytes * 2**30),) * 2)
     with tempfile.TemporaryDirectory() as folder:
         rows = fuzz(files, seed, Path(folder))

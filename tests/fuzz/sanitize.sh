@@ -27,8 +27,8 @@ if [ $# -gt 0 ]; then
     sanitized "$@"
 else
     for set in $(sanitized python -c 'from wavegen.kernels import native
-print(*native.INSTRUCTION_SETS[: native.best_instruction_set() + 1])'); do
+print(*native.instruction_sets())'); do
         echo "== $set"
-        WAVEGEN_INSTRUCTION_SET=$set sanitized python -m pytest -q tests/kernels/test_native.py
+        WAVEGEN_INSTRUCTION_SET=$set sanitized python -m pytest -q tests/kernels/test_native.py tests/kernels/test_int8.py
     done
 fi

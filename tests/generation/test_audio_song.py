@@ -17,6 +17,7 @@ from wavegen.models.bert import Bert
 from wavegen.models.kinds import make_model
 from wavegen.networks.base import parameters
 from wavegen.runs.trained import Trained, open_codecs
+from wavegen.stopping import Stopped
 
 RATE = 1000
 CONFIG = resolve(
@@ -53,6 +54,25 @@ def test_sections_come_back_and_last_as_long_as_asked():
     assert not np.array_equal(samples[fade:100], samples[100 + fade : 200])
     again = compose_audio_song(causal(), seconds=0.3, form="ABA", seed=1)
     np.testing.assert_array_equal(again.audio.samples, song.audio.samples)
+
+
+@pytest.mark.parametrize("model", [causal, masked])
+def test_a_song_that_is_stopped_is_of_the_sections_that_are_whole(model):
+    whole = compose_audio_song(model(), seconds=0.3, form="ABA", seed=1)
+    calls = []
+
+    def progress(what, done, total):
+        calls.append((what, done, total))
+        if calls.count(("section B", 1, 3)) >= 2:
+            raise Stopped
+
+    song = compose_audio_song(model(), seconds=0.3, form="ABA", seed=1, progress=progress)
+    fade = round(FADE_SECONDS * RATE)
+    assert len(song.audio.samples) == 100
+    np.testing.assert_array_equal(song.audio.samples[: 100 - fade], whole.audio.samples[: 100 - fade])
+    assert song.stages[-1].arguments == {"sections": ["A"]}
+    with pytest.raises(Stopped):  # Now before the first section.
+        compose_audio_song(model(), seconds=0.3, form="ABA", seed=1, progress=progress)
 
 
 def test_a_masked_model_varies_what_comes_back():

@@ -171,7 +171,11 @@ def test_the_reference_implementation_gives_the_same_audio():
 @pytest.mark.parametrize(
     ("variant", "arguments", "message"),
     [
-        ("plain", {}, "expected a length, got none; give one, for example seconds=3"),
+        (
+            "plain",
+            {},
+            "expected a length, got none; give one, for example --seconds 3, or seconds=3 in Python",
+        ),
         ("plain", {"seconds": 0}, "seconds must be at least one sample, got 0"),
         ("plain", {"seconds": math.nan}, "seconds must be at least one sample, got nan"),
         ("plain", {"seconds": 1, "count": 0}, "count must be at least 1, got 0"),
@@ -363,7 +367,7 @@ def wider(card: dict) -> dict:
     [
         (
             lambda path: path.unlink(),
-            r"no run folder or \.safetensors file at .*a\.safetensors; train one with",
+            r"no run folder or \.safetensors file at .*a\.safetensors, and no shipped model of that name",
         ),
         (lambda path: path.write_bytes(path.read_bytes()[:-9]), "is not a readable safetensors file"),
         (lambda path: path.write_bytes(b"RIFF....WAVE"), "is not a readable safetensors file"),

@@ -22,6 +22,7 @@ from wavegen.networks.base import parameters
 from wavegen.notes.arrange import skyline, with_same_tracks
 from wavegen.notes.midi import read_midi
 from wavegen.notes.score import COLUMNS, Score, Track
+from wavegen.stopping import Stopped
 
 GRID = {"kind": "note_grid", "voices": 2, "low": 48, "high": 84, "bar": 4}
 EVENTS = {"kind": "note_events", "steps_per_quarter": 4, "max_shift": 4, "max_duration": 8, "velocities": 4}
@@ -104,6 +105,47 @@ def test_events_fill_their_bars_with_the_instruments_asked_for():
     # Four quarter notes a bar.
     assert made.notes.between(0, 8 * BAR).onset[-1] > 6 * BAR
     assert 14 * BAR < made.notes.end <= 16 * BAR
+
+
+def test_a_song_that_is_stopped_is_of_the_sections_that_are_whole(song):
+    bert = untrained("bert", "grid")
+    options = {"bars": 8, "form": "AABA", "seed": 1, "harmoniser": bert, "remix": 0.5}
+    for stage, sections in (("remix A2", 1), ("generate B", 2), ("harmonise B", 2), ("arrange", 4)):
+        seen = []
+
+        def progress(what, done, total, stage=stage, seen=seen):
+            seen.append((done, total))
+            if what == stage:
+                raise Stopped
+
+        made = wavegen.compose_song(bert, progress=progress, **options)
+        assert seen == sorted(seen)
+        assert {total for _, total in seen} == {7}
+        whole = song.notes.between(0, sections * 2 * BAR)
+        assert rows(made.notes) == rows(whole)
+        assert made.stages[-1].name == "arrange"
+        assert made.stages[-1].arguments["sections"] == list("AABA")[:sections]
+        assert made.stages[:-1] == song.stages[: len(made.stages) - 1]
+
+    def at_once(*_):
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        wavegen.compose_song(bert, progress=at_once, **options)
+
+
+def test_pieces_that_are_stopped_are_the_beginnings_of_the_whole():
+    lstm = untrained("lstm", "events")
+    (whole,) = lstm.generate(100, seed=3)
+
+    def progress(what, done, total):
+        if done:
+            raise Stopped
+
+    (begun,) = lstm.generate(100, seed=3, progress=progress)
+    assert 0 < len(begun) < len(whole)
+    # Tracks have the numbers of the instruments that play.
+    assert {row[:4] for row in rows(begun)} <= {row[:4] for row in rows(whole)}
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -43,7 +43,7 @@ class Case:
         self.recordings = jnp.asarray(
             random.uniform(-1, 1, (BATCH, FRAMES * condition.input_hop)), jnp.float32
         )
-        self.call = jax.jit(lambda features: self.condition(features))
+        self.call = jax.jit(lambda features, valid=None: self.condition(features, valid))
         self.excite = jax.jit(lambda *given: self.condition.excitation(*given), static_argnums=2)
         self.record = jax.jit(lambda codec, waveform: self.condition.of_recording(waveform, codec))
         features = self.given(self.samples) if features is None else features
@@ -109,6 +109,38 @@ def a_frame_reaches_the_samples_within_its_reach_and_no_others(case):
         assert FRAME * hop <= samples[0] <= samples[-1] < (FRAME + 1) * hop
 
 
+def frames_that_are_not_valid_are_as_if_not_there(case):
+    """Whatever stands in them, before the clip and after it; and its reach says how many frames matter."""
+    condition, before, after = case.condition, 3, 2
+    assert condition.reach == -(-case.reach // condition.input_hop)
+    other = np.asarray(case.features)[:, ::-1]
+    longer = np.concatenate([other[:, :before], case.features, other[:, :after]], axis=1)
+    valid = (np.arange(before + FRAMES + after) >= before) & (
+        np.arange(before + FRAMES + after) < before + FRAMES
+    )
+    finer = condition.input_hop // condition.hop_length
+    frames = np.asarray(case.call(jnp.asarray(longer), jnp.asarray(valid)))
+    np.testing.assert_allclose(
+        frames[:, before * finer : (before + FRAMES) * finer], case.call(case.features), atol=1e-5
+    )
+
+
+def frames_of_a_window_are_those_of_the_whole(case):
+    condition, features = case.condition, np.asarray(case.features)
+    hop, finer = condition.input_hop, condition.input_hop // condition.hop_length
+    whole = np.asarray(case.call(case.features))
+    for position in (0, 5 * hop + 3, (FRAMES - 2) * hop):
+        window = condition.window(features, position, 2 * hop)
+        frames = np.asarray(case.call(jnp.asarray(window.features), window.valid))
+        first, start = position // hop, condition.reach
+        count = min(2, FRAMES - first)
+        np.testing.assert_allclose(
+            frames[:, start * finer : (start + count) * finer],
+            whole[:, first * finer : (first + count) * finer],
+            atol=1e-5,
+        )
+
+
 def features_are_those_of_started_frames(case):
     hop, width = case.condition.input_hop, case.features.shape[2]
     for samples in (1, hop, hop + 1, case.samples - 1):
@@ -163,6 +195,8 @@ LAWS: tuple[Law, ...] = (
     a_row_equals_the_clip_alone,
     a_row_does_not_depend_on_the_others,
     a_frame_reaches_the_samples_within_its_reach_and_no_others,
+    frames_that_are_not_valid_are_as_if_not_there,
+    frames_of_a_window_are_those_of_the_whole,
     features_are_those_of_started_frames,
     features_of_a_clip_in_a_batch_are_those_of_the_clip_alone,
     what_it_does_not_take_is_refused,

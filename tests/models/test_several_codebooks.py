@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wavegen.models.base import Choice
 from wavegen.models.decoder import Decoder
 from wavegen.models.layers.memory import Reach
 from wavegen.models.lstm import LSTM
 from wavegen.models.ssm import SSM
 from wavegen.networks.base import parameters
-from wavegen.samplers.autoregressive import log_likelihood, stream
+from wavegen.samplers.autoregressive import Stepper, log_likelihood
 
 START, DRAWS = 1, 6_000
 BUILD = {
@@ -55,7 +54,7 @@ def test_the_probabilities_of_all_clips_sum_to_one_and_do_not_depend_on_the_wind
 def test_draws_in_pieces_have_the_probabilities_of_the_clips(name):
     graph, params, clips = case(*name)
     expected = DRAWS * np.exp(log_likelihood(graph, params, clips).sum((1, 2)))
-    drawn = stream(graph, params, name[2], jax.random.key(0), batch=DRAWS, choice=Choice(), chunk=2)
+    drawn = Stepper(graph, params, block=2, batch=DRAWS).stream(name[2], jax.random.key(0))
     whole = np.concatenate([*drawn], axis=1)
     number = whole.reshape(DRAWS, -1) @ (1 << np.arange(whole[0].size)[::-1])
     counts = np.bincount(number, minlength=len(clips))

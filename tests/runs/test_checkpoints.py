@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ import pytest
 from etils import epath
 
 from wavegen.errors import WavegenError
+from wavegen.runs import checkpoints
 from wavegen.runs.checkpoints import Checkpoints
 from wavegen.runs.checksums import find_damage
 from wavegen.training.mesh import make_mesh, state_sharding
@@ -254,6 +256,19 @@ def test_a_full_disk_warns_once_then_raises_and_spares_older_steps(tmp_path):
     checkpoints.close()
     assert kept_steps(tmp_path) == [2, 5]
     assert not list(tmp_path.glob("*tmp*"))
+
+
+def test_of_what_escapes_orbax_only_late_writes_are_silent(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: told.append(error))
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: told.append(what.exc_value))
+    checkpoints._leave_words_to_us.__wrapped__()
+    for error in (RuntimeError("Event loop is closed"), RuntimeError("something else")):
+        sys.excepthook(RuntimeError, error, None)
+        # What tensorstore does with an error in a callback.
+        parts = {"exc_type": RuntimeError, "exc_value": error, "exc_traceback": None, "err_msg": None}
+        sys.unraisablehook(SimpleNamespace(**parts, object=None))
+    assert [str(error) for error in told] == ["something else"] * 2
 
 
 def test_close_raises_when_the_last_save_failed(tmp_path):

@@ -1,5 +1,6 @@
 """One writer per folder: a second one is refused, and the death of the first one frees it."""
 
+import errno
 import os
 import re
 import signal
@@ -55,6 +56,16 @@ def test_one_process_holds_a_folder_once(tmp_path):
     ):
         pass
     with locked(tmp_path):
+        pass
+
+
+def test_a_disk_that_fills_while_a_lock_is_held_costs_no_words(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with locked(tmp_path):  # warnings of the package are errors in tests
+        monkeypatch.setattr(os, "ftruncate", full)
+    with pytest.warns(UserWarning, match="the holder of a lock could not be written down"), locked(tmp_path):
         pass
 
 

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from wavegen.errors import WavegenError
+from wavegen.pictures.runs import read_metrics
 from wavegen.runs.log import RunLog
 
 
@@ -53,15 +54,29 @@ def test_a_resumed_log_equals_the_uninterrupted_one_in_steps(tmp_path):
     assert steps[0] == steps[1] == [10, 20, 30, 40, 50, 60]
 
 
-def test_a_damaged_row_before_the_last_is_one_line(tmp_path):
+@pytest.mark.parametrize(
+    "row",
+    [
+        b'{"step"  10}',
+        b'{"step": "10"}',
+        b'{"step": true}',
+        b'{"step": 10, "loss": []}',
+        b'{"step": 10, "l\xffss": 1}',
+        b"[10]",
+        b"[" * 100_000,
+    ],
+)
+def test_a_damaged_row_before_the_last_is_one_line(tmp_path, row):
     run_log(tmp_path, 0, 20)
     path = tmp_path / "metrics.jsonl"
-    path.write_text(path.read_text().replace('"step": 10', '"step"  10'))
-    with pytest.raises(
-        WavegenError, match=r"row like \{\"step\": 1, ...\} in line 1 of .*metrics.jsonl, got "
-    ):
+    damaged = row + b"\n" + path.read_bytes()
+    path.write_bytes(damaged)
+    message = r"row like \{\"step\": 1, ...\} in line 1 of .*metrics.jsonl, got "
+    with pytest.raises(WavegenError, match=message):
         run_log(tmp_path, 20, 40)
-    assert len(path.read_text().splitlines()) == 2  # nothing was lost
+    with pytest.raises(WavegenError, match=message):
+        read_metrics(path)
+    assert path.read_bytes() == damaged  # nothing was lost
 
 
 def test_numbers_that_are_not_finite_are_null_in_the_file(tmp_path):

@@ -19,6 +19,7 @@ from wavegen.networks.base import parameters, with_parameters
 from wavegen.samplers import prompts
 from wavegen.samplers.masked import SCHEDULES, Filling, fill, generate_long, make_plan, refine
 from wavegen.samplers.typical import keep_typical
+from wavegen.stopping import Stopped
 
 BATCH, FRAMES, CODEBOOKS, VOCAB = 2, 14, 2, 6
 RANDOM = np.random.default_rng(0)
@@ -78,6 +79,24 @@ def filled(tokens=MASKED, filling=FILLING, **options):
 
 def test_one_loop_is_pass_after_pass():
     np.testing.assert_array_equal(filled(), watch(MASKED)[-1])
+
+
+def test_progress_is_called_for_each_pass_of_each_window_and_may_stop_between_two():
+    seen = []
+    np.testing.assert_array_equal(filled(progress=lambda *step: seen.append(step)), filled())
+    assert seen == [("drawing", done, 8) for done in range(9)]
+    long, seen = jnp.concatenate([MASKED, MASKED], axis=1), []
+
+    def progress(what, done, total):
+        seen.append((done, total))
+        if done == 10:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        generate_long(GRAPH, PARAMS, long, KEYS, FILLING, window=MASKED.shape[1], progress=progress)
+    # Three windows, of which each moves on by half.
+    assert seen[-1] == (10, 3 * 8)
+    assert [done for done, _ in seen] == [*range(9), *range(8, 11)]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

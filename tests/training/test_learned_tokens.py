@@ -1,5 +1,7 @@
 """From recordings to a learned codec, from its tokens to a masked model and a vocoder, and back to audio."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -12,7 +14,7 @@ from wavegen.audio import Audio
 from wavegen.cli import main
 from wavegen.codecs.base import Codecs
 from wavegen.codecs.learned import LearnedCodec
-from wavegen.config import Config, resolve
+from wavegen.config import Config, load_config, resolve
 from wavegen.config.conditions import MelConditionConfig
 from wavegen.config.data import DataConfig
 from wavegen.data.batches import BatchSource
@@ -23,7 +25,7 @@ from wavegen.data.prepare import Clip, write_dataset
 from wavegen.errors import WavegenError
 from wavegen.models.conditions.mel import MelCondition
 from wavegen.networks.base import Given, with_parameters
-from wavegen.runs.trained import open_codecs, open_trained
+from wavegen.runs.trained import keep_codecs, open_codecs, open_trained
 from wavegen.samplers import drawing
 from wavegen.training import loop
 
@@ -106,6 +108,19 @@ def recording() -> Audio:
 
 def samples(clips: list[Audio]) -> np.ndarray:
     return np.stack([clip.samples[:, 0] for clip in clips])
+
+
+def test_a_run_with_another_runs_codec_is_refused(folder, tmp_path):
+    run = tmp_path / "bert"
+    shutil.copytree(folder / "bert", run)
+    trained = open_trained(run)
+    changed = jax.tree.map(lambda x: np.asarray(x) + 1, trained.codecs.tokens.params)
+    keep_codecs(run, Codecs(replace(trained.codecs.tokens, params=changed)))
+    message = "bert/codec.safetensors is not the codec with which the run was trained"
+    with pytest.raises(WavegenError, match=message):
+        open_trained(run)
+    with pytest.raises(WavegenError, match=message):
+        loop.train(load_config(run / "config.yaml"), run)
 
 
 def test_a_codec_run_learns_reports_and_reconstructs_to_the_sample(folder, recording):
@@ -369,7 +384,7 @@ def test_the_command_redraws(folder, recording, tmp_path, capsys):
     main([*call, "-o", str(tmp_path)])
     assert "spectrogram" in capsys.readouterr().out
     (clip,) = wavegen.load(folder / "bert").redraw(recording, period=3, codebooks=1)
-    written = Audio.read(tmp_path / "bert-seed0-0.wav")
+    written = Audio.read(tmp_path / "bert-period3codebooks1-a-seed0-0.wav")
     np.testing.assert_allclose(written.samples, clip.samples, atol=1e-4)
 
 
@@ -379,7 +394,10 @@ def test_the_command_redraws(folder, recording, tmp_path, capsys):
         (["sample", "codec"], "generates nothing"),
         (["sample", "vocoder", "--like", "a.wav", "--periodic", "3"], "takes no --periodic"),
         (["sample", "bert", "--compression", "1"], "nothing to change"),
-        (["sample", "bert", "--prompt", "a.wav", "--periodic", "0"], "a period of at least 1 frame, got 0"),
+        (
+            ["sample", "bert", "--prompt", "a.wav", "--periodic", "0"],
+            "--periodic must be a whole number from 1 to 100,000, got 0",
+        ),
         (["sample", "bert", "--prompt", "a.wav", "--compression", "3"], "0 to 2 codebooks to keep, got 3"),
         (["sample", "bert", "--prompt", "a.wav", "--vary", "0.3", "--periodic", "3"], "give one of them"),
         (
@@ -390,7 +408,10 @@ def test_the_command_redraws(folder, recording, tmp_path, capsys):
         (["sample", "bert", "--top-k", "3"], "draws with top_p; leave top_k out"),
         (["sample", "bert", "--vary", "0.3"], "nothing to change"),
         (["sample", "bert", "--prompt", "a.wav", "--inpaint", "0.1"], "FIRST:LAST"),
-        (["sample", "bert", "--prompt", "a.wav", "--vary", "2"], "strength in"),
+        (
+            ["sample", "bert", "--prompt", "a.wav", "--vary", "2"],
+            "--vary must be a number from 0 to 1, got 2.0",
+        ),
         (["reconstruct", "bert", "a.wav"], "is a masked model"),
         (["interpolate", "bert", "a.wav", "a.wav"], "takes a model.kind=window_vae or a codec, got bert"),
         (["reconstruct", "codec", "a.wav", "--levels", "9"], "2 codebooks"),

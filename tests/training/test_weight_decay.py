@@ -71,7 +71,12 @@ CASES = [
         "kernel codebook project_in project_out",
         "bias alpha project_in_bias project_out_bias",
     ),
-    ({"kind": "spectrogram_vq"}, {}, "kernel codebook", "bias mean deviation share"),
+    (
+        {"kind": "spectrogram_vq", "vocoder": {"width": 8, "depth": 1}},
+        {},
+        "kernel codebook taps",
+        "bias mean deviation share",
+    ),
 ]
 
 

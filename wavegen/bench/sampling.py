@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,8 @@ from wavegen.kernels.wavenet.state import input_table
 
 DEFAULTS = {"cpu": ("cpu", "xla"), "tpu": ("pallas_tpu", "xla"), "gpu": ("mosaic_gpu", "xla")}
 """The implementations to time by default, by JAX's name for the platform."""
+PRECISIONS = ("float32", "bfloat16", "int8")
+"""What is timed by default; int8 rounds float32 weights when they are packed, and is no dtype of the weights."""
 KEY = jax.random.key(0)
 STREAM_RATE = 16000
 """Samples per second that count as real time."""
@@ -34,14 +36,16 @@ class Speed:
 
     Attributes:
         name: name of the implementation.
-        precision: dtype of the weights.
+        precision: one of ``PRECISIONS``.
         batch: streams that are sampled together.
         threads: threads that could be used.
         per_stream: samples per second and stream, median.
         slowest: samples per second and stream of the slowest round.
+        fastest: samples per second and stream of the fastest round, which other work on the machine disturbs least.
         real_time: seconds of audio per second and stream, at 16 kHz.
         gflops: floating-point operations per second of all streams, in 10^9.
-        share_of_arithmetic: share of the measured peak of the threads in use; None where it was not measured.
+        share_of_arithmetic: share of the measured peak of the threads in use; None where it was not measured, as that
+            of int8 is not.
         share_of_bandwidth: bytes of weights read per second, if every step reads each weight once, over the measured
             rate at which a core reads a working set of that size; None where it was not measured.
         error: largest difference of the outputs from those of the float64 reference on the same tokens, relative to
@@ -54,6 +58,7 @@ class Speed:
     threads: int
     per_stream: float
     slowest: float
+    fastest: float
     real_time: float
     gflops: float
     share_of_arithmetic: float | None
@@ -114,6 +119,13 @@ def jax_call(
     )
 
 
+def in_precision(net: Net, weights: Weights, precision: str) -> tuple[Net, Weights]:
+    """Returns the network and its weights in one of ``PRECISIONS``."""
+    if precision == "int8":
+        return replace(net, shape=replace(net.shape, int8=True)), weights
+    return net, {name: w.astype(precision) for name, w in weights.items()}
+
+
 def _tokens(net: Net, weights: Weights, batch: int, steps: int, implementation: str) -> np.ndarray:
     return np.asarray(jax_call(net, weights, batch, steps, implementation)[0])
 
@@ -121,6 +133,7 @@ def _tokens(net: Net, weights: Weights, batch: int, steps: int, implementation: 
 def largest_error(net: Net, weights: Weights, batch: int, implementation: str) -> float:
     """Returns the largest relative difference of teacher-forced outputs from the float64 reference."""
     tokens, _, outputs = jax_call(net, weights, batch, _CHECKED, implementation, return_logits=True)
+    net = replace(net, shape=replace(net.shape, int8=False))
     with jax.enable_x64(True):
         exact = {name: jnp.asarray(np.asarray(w, np.float64)) for name, w in weights.items()}
         expected = jax_call(net, exact, batch, _CHECKED, "reference", forced=tokens, return_logits=True)[2]
@@ -146,7 +159,7 @@ def measure(
         net: sizes of the network; its weights are random.
         batch: streams that are sampled together.
         implementations: names known to ``wavenet_generate``.
-        precisions: dtypes of the weights.
+        precisions: some of ``PRECISIONS``.
         steps: samples per stream in a round.
         rounds: number of rounds; their median is reported.
         against_torch: whether to time a plain PyTorch loop in float32 as well.
@@ -160,10 +173,10 @@ def measure(
     samplers: dict[tuple[str, str], Callable[[], np.ndarray]] = {}
     threads = native.settings().threads if has_native_library() else os.cpu_count() or 1
     weights = net.random_weights()
-    cast = {p: {name: w.astype(p) for name, w in weights.items()} for p in precisions}
+    networks = {precision: in_precision(net, weights, precision) for precision in precisions}
     for name in implementations:
         for precision in precisions:
-            samplers[name, precision] = partial(_tokens, net, cast[precision], batch, steps, name)
+            samplers[name, precision] = partial(_tokens, *networks[precision], batch, steps, name)
     if against_torch:
         samplers["torch", "float32"] = torch_sampler(net, weights, batch, steps, KEY, threads)
     able = {}
@@ -184,7 +197,9 @@ def measure(
         if has_peaks():
             operations, read = native.peaks(bytes_read)
             used = min(threads, batch) if name == "cpu" else threads
-            arithmetic, bandwidth = 2 * size * rate * batch / (operations * used), bytes_read * rate / read
+            bandwidth = bytes_read * rate / read
+            if precision != "int8":
+                arithmetic = 2 * size * rate * batch / (operations * used)
         report(f"checking {name} {precision}")
         rows.append(
             Speed(
@@ -194,11 +209,12 @@ def measure(
                 threads=threads,
                 per_stream=rate,
                 slowest=steps / max(times),
+                fastest=steps / min(times),
                 real_time=rate / STREAM_RATE,
                 gflops=2e-9 * size * rate * batch,
                 share_of_arithmetic=arithmetic,
                 share_of_bandwidth=bandwidth,
-                error=largest_error(net, cast[precision], batch, name) if check and name != "torch" else None,
+                error=largest_error(*networks[precision], batch, name) if check and name != "torch" else None,
             )
         )
     return rows
@@ -211,6 +227,7 @@ def table(rows: Sequence[Speed]) -> str:
         "weights",
         "batch",
         "kHz/stream",
+        "fastest",
         "kHz",
         "x real time",
         "GFLOP/s",
@@ -218,7 +235,7 @@ def table(rows: Sequence[Speed]) -> str:
         "of reading",
         "error",
     )
-    lines = ["{:<10}{:<10}{:>6}{:>12}{:>9}{:>13}{:>9}{:>9}{:>12}{:>10}{:>8}".format(*heads, "x last")]
+    lines = ["{:<10}{:<10}{:>6}{:>12}{:>9}{:>9}{:>13}{:>9}{:>9}{:>12}{:>10}{:>8}".format(*heads, "x last")]
     for row in rows:
         last = [other for other in rows if other.batch == row.batch][-1]
         shares = [
@@ -228,6 +245,7 @@ def table(rows: Sequence[Speed]) -> str:
         error = "-" if row.error is None else f"{row.error:.1e}"
         lines.append(
             f"{row.name:<10}{row.precision:<10}{row.batch:>6}{row.per_stream / 1e3:>12.2f}"
+            f"{row.fastest / 1e3:>9.2f}"
             f"{row.per_stream * row.batch / 1e3:>9.2f}{row.real_time:>13.2f}{row.gflops:>9.1f}"
             f"{shares[0]:>9}{shares[1]:>12}{error:>10}{row.per_stream / last.per_stream:>8.2f}"
         )

@@ -16,17 +16,19 @@ from wavegen import __version__
 from wavegen.cli.arguments import arranged
 from wavegen.cli.audio import sample
 from wavegen.cli.codecs import fit_codebook, interpolate, reconstruct, tokenize
+from wavegen.cli.compare import compare, listen_test, train_listener
 from wavegen.cli.data import prepare
 from wavegen.cli.machine import bench, info
 from wavegen.cli.notes import compose, harmonise, remix, render
-from wavegen.cli.runs import configs, evaluate, export, report, study, train
+from wavegen.cli.ranges import within_ranges
+from wavegen.cli.runs import configs, evaluate, export, models, report, study, train
 from wavegen.cli.song import song
 from wavegen.errors import WavegenError
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Listen": (sample, compose, song, render, harmonise, remix, interpolate, reconstruct),
+    "Listen": (models, sample, compose, song, render, harmonise, remix, interpolate, reconstruct),
     "Learn": (train, study, configs, export),
-    "Measure": (evaluate, report, bench, info),
+    "Measure": (evaluate, report, compare, listen_test, train_listener, bench, info),
     "Prepare": (prepare, tokenize, fit_codebook),
 }
 """The commands by what they are for."""
@@ -64,25 +66,35 @@ def main(arguments: list[str] | None = None) -> None:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             tyro.extras.subcommand_cli_from_dict(
-                COMMANDS, prog="wavegen", description=description, args=arguments
+                {name: within_ranges(command) for name, command in COMMANDS.items()},
+                prog="wavegen",
+                description=description,
+                args=arguments,
             )
+            sys.stdout.flush()
     except BrokenPipeError:  # The reader has had enough, as head has.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         raise SystemExit(128 + signal.SIGPIPE) from None
     except (WavegenError, NotImplementedError) as error:  # the latter: a kernel that cannot run here
         _fail(str(error))
     except OSError as error:
+        _write_no_more()
         _fail(
             f"cannot use {error.filename or 'the output'}: {error.strerror or error}; correct the path, or free space"
         )
     except MemoryError:
-        _fail("there is not enough memory; make the model, the batch or the crop smaller")
-    except Exception:
+        _fail(_MEMORY)
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" in str(error):  # the word of XLA, on a device as on the host
+            _fail(_MEMORY)
         if reason := _without_device():
             _fail(reason)
         raise
     except KeyboardInterrupt:  # a training that has said what it saved
         raise SystemExit(130) from None
+
+
+_MEMORY = "there is not enough memory; make the model, the batch, the crop or what is generated smaller"
 
 
 def _without_device() -> str | None:
@@ -95,6 +107,14 @@ def _without_device() -> str | None:
     except (RuntimeError, AssertionError):
         return f"JAX_PLATFORMS={platforms} names no device of this machine; unset it, or install the extra for it"
     return None
+
+
+def _write_no_more() -> None:
+    """Leaves out what is still to be printed where that fails, or Python would try again at its end, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(line: str) -> NoReturn:

@@ -13,9 +13,12 @@ import tyro
 from tyro.conf import Positional
 
 from wavegen.cli.options import AudioDrawing, Flat, LabelledAsk, Out, pairs, refuse, result_name, span
-from wavegen.cli.show import draw_recording, numbered, write_clips, write_performance
+from wavegen.cli.ranges import Codebooks, Period, Seconds, Share
+from wavegen.cli.show import draw_recording, numbered, settle, unused, write_clips, write_performance
+from wavegen.cli.work import Work, shown
 from wavegen.errors import WavegenError
 from wavegen.progress import Progress
+from wavegen.runs.shipped import INSTRUMENT
 from wavegen.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -39,14 +42,26 @@ class Change:
     """
 
     inpaint: tuple[str, ...] = ()
-    vary: float | None = None
-    periodic: int | None = None
-    compression: int | None = None
+    vary: Share | None = None
+    periodic: Period | None = None
+    compression: Codebooks | None = None
 
     @property
     def redraws(self) -> bool:
         """Whether frames or codebooks are kept and the rest is drawn anew."""
         return self.periodic is not None or self.compression is not None
+
+    @property
+    def task(self) -> str:
+        """What is done with the prompt, for the names of results."""
+        period = "" if self.periodic is None else f"period{self.periodic}"
+        codebooks = "" if self.compression is None else f"codebooks{self.compression}"
+        names = {
+            "inpaint": bool(self.inpaint),
+            f"vary{self.vary}": self.vary is not None,
+            period + codebooks: self.redraws,
+        }
+        return next((name for name, asked in names.items() if asked), "continue")
 
     @property
     def ways(self) -> int:
@@ -57,13 +72,13 @@ class Change:
 def sample(
     run: Positional[Path | None] = None,
     /,
-    seconds: Annotated[float | None, tyro.conf.arg(aliases=["--continue"])] = None,
+    seconds: Annotated[Seconds | None, tyro.conf.arg(aliases=["--continue"])] = None,
     prompt: Path | None = None,
     notes: Path | None = None,
     like: Path | None = None,
     vocoder: Path | None = None,
     out: Out = Path("generated"),
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Literal["float32", "bfloat16", "int8"] = "float32",
     implementation: str | None = None,
     *,
     ask: Flat[LabelledAsk],
@@ -84,7 +99,8 @@ def sample(
         like: a recording that a vocoder turns into its tokens or spectrogram and back.
         vocoder: a WaveNet run that turns a masked model's tokens into audio, in place of the codec's own decoder.
         out: folder for the WAV files and their spectrograms.
-        precision: of a WaveNet's weights; bfloat16 is faster if the network is large, and draws other audio.
+        precision: of a WaveNet's weights; bfloat16 is faster if the network is large, int8 (on a CPU) much faster, and
+            each draws other audio.
         implementation: of the sampling kernel of a WaveNet, by name.
         ask: how many clips, from which seed and with which labels.
         drawing: how tokens are drawn.
@@ -94,7 +110,9 @@ def sample(
     from wavegen.audio import Audio
 
     generator = wavegen.load(run, precision=precision)
-    path = out / f"{result_name(run) if run else 'piano-wavenet'}-seed{ask.seed}"
+    given = {"like": like, "notes": notes, change.task: prompt}
+    tasks = "".join(f"-{task}-{file.stem}" for task, file in given.items() if file)
+    path = out / f"{result_name(run) if run else INSTRUMENT}{tasks}-seed{ask.seed}"
     recording = Audio.read(prompt) if prompt else None
     if isinstance(generator, wavegen.NoteGenerator):
         raise WavegenError(f"{run} is a model of notes; try wavegen compose {run}")
@@ -120,7 +138,9 @@ def sample(
         )
         return
     refuse("a masked model", notes=notes, like=like, implementation=implementation)
-    write_clips(_masked(generator, seconds, recording, vocoder, ask, drawing, change), path)
+    with shown("generating") as work:
+        clips = _masked(generator, seconds, recording, vocoder, ask, drawing, change, work)
+    write_clips(clips, path)
 
 
 def _masked(
@@ -131,6 +151,7 @@ def _masked(
     ask: LabelledAsk,
     drawing: AudioDrawing,
     change: Change,
+    work: Work,
 ) -> list[Audio]:
     """Generates clips by a masked model: new ones, or changes of a prompt."""
     import wavegen
@@ -140,6 +161,7 @@ def _masked(
         "seed": ask.seed,
         "labels": pairs(ask.labels),
         "drawing": drawing.drawing(),
+        "progress": work,
     }
     if change.ways > 1:
         raise WavegenError(
@@ -170,13 +192,16 @@ def _stream(
     if seconds is None and notes is None and options["like"] is None:
         seconds = 3.0
     blocks = generator.stream(seconds, notes=notes, **options)
-    total = seconds
+    total, count = seconds, options["count"]
+    # What is at the path is compared at the end: until then nobody knows whether it is the same.
+    free = unused(path, lambda name: not any(file.exists() for file in numbered(name, count, ".wav")))
+    written = []
     if notes is not None:
-        write_performance(notes, path, melody=generator.network.local.takes == "melody")
+        written.append(write_performance(notes, free, melody=generator.network.local.takes == "melody"))
         total = notes.seconds if total is None else total
     elif options["like"] is not None:
         total = options["like"].duration if total is None else total
-    files = numbered(path, options["count"], ".wav")
+    files = numbered(free, count, ".wav")
     with ExitStack() as stack:
         writers = [stack.enter_context(AudioWriter(file, generator.sample_rate)) for file in files]
         with Progress() as progress, StopRequest("block") as stop:
@@ -189,7 +214,7 @@ def _stream(
                 line.update(f"{done:.1f} s, {factor:.2f} x real time", done)
                 if stop.received:
                     break
-    for file in files:
+    for file in settle(written + files, free, path)[len(written) :]:
         draw_recording(file)
     if stop.received:
         print(f"stopped; the {done:.1f} s that were generated are kept", file=sys.stderr)

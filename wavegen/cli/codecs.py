@@ -9,7 +9,9 @@ import tyro
 from tyro.conf import Positional
 
 from wavegen.cli.options import Out, refuse, result_name
+from wavegen.cli.ranges import Bands, Batches, Codebooks, Entries, Hertz, Hop, Seed, Steps, Window
 from wavegen.cli.show import print_facts, write_clips, write_comparison, write_scores
+from wavegen.cli.work import shown
 from wavegen.errors import WavegenError
 from wavegen.progress import Progress
 
@@ -22,7 +24,7 @@ def reconstruct(
     recording: Positional[Path],
     /,
     out: Out = Path("generated"),
-    codebooks: Annotated[int | None, tyro.conf.arg(aliases=["--levels"])] = None,
+    codebooks: Annotated[Codebooks | None, tyro.conf.arg(aliases=["--levels"])] = None,
 ) -> None:
     """Encodes and decodes a recording, or a score, and measures what comes back.
 
@@ -50,7 +52,8 @@ def reconstruct(
         print_facts({"rate": f"{model.bits_per_second * share:,.0f} bits per second"})
     elif isinstance(model, wavegen.AudioGenerator):
         refuse("a vocoder", codebooks=codebooks)
-        result = model.generate(like=audio)[0]
+        with shown("generating") as work:
+            result = model.generate(like=audio, progress=work)[0]
     else:
         raise WavegenError(
             f"{run} is a masked model; try wavegen sample {run} --prompt {recording} --vary 0.3"
@@ -65,7 +68,7 @@ def interpolate(
     first: Positional[Path],
     last: Positional[Path],
     /,
-    steps: int = 7,
+    steps: Steps = 7,
     out: Out = Path("generated"),
 ) -> None:
     """Goes in steps from one score, or recording, to another, through the latents of an autoencoder.
@@ -135,15 +138,15 @@ def fit_codebook(
     dataset: Positional[Path],
     /,
     out: Out,
-    size: int = 512,
-    n_fft: int = 2048,
-    hop_length: int = 512,
-    bands: int = 128,
-    f_min: float = 0.0,
-    f_max: float | None = None,
+    size: Entries = 512,
+    n_fft: Window = 2048,
+    hop_length: Hop = 512,
+    bands: Bands = 128,
+    f_min: Hertz = 0.0,
+    f_max: Hertz | None = None,
     split: str = "train",
-    batches: int = 200,
-    seed: int = 0,
+    batches: Batches = 200,
+    seed: Seed = 0,
     csv: Path | None = None,
 ) -> None:
     """Fits the codebook of a spectrogram codec by k-means; run it again to resume.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from wavegen.cli.options import Out
+from wavegen.cli.ranges import Decibels, Machine, Machines, Rate, Workers
 from wavegen.errors import WavegenError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def prepare(
     folder: Positional[Path],
     /,
     out: Out,
-    sample_rate: int = 16000,
+    sample_rate: Rate = 16000,
     channels: Literal[1, 2] = 1,
     codec: Literal["note_grid", "note_events"] | None = None,
     codec_options: tuple[str, ...] = (),
@@ -27,11 +28,11 @@ def prepare(
     test: str = "0.05",
     split_by: str | None = None,
     pedal: bool = True,
-    trim_silence_db: float | None = None,
+    trim_silence_db: Decibels | None = None,
     backend: Literal["memmap", "array_record"] = "memmap",
-    workers: int | None = None,
-    shard_index: int = 0,
-    num_shards: int = 1,
+    workers: Workers | None = None,
+    shard_index: Machine = 0,
+    num_shards: Machines = 1,
 ) -> None:
     """Makes a dataset, in shards with checksums, of a folder of recordings or of MIDI files.
 
@@ -47,7 +48,8 @@ def prepare(
         codec: store the tokens of MIDI files, on a grid of voices or as events.
         codec_options: as in a configuration, without "codec.": voices=2 low=48, or steps_per_quarter=4.
         label_pattern: reads labels from the path: '{digit}_{speaker}_{take}', '{genre}/*', or 'folder'.
-        valid: the validation split: a fraction (0.05), labels ('take=5-9') or a path pattern ('valid/*').
+        valid: the validation split: a fraction (0.05), labels ('take=5-9'), a path pattern ('valid/*') or one with a
+            fraction that holds where no file matches it ('valid/* | 0.05').
         test: the test split, in the same form.
         split_by: a label field, or "folder": all files with one value, or in one folder, get the same split, and
             fractions are of the values: --label-pattern '{speaker}_{take}' --split-by speaker.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wavegen.cli.options import refuse
+from wavegen.cli.ranges import Passes, Rounds, Seconds, Streams, Threads, TimedSteps
 from wavegen.cli.show import print_facts, write_json
 from wavegen.errors import WavegenError
 from wavegen.progress import Progress
@@ -17,14 +18,14 @@ def bench(
     net: str | None = None,
     codec: str | None = None,
     model: str | None = None,
-    batch: tuple[int, ...] = (1,),
-    precision: tuple[Literal["float32", "bfloat16"], ...] = (),
+    batch: tuple[Streams, ...] = (1,),
+    precision: tuple[Literal["float32", "bfloat16", "int8"], ...] = (),
     implementation: tuple[str, ...] = (),
-    threads: int | None = None,
-    steps: int | None = None,
-    seconds: float | None = None,
-    passes: int | None = None,
-    rounds: int = 9,
+    threads: Threads | None = None,
+    steps: TimedSteps | None = None,
+    seconds: Seconds | None = None,
+    passes: Passes | None = None,
+    rounds: Rounds = 9,
     train: bool = False,
     against: Literal["torch"] | None = None,
     check: bool = True,
@@ -44,7 +45,7 @@ def bench(
         model: a masked model to time, one pass and a whole generation: a run, or bert-small or bert-base with random
             weights, on the tokens of --codec.
         batch: number of streams or clips at once; several numbers are timed one after the other.
-        precision: of a WaveNet's weights; by default both.
+        precision: of a WaveNet's weights; by default float32, bfloat16 and int8.
         implementation: of the sampler of a WaveNet, by name; by default all that can run here, without the reference.
         threads: the most threads that the sampler of a WaveNet uses, where an implementation has a choice; by default
             one per processor.
@@ -62,10 +63,8 @@ def bench(
     from wavegen.bench.machine import machine
     from wavegen.training.malloc import keep_freed_memory
 
-    counts = {"batch": min(batch), "steps": steps, "rounds": rounds, "threads": threads, "passes": passes}
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise WavegenError(f"{name} must be at least 1, got {value}")
+    if not batch:
+        raise WavegenError("--batch expects one number or more, got none; leave it out for 1")
     if threads is not None:
         os.environ["WAVEGEN_THREADS"] = str(threads)
     print_facts(machine())
@@ -118,7 +117,7 @@ def _bench_sampling(
                 sampling.find_net(net),
                 streams,
                 implementations=implementation or sampling.DEFAULTS[jax.default_backend()],
-                precisions=precision or ("float32", "bfloat16"),
+                precisions=precision or sampling.PRECISIONS,
                 steps=steps,
                 rounds=rounds,
                 against_torch=against_torch,

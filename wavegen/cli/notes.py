@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from wavegen.cli.options import Ask, Flat, LabelledAsk, Out, PieceDrawing, VoiceDrawing, pairs, result_name
+from wavegen.cli.ranges import Length, Rate, Seed, Share, Voice
 from wavegen.cli.show import write_audio, write_scores
+from wavegen.cli.work import Work, shown, stopping
 from wavegen.errors import WavegenError
+from wavegen.progress import Progress
 
 if TYPE_CHECKING:
     from wavegen.generation.notes import NoteGenerator
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 def compose(
     run: Positional[Path],
     /,
-    length: int | None = None,
+    length: Length | None = None,
     prompt: Path | None = None,
     out: Out = Path("generated"),
     *,
@@ -26,6 +29,8 @@ def compose(
     drawing: Flat[PieceDrawing],
 ) -> None:
     """Generates scores, or continues one: MIDI files, piano rolls, and audio on the piano.
+
+    Ctrl-C keeps the notes so far of a causal model.
 
     Args:
         run: a run of a model of notes.
@@ -41,22 +46,25 @@ def compose(
 
     model = open_notes(run)
     usual = model.steps if isinstance(model, wavegen.WindowGenerator) else 128
-    pieces = model.generate(
-        usual if length is None else length,
-        count=ask.count,
-        seed=ask.seed,
-        prompt=read_midi(prompt) if prompt else None,
-        labels=pairs(ask.labels),
-        drawing=drawing.drawing(),
-    )
+    with Progress(aside=True) as lines, stopping("pass or block of notes") as stop:
+        pieces = model.generate(
+            usual if length is None else length,
+            count=ask.count,
+            seed=ask.seed,
+            prompt=read_midi(prompt) if prompt else None,
+            labels=pairs(ask.labels),
+            drawing=drawing.drawing(),
+            progress=Work(lines, "composing", stop),
+        )
     write_scores(pieces, out / f"{result_name(run)}-seed{ask.seed}")
+    stop.interrupt()
 
 
 def harmonise(
     run: Positional[Path],
     melody: Positional[Path],
     /,
-    voice: int = 0,
+    voice: Voice = 0,
     out: Out = Path("generated"),
     *,
     ask: Flat[Ask],
@@ -74,9 +82,16 @@ def harmonise(
     """
     from wavegen.notes.midi import read_midi
 
-    pieces = open_notes(run).harmonise(
-        read_midi(melody), voice=voice, count=ask.count, seed=ask.seed, drawing=drawing.drawing()
-    )
+    model, line = open_notes(run), read_midi(melody)
+    with shown("harmonising") as work:
+        pieces = model.harmonise(
+            line,
+            voice=voice,
+            count=ask.count,
+            seed=ask.seed,
+            drawing=drawing.drawing(),
+            progress=work,
+        )
     write_scores(pieces, out / f"{melody.stem}-harmonised{ask.seed}")
 
 
@@ -84,7 +99,7 @@ def remix(
     run: Positional[Path],
     piece: Positional[Path],
     /,
-    share: float = 0.3,
+    share: Share = 0.3,
     what: Literal["notes", "pitches", "durations"] = "notes",
     out: Out = Path("generated"),
     *,
@@ -106,9 +121,17 @@ def remix(
     """
     from wavegen.notes.midi import read_midi
 
-    pieces = open_notes(run).remix(
-        read_midi(piece), share, what, count=ask.count, seed=ask.seed, drawing=drawing.drawing()
-    )
+    model, notes = open_notes(run), read_midi(piece)
+    with shown("remixing") as work:
+        pieces = model.remix(
+            notes,
+            share,
+            what,
+            count=ask.count,
+            seed=ask.seed,
+            drawing=drawing.drawing(),
+            progress=work,
+        )
     write_scores(pieces, out / f"{piece.stem}-remix{ask.seed}")
 
 
@@ -117,8 +140,8 @@ def render(
     /,
     run: Path | None = None,
     soundfont: Path | None = None,
-    sample_rate: int | None = None,
-    seed: int = 0,
+    sample_rate: Rate | None = None,
+    seed: Seed = 0,
     pedal: bool = True,
     out: Out = Path("generated"),
 ) -> None:
@@ -152,7 +175,9 @@ def render(
     else:
         from wavegen.generation.load import load_generator
 
-        audio = load_generator(run).generate(notes=notes, seed=seed)[0]
+        model = load_generator(run)
+        with shown("playing") as work:
+            audio = model.generate(notes=notes, seed=seed, progress=work)[0]
     write_audio(audio, out / f"{piece.stem}.wav")
 
 

@@ -12,6 +12,17 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
 
+from wavegen.cli.ranges import (
+    TEMPERATURE,
+    Count,
+    Guidance,
+    Passes,
+    Pitch,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+)
 from wavegen.errors import WavegenError
 
 if TYPE_CHECKING:
@@ -35,8 +46,8 @@ class Ask:
         seed: the same seed gives the same results.
     """
 
-    count: int = 1
-    seed: int = 0
+    count: Count = 1
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -64,11 +75,11 @@ class AudioDrawing:
         guidance: how far a masked model's labels are exaggerated; 1 means not at all.
     """
 
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    passes: tuple[int, ...] = ()
-    guidance: float | None = None
+    temperature: Temperature | None = None
+    top_k: TopK | None = None
+    top_p: TopP | None = None
+    passes: tuple[Passes, ...] = ()
+    guidance: Guidance | None = None
 
     def drawing(self) -> Drawing:
         """Returns the library's own form of these options."""
@@ -94,7 +105,7 @@ class VoiceDrawing:
     """
 
     temperature: tuple[str, ...] = ()
-    top_p: float | None = None
+    top_p: TopP | None = None
 
     def drawing(self) -> Drawing:
         """Returns the library's own form of these options.
@@ -115,7 +126,7 @@ class NoteDrawing(VoiceDrawing):
         top_k: draw among the k likeliest tokens; 0 means all. For causal models.
     """
 
-    top_k: int | None = None
+    top_k: TopK | None = None
 
     def drawing(self) -> Drawing:
         """Returns the library's own form of these options; see ``VoiceDrawing.drawing``."""
@@ -134,7 +145,7 @@ class PieceDrawing(NoteDrawing):
     """
 
     instruments: tuple[str, ...] = ()
-    pitches: tuple[int, int] | None = None
+    pitches: tuple[Pitch, Pitch] | None = None
 
     def drawing(self) -> Drawing:
         """Returns the library's own form of these options; see ``VoiceDrawing.drawing``."""
@@ -197,13 +208,19 @@ def refuse(what: str, **options: object) -> None:
 def _temperature(texts: tuple[str, ...]) -> float | tuple[float, ...] | dict[str, float] | None:
     try:
         if texts and all("=" in text for text in texts):
-            return {name: float(value) for name, value in pairs(texts).items()}
-        numbers = tuple(map(float, texts))
+            named = {name: float(value) for name, value in pairs(texts).items()}
+            numbers = tuple(named.values())
+        else:
+            named, numbers = {}, tuple(map(float, texts))
     except ValueError:
         raise WavegenError(
             "expected every temperature to be a number, or every one to be field=number, for example pitch=1.1; "
             f"got {' '.join(texts)}"
         ) from None
+    for number in numbers:
+        TEMPERATURE.check("--temperature", number)
+    if named:
+        return named
     if not numbers:
         return None
     return numbers[0] if len(numbers) == 1 else numbers

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from wavegen.cli.ranges import Count, Orders, Temperature
 from wavegen.cli.show import print_facts
+from wavegen.cli.work import shown
 from wavegen.errors import WavegenError
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def train(
 
     Args:
         config: a YAML file, or the name of a configuration that comes with the package: quickstart, or another that
-            `wavegen configs` lists.
+            ``wavegen configs`` lists.
         overrides: changes to it, written a.b=c: optimizer.learning_rate=1e-3 name=slow
         runs: the run folder is RUNS/NAME.
     """
@@ -85,6 +87,31 @@ def configs(name: Positional[str | None] = None, /) -> None:
         print()
 
 
+def models(name: Positional[str | None] = None, /) -> None:
+    """Lists the trained models that come with the package, or prints the model card of one of them.
+
+    Commands take these names in place of a run, and so does ``wavegen.load``.
+
+    Args:
+        name: of a model, whose card is printed; without it all are listed.
+    """
+    from wavegen.runs.shipped import read_card, shipped
+
+    there = shipped()
+    if name is not None:
+        if name not in there:
+            raise WavegenError(
+                f"expected the name of a shipped model, got {name!r}; there are {', '.join(there)}"
+            )
+        print(there[name].with_suffix(".md").read_text(encoding="utf-8"), end="")
+        return
+    for name, path in there.items():
+        what, _, licence = read_card(path)
+        print(f"{name}  ({path.stat().st_size / 2**20:.1f} MB, {licence.rstrip('.')})")
+        print(textwrap.fill(what, 100, initial_indent="  ", subsequent_indent="  "))
+    print("\n`wavegen models NAME` prints a model's card with its figures.")
+
+
 def study(
     study: Positional[Path],
     overrides: Positional[tuple[str, ...]] = (),
@@ -99,7 +126,7 @@ def study(
     again. An experiment that fails is named in the table, does not stop the others, and makes the exit status 1.
 
     Args:
-        study: a YAML file, or the name of a study that comes with the package; see `wavegen configs`.
+        study: a YAML file, or the name of a study that comes with the package; see ``wavegen configs``.
         overrides: changes, written a.b=c: to all experiments (data.path=FOLDER training.steps=200), or to the study
             (seeds=[0] datasets.small.data.path=FOLDER).
         runs: the run folders are RUNS/STUDY/DATASET-MODEL-SETTING-SEED.
@@ -126,7 +153,7 @@ def study(
 
 
 def evaluate(
-    run: Positional[Path], /, data: Path | None = None, split: str = "test", orders: int = 16
+    run: Positional[Path], /, data: Path | None = None, split: str = "test", orders: Orders = 16
 ) -> None:
     """Measures a model on a split: its likelihood in bits, a bound of it, or how well a codec reconstructs.
 
@@ -136,16 +163,21 @@ def evaluate(
 
     Args:
         run: a run folder or a .safetensors file.
-        data: a folder of recordings or a prepared dataset; by default the run's own.
+        data: a folder of recordings or a prepared dataset; by default the run's own. A file that was trained on
+            recordings needs it: the path that it names is of another place.
         split: train, valid or test.
         orders: passes of the bound of a masked model, for each codebook; more make it steadier.
     """
-    from wavegen.runs.trained import open_trained, rebuild
+    from wavegen.config.data import DataConfig
+    from wavegen.runs.trained import open_trained, rebuild, without_paths
     from wavegen.training.evaluate import evaluate_split
 
     trained = open_trained(run)
+    config = trained.config if run.is_dir() else without_paths(trained.config, run, data)
     graph, params = rebuild(trained)
-    result, files = evaluate_split(trained.config, graph, params, trained.codecs, split, data, orders=orders)
+    given = config, graph, params, trained.codecs, split, data
+    with shown("evaluating") as work:
+        result, files = evaluate_split(*given, orders=orders, new_in=DataConfig().cache, progress=work)
     what = "clips" if trained.config.model.is_codec else "tokens"
     print(f"{split} split, {result.count:,} {what} of {files} files")
     print_facts({name: f"{value:.4f}" for name, value in result.figures.items()}, width=22)
@@ -155,8 +187,8 @@ def report(
     run: Positional[Path | None] = None,
     /,
     out: Path | None = None,
-    clips: int = 4,
-    temperature: float | None = None,
+    clips: Count = 4,
+    temperature: Temperature | None = None,
 ) -> None:
     """Plays held-out melodies on a model, and prints measures of the audio next to controls.
 
@@ -172,15 +204,16 @@ def report(
     from wavegen.samplers.drawing import Drawing
 
     place = run if run is not None and run.is_dir() else Path("generated")
-    print(
-        write_report(
+    with shown("report") as work:
+        text = write_report(
             load_generator(run),
             out or place / "report",
             clips=clips,
             drawing=Drawing(temperature),
             run=run,
+            progress=work,
         )
-    )
+    print(text)
 
 
 def export(run: Positional[Path], out: Positional[Path]) -> None:

@@ -8,7 +8,9 @@ from tyro.conf import Positional
 
 from wavegen.cli.notes import open_notes
 from wavegen.cli.options import Flat, NoteDrawing, Out, pairs, refuse
+from wavegen.cli.ranges import Bars, Rate, Seconds, Seed, Share, Tempo
 from wavegen.cli.show import print_facts
+from wavegen.cli.work import Work, stopping
 from wavegen.errors import WavegenError
 from wavegen.progress import Progress
 
@@ -16,26 +18,27 @@ from wavegen.progress import Progress
 def song(
     run: Positional[Path],
     /,
-    bars: int | None = None,
-    seconds: float | None = None,
+    bars: Bars | None = None,
+    seconds: Seconds | None = None,
     form: str = "AABA",
-    seed: int = 0,
+    seed: Seed = 0,
     seed_piece: Path | None = None,
     harmonise: Path | None = None,
     remixer: Path | None = None,
-    remix: float = 0.0,
+    remix: Share = 0.0,
     instruments: tuple[str, ...] = (),
-    tempo: float | None = None,
+    tempo: Tempo | None = None,
     labels: tuple[str, ...] = (),
     soundfont: Path | None = None,
-    sample_rate: int = 16000,
+    sample_rate: Rate = 16000,
     out: Out = Path("generated/song"),
     *,
     drawing: Flat[NoteDrawing],
 ) -> None:
     """Composes a song: MIDI, audio, a stem per track, a piano roll and a log.
 
-    The same seed makes the same bytes. A model of audio makes audio alone, in seconds instead of bars.
+    The same seed makes the same bytes. A model of audio makes audio alone, in seconds instead of bars. Ctrl-C keeps the
+    sections that are whole.
 
     Args:
         run: the run that generates the sections.
@@ -65,8 +68,8 @@ def song(
     model = wavegen.load(run)
     if isinstance(model, wavegen.Reconstructor):
         raise WavegenError(f"{run} is a codec, which generates nothing; give a model's run")
-    with Progress() as progress:
-        composing = _Stages(progress, "composing")
+    with Progress() as progress, stopping("pass or block") as stop:
+        composing = Work(progress, "composing", stop)
         if isinstance(model, wavegen.NoteGenerator):
             refuse("a model of notes", seconds=seconds)
             made = wavegen.compose_song(
@@ -84,7 +87,7 @@ def song(
                 drawing=drawing.drawing(),
                 progress=composing,
             )
-            playing = _Stages(progress, "playing")
+            playing = Work(progress, "playing")
             files = made.write(out, sample_rate=sample_rate, soundfont=soundfont, progress=playing)
         else:
             refuse("a model of audio", bars=bars, harmonise=harmonise, remixer=remixer, tempo=tempo)
@@ -101,13 +104,4 @@ def song(
             ).write(out)
     for file in files:
         print_facts({"file": file})
-
-
-class _Stages:
-    """Shows the stages of a song on one line; called as the library's ``Progress``."""
-
-    def __init__(self, progress: Progress, what: str) -> None:
-        self._what, self._line = what, progress.line(what)
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        self._line.update(f"{self._what}: {stage}", done, total)
+    stop.interrupt()

@@ -10,16 +10,16 @@ from wavegen.types import AnyWaveform, Tokens
 
 
 class Codec(ABC):
-    """What a token model needs to know of its tokens: integers in frames of `codebooks` each.
+    """What a token model needs to know of its tokens: integers in frames of ``codebooks`` each.
 
-    Members are immutable pytrees, arithmetic alone or frozen weights, and go into `jax.jit` as arguments. What they
-    are codes of is the matter of `AudioCodec` and `NoteCodec`.
+    Members are immutable pytrees, arithmetic alone or frozen weights, and go into ``jax.jit`` as arguments. What they
+    are codes of is the matter of ``AudioCodec`` and ``NoteCodec``.
     """
 
     @property
     @abstractmethod
     def vocab_size(self) -> int:
-        """Count of values that a token can take."""
+        """Counts of values that a token can take."""
 
     @property
     @abstractmethod
@@ -67,7 +67,7 @@ class Codec(ABC):
 
     @property
     def allowed(self) -> Bool[np.ndarray, "places V"] | None:
-        """Values that a token can take at each place in a period, see `wavegen.models.base.Choice`; None is all."""
+        """Values that a token can take at each place in a period, see ``wavegen.models.base.Choice``; None is all."""
         return None
 
     @property
@@ -89,44 +89,44 @@ class Codec(ABC):
 class AudioCodec(Codec):
     """Audio in, integer tokens out, and back.
 
-    A codec cuts a waveform into frames of `hop_length` samples and writes each frame as `codebooks` integers. Both
+    A codec cuts a waveform into frames of ``hop_length`` samples and writes each frame as ``codebooks`` integers. Both
     methods are pure.
 
     Laws, tested for every member:
 
-    - tokens lie in `[0, vocab_size)`, and `T` samples give `N = ceil(T / hop_length)` frames;
-    - `decode(encode(x))[:, :T]` has the shape of `x`;
-    - row `i` of a batch is coded exactly as the same clip alone, and decoded as it;
-    - pieces cut at multiples of `hop_length` (of `window` frames, where there is one) and coded one by one give the
+    - tokens lie in ``[0, vocab_size)``, and ``T`` samples give ``N = ceil(T / hop_length)`` frames;
+    - ``decode(encode(x))[:, :T]`` has the shape of ``x``;
+    - row ``i`` of a batch is coded exactly as the same clip alone, and decoded as it;
+    - pieces cut at multiples of ``hop_length`` (of ``window`` frames, where there is one) and coded one by one give the
       codes of the whole, unless the member says how far its frames look past a cut, or that it looks at the whole clip.
 
     Attributes:
-        audio_channels: 1 for mono, `[B, T]`; 2 for stereo, `[B, T, 2]`.
+        audio_channels: 1 for mono, ``[B, T]``; 2 for stereo, ``[B, T, 2]``.
     """
 
     audio_channels: int = 1
 
     @abstractmethod
     def encode(self, audio: AnyWaveform) -> Tokens:
-        """Write a batch of waveforms as tokens.
+        """Writes a batch of waveforms as tokens.
 
         Args:
             audio: floats in [-1, 1]. Values outside are clipped by codecs of a fixed range.
 
         Returns:
-            `[B, N, K]` int32 in `[0, vocab_size)`. The last frame is filled up with zeros if `T` is no
-            multiple of `hop_length`, unless the member says otherwise.
+            ``[B, N, K]`` int32 in ``[0, vocab_size)``. The last frame is filled up with zeros if ``T`` is no
+            multiple of ``hop_length``, unless the member says otherwise.
         """
 
     @abstractmethod
     def decode(self, tokens: Tokens) -> AnyWaveform:
-        """Turn tokens back into waveforms.
+        """Turns tokens back into waveforms.
 
         Args:
-            tokens: `[B, N, K]` integers in `[0, vocab_size)`.
+            tokens: ``[B, N, K]`` integers in ``[0, vocab_size)``.
 
         Returns:
-            `[B, N * hop_length]`, or of a stereo codec `[B, N * hop_length, 2]`, float32 in [-1, 1].
+            ``[B, N * hop_length]``, or of a stereo codec ``[B, N * hop_length, 2]``, float32 in [-1, 1].
         """
 
 

@@ -23,15 +23,15 @@ from wavegen.types import AnyWaveform, Tokens
 )
 @dataclass(frozen=True, eq=False)
 class LearnedCodec(AudioCodec):
-    """Networks as pure parameters, so that `jax.jit` takes the codec as an argument instead of baking it in.
+    """Networks as pure parameters, so that ``jax.jit`` takes the codec as an argument instead of baking it in.
 
     Attributes:
         params: weights, as plain dicts.
-        graph: structure of the networks, which have `encode` and `decode`.
-        sizes: `vocab_size`, `codebooks` (how many are used: the first ones) and `hop_length`.
+        graph: structure of the networks, which have ``encode`` and ``decode``.
+        sizes: ``vocab_size``, ``codebooks`` (how many are used: the first ones) and ``hop_length``.
         sample_rate: Hz, of the audio that it reads and writes.
         card: JSON from which the networks can be built again; empty for a codec that stays in files of its own.
-        audio_channels: see `AudioCodec`.
+        audio_channels: see ``AudioCodec``.
     """
 
     params: PyTree
@@ -46,17 +46,17 @@ class LearnedCodec(AudioCodec):
 
     @property
     def vocab_size(self) -> int:
-        """See `Codec`."""
+        """See ``Codec``."""
         return self.sizes[0]
 
     @property
     def codebooks(self) -> int:
-        """See `Codec`."""
+        """See ``Codec``."""
         return self.sizes[1]
 
     @property
     def hop_length(self) -> int:
-        """See `Codec`."""
+        """See ``Codec``."""
         return self.sizes[2]
 
     @property
@@ -80,22 +80,22 @@ class LearnedCodec(AudioCodec):
         return replace(self, sizes=(self.vocab_size, codebooks, self.hop_length))
 
     def encode(self, audio: AnyWaveform) -> Tokens:
-        """See `AudioCodec.encode`."""
+        """See ``AudioCodec.encode``."""
         # Codes of fewer codebooks are a prefix of the codes of more.
         return with_parameters(self.graph, self.params).encode(audio)[..., : self.codebooks]
 
     def decode(self, tokens: Tokens) -> AnyWaveform:
-        """See `AudioCodec.decode`."""
+        """See ``AudioCodec.decode``."""
         return with_parameters(self.graph, self.params).decode(tokens)
 
 
 def freeze(network: Any, *, sample_rate: int, card: str = "") -> LearnedCodec:
-    """Freeze networks with the attributes and methods of a codec.
+    """Freezes networks with the attributes and methods of a codec.
 
     Args:
         network: its parameters are kept as they are.
         sample_rate: Hz.
-        card: see `LearnedCodec`.
+        card: see ``LearnedCodec``.
     """
     graph, params = parameters(network)
     sizes = (network.vocab_size, network.codebooks, network.hop_length)

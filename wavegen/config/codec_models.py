@@ -48,12 +48,17 @@ class EMAConfig(Section):
 QuantizerConfig = Annotated[GradientVQConfig | FSQConfig | EMAConfig, Field(discriminator="kind")]
 
 
-class CodecLossConfig(Section):
-    """Weights of the parts of a codec's loss."""
+class AudioLossConfig(Section):
+    """Weights of how far audio is from what it should be."""
 
     mel: float = Field(15.0, ge=0, description="multi-scale log-mel distance")
     stft: float = Field(1.0, ge=0, description="multi-resolution STFT loss")
     waveform: float = Field(1.0, ge=0, description="mean absolute difference of samples")
+
+
+class CodecLossConfig(AudioLossConfig):
+    """Weights of the parts of a codec's loss."""
+
     commitment: float = Field(0.25, ge=0)
     codebook: float = Field(1.0, ge=0)
 
@@ -83,11 +88,31 @@ class AdversarialConfig(Section):
             raise ValueError(f"windows must be multiples of 4 from 32 on, got {self.windows}")
         return self
 
+    def fits(self, config: "Config") -> None:
+        """Checks what the second phase demands of the rest of an experiment.
+
+        Raises:
+            ValueError: it begins after the end, a batch is split, or a window is longer than a crop.
+        """
+        if self.start >= config.training.steps:
+            raise ValueError(
+                f"model.adversarial.start {self.start} must be less than training.steps {config.training.steps}"
+            )
+        if config.optimizer.accumulate > 1:
+            raise ValueError(
+                "discriminators judge whole batches: use optimizer.accumulate=1 with model.adversarial"
+            )
+        if max(self.windows, default=0) > config.data.crop:
+            raise ValueError(
+                f"model.adversarial.windows {self.windows} must fit into data.crop {config.data.crop}"
+            )
+
 
 class CodecModelConfig(NetworkSection):
     """The section of a network that is a codec itself: it reads waveforms, and takes no labels and no conditions."""
 
     is_codec: ClassVar[bool] = True
+    adversarial: AdversarialConfig | None = None
 
     @property
     def label_fields(self) -> tuple[str, ...]:
@@ -102,6 +127,8 @@ class CodecModelConfig(NetworkSection):
         """See ``NetworkSection``."""
         if config.codec != MuLawConfig():
             raise ValueError("a codec learns from waveforms: leave the section codec out")
+        if self.adversarial is not None:
+            self.adversarial.fits(config)
 
 
 class WaveVQConfig(CodecModelConfig):
@@ -117,7 +144,6 @@ class WaveVQConfig(CodecModelConfig):
     quantizer: QuantizerConfig = GradientVQConfig()
     quantizer_dropout: float = Field(0.5, ge=0, le=1, description="share of clips coded with fewer codebooks")
     loss: CodecLossConfig = CodecLossConfig()
-    adversarial: AdversarialConfig | None = None
 
     @model_validator(mode="after")
     def _strides_are_strides(self) -> "WaveVQConfig":
@@ -129,25 +155,6 @@ class WaveVQConfig(CodecModelConfig):
                 "it halves at every stride"
             )
         return self
-
-    def fits(self, config: "Config") -> None:
-        """See ``NetworkSection``; the second phase has demands of its own."""
-        super().fits(config)
-        phase = self.adversarial
-        if phase is None:
-            return
-        if phase.start >= config.training.steps:
-            raise ValueError(
-                f"model.adversarial.start {phase.start} must be less than training.steps {config.training.steps}"
-            )
-        if config.optimizer.accumulate > 1:
-            raise ValueError(
-                "discriminators judge whole batches: use optimizer.accumulate=1 with model.adversarial"
-            )
-        if max(phase.windows, default=0) > config.data.crop:
-            raise ValueError(
-                f"model.adversarial.windows {phase.windows} must fit into data.crop {config.data.crop}"
-            )
 
     def takes_stereo(self, codec: CodecSection) -> bool:
         """See ``NetworkSection``."""
@@ -163,8 +170,16 @@ class MelLossConfig(Section):
     codebook: float = Field(1.0, ge=0)
 
 
+class VocoderConfig(Section):
+    """A vocoder of ConvNeXt blocks and an inverse Fourier transform (Vocos, arXiv:2306.00814)."""
+
+    width: int = Field(256, ge=1, le=8192, description="channels")
+    depth: int = Field(4, ge=1, le=64, description="blocks")
+    loss: AudioLossConfig = AudioLossConfig()
+
+
 class SpectrogramVQConfig(CodecModelConfig):
-    """A spectrogram codec: VQ-VAE over log-mel frames, back to audio by Griffin-Lim (arXiv:1711.00937)."""
+    """A spectrogram codec: VQ-VAE over log-mel frames, back to audio by Griffin-Lim or a vocoder (arXiv:1711.00937)."""
 
     kind: Literal["spectrogram_vq"] = "spectrogram_vq"
     n_fft: int = Field(1024, ge=16, le=65536, description="samples of a frame, even; about 0.06 s")
@@ -179,7 +194,8 @@ class SpectrogramVQConfig(CodecModelConfig):
         0.25, ge=0, le=1, description="share of clips coded with fewer codebooks"
     )
     loss: MelLossConfig = MelLossConfig()
-    iterations: int = Field(32, ge=0, le=10000, description="of Griffin-Lim")
+    iterations: int = Field(32, ge=0, le=10000, description="of Griffin-Lim, which a vocoder replaces")
+    vocoder: VocoderConfig | None = None
 
     @model_validator(mode="after")
     def _frames_overlap(self) -> "SpectrogramVQConfig":
@@ -187,4 +203,10 @@ class SpectrogramVQConfig(CodecModelConfig):
             raise ValueError(
                 f"n_fft must be even and hop_length at most half of it, got {self.n_fft} and {self.hop_length}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_audio_to_judge(self) -> "SpectrogramVQConfig":
+        if self.adversarial is not None and self.vocoder is None:
+            raise ValueError("discriminators judge audio: set model.vocoder.depth=4 with model.adversarial")
         return self

@@ -26,7 +26,7 @@ class LinearConfig(CodecSection):
 class SashimiConfig(CodecSection):
     """The 8-bit coding of the SaShiMi paper, for comparing published bits per sample.
 
-    Windows of `data.crop` samples, cut from the start of each recording, are scaled and modelled each on its own.
+    Windows of ``data.crop`` samples, cut from the start of each recording, are scaled and modelled each on its own.
     """
 
     of: ClassVar[Literal["samples", "frames", "notes"]] = "samples"
@@ -51,7 +51,7 @@ class PretrainedCodecConfig(CodecSection):
 
 
 class SpectrogramCodecConfig(CodecSection):
-    """Log-mel frames as rows of a codebook (`wavegen fit-codebook`), back to audio by Griffin-Lim."""
+    """Log-mel frames as rows of a codebook (``wavegen fit-codebook``), back to audio by Griffin-Lim."""
 
     kind: Literal["spectrogram"] = "spectrogram"
     codebook: str = Field(..., description="a .safetensors file")

@@ -49,7 +49,7 @@ class NoteConditionConfig(ConditionSection):
 
 
 class PianoRollConditionConfig(ConditionSection):
-    """Conditioning on all notes that sound, with a bank of sines (`wavegen.models.conditions.piano_roll`)."""
+    """Conditioning on all notes that sound, with a bank of sines (``wavegen.models.conditions.piano_roll``)."""
 
     kind: Literal["piano_roll"] = "piano_roll"
     channels: int = Field(32, ge=1, le=8192)

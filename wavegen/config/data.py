@@ -12,8 +12,9 @@ class SplitConfig(Section):
     """Which files are held out.
 
     Each is a fraction (chosen by a hash of the name), a rule on a label, ``"take=0-4"``, a pattern of paths,
-    ``"test/*"``, a part of the natural order of names, ``"order:0.88-0.94"``, or a list of names in a file of the
-    folder, ``"list:testing_list.txt"``.
+    ``"test/*"``, a pattern with a fraction that holds where no file matches it, ``"test/* | 0.05"``, a part of the
+    natural order of names, ``"order:0.88-0.94"``, or a list of names in a file of the folder,
+    ``"list:testing_list.txt"``.
     """
 
     valid: float | str = 0.05
@@ -57,7 +58,9 @@ class DataConfig(Section):
     )
     label_pattern: str | None = Field(None, description="'{digit}_{speaker}_{take}' or 'folder'")
     split: SplitConfig = SplitConfig()
-    trim_silence_db: float | None = Field(None, gt=0, description="drop edges this far below the peak")
+    trim_silence_db: float | None = Field(
+        None, gt=0, le=300, description="drop edges this far below the peak"
+    )
     pedal: bool = Field(
         True,
         description="notes of MIDI files last until they fall silent, by the pedals; false: as keys are held",

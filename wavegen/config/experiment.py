@@ -22,7 +22,7 @@ class Config(Section):
     """
 
     version: int = Field(VERSION, ge=VERSION, le=VERSION)
-    name: str = Field("run", pattern=r"^[\w.-]+$", description="the run folder is runs/NAME")
+    name: str = Field("run", pattern=r"^[\w-][\w.-]*$", description="the run folder is runs/NAME")
     seed: int = Field(0, ge=0, lt=2**32)
     data: DataConfig = DataConfig()
     codec: CodecConfig = MuLawConfig()

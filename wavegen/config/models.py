@@ -149,7 +149,7 @@ class LSTMConfig(NetworkSection):
 
 
 class SSMConfig(NetworkSection):
-    """Diagonal state-space layers, at one rate or several (`wavegen.models.ssm`)."""
+    """Diagonal state-space layers, at one rate or several (``wavegen.models.ssm``)."""
 
     kind: Literal["ssm"] = "ssm"
     width: int = Field(128, ge=1, le=16384, description="channels")
@@ -184,7 +184,7 @@ class SSMConfig(NetworkSection):
 
 
 class ReachConfig(Section):
-    """How far each layer of a decoder reads back; see `wavegen.models.layers.memory`."""
+    """How far each layer of a decoder reads back; see ``wavegen.models.layers.memory``."""
 
     segment: int = Field(512, ge=1, le=65536, description="frames that attend to each other")
     memory: int = Field(512, ge=0, le=65536, description="frames before the segment")
@@ -265,7 +265,7 @@ class Seq2SeqConfig(DecoderConfig):
 
 
 class WindowVAEConfig(NetworkSection):
-    """A variational autoencoder over windows of `data.crop` tokens of notes (MusicVAE, arXiv:1803.05428)."""
+    """A variational autoencoder over windows of ``data.crop`` tokens of notes (MusicVAE, arXiv:1803.05428)."""
 
     measured = "bound_bits"
     kind: Literal["window_vae"] = "window_vae"

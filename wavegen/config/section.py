@@ -24,7 +24,8 @@ class Section(BaseModel):
             raise ValueError(f"expected at most {_LONGEST:,} items, got {len(value):,}")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int | float) and abs(number) > _LARGEST:
-                raise ValueError(f"expected a number within {_LARGEST:,}, got {number:.3g}")
+                # Not quoted here: a whole number may have more digits than a float can have.
+                raise ValueError(f"expected a number within {_LARGEST:,}")
         return value
 
 

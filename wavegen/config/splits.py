@@ -6,16 +6,20 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wavegen.bounded import is_inside, read_text
 from wavegen.errors import WavegenError
 
 Splits = Mapping[str, float | str | Sequence[str]]
+
+
+_LARGEST_LIST = 256 << 20  # bytes
 
 
 class LabelPattern:
     """Reads labels from a path such as "birds/0_george_12.wav".
 
     Args:
-        pattern: names in braces are label fields, `*` is anything: "{digit}_{speaker}_{take}" reads the file
+        pattern: names in braces are label fields, ``*`` is anything: "{digit}_{speaker}_{take}" reads the file
             name without its ending, "{genre}/*" the folder above it and "{artist}/{album}/*" two. "folder" is
             short for "{folder}/*".
 
@@ -30,16 +34,19 @@ class LabelPattern:
 
     def __init__(self, pattern: str):
         self.pattern = "{folder}/*" if pattern == "folder" else pattern
+        # Names in braces, asterisks, and the text between them, which holds no brace.
         parts = re.split(r"(\{\w+\}|\*)", self.pattern)
-        self.fields = [part[1:-1] for part in parts if part.startswith("{")]
+        self.fields = [part[1:-1] for part in parts[1::2] if part != "*"]
         if (
             not self.fields
             or len(set(self.fields)) < len(self.fields)
+            or not all(field.isidentifier() for field in self.fields)
             or re.search(r"[}*][{*]", self.pattern)
+            or re.search("[{}]", "".join(parts[::2]))
         ):
             raise WavegenError(
                 f"expected a label pattern such as '{{speaker}}_{{take}}' or 'folder', got {pattern!r}; "
-                "write each field once in braces, with text between two of them"
+                "write each field once in braces, beginning with a letter, with text between two of them"
             )
         # A field takes the fewest characters that fit, and never a folder boundary.
         forms = {"{": lambda part: f"(?P<{part[1:-1]}>[^/]+?)", "*": lambda part: "[^/]*"}
@@ -64,11 +71,13 @@ class SplitRule:
             a fraction, 0.05: that share of the files, by hash of the name, so that a file never changes its
             split when others come or go;
             labels, "take=0-4,7" or "speaker=george,lucas": values and whole-number ranges of one label field;
-            a path pattern, "test/*": `*` stands for anything, folders included;
+            a path pattern, "test/*": ``*`` stands for anything, folders included;
+            a path pattern and a fraction, "test/* | 0.05": the fraction holds where the pattern takes no file;
             a part of the files in natural order ("2.wav" before "10.wav"), "order:0.88-0.94", as some published
             benchmarks split theirs;
             a list of names, one a line, in a file of the dataset's folder, "list:testing_list.txt";
-            the names themselves, which ``resolved_splits`` makes of the last two.
+            the names themselves.
+            ``resolved_splits`` brings all others to one of fractions, labels, patterns and names.
             Names, labels and patterns are tried first, in order; fractions share what is left.
         by: fractions are of the values of this label field, "speaker", or of the folders, "folder", instead of the
             files: all files of one value, or in one folder, get the same split.
@@ -103,6 +112,8 @@ class SplitRule:
         for name, rule in self._rules:
             if rule.startswith("order:"):
                 _part_of(rule)
+            elif "|" in rule:
+                _alternatives(rule)
             elif rule.startswith("list:"):
                 continue
             elif "=" not in rule and "*" not in rule and "/" not in rule:
@@ -129,7 +140,7 @@ class SplitRule:
         if name in self._named:
             return self._named[name]
         for split, rule in self._rules:
-            if rule.startswith(("order:", "list:")):
+            if rule.startswith(("order:", "list:")) or "|" in rule:
                 raise WavegenError(
                     f"split {split!r} of {name} depends on other files, got {rule!r}; resolve the rules first"
                 )
@@ -176,7 +187,7 @@ class SplitRule:
 
 
 def resolved_splits(splits: Splits, names: Sequence[str], folder: Path) -> Splits:
-    """Returns rules in which parts of an order, and lists in files, are the names that they mean.
+    """Returns rules of which none depends on other files: parts of an order, and lists in files, become names.
 
     Args:
         splits: rules, see ``SplitRule``.
@@ -184,7 +195,7 @@ def resolved_splits(splits: Splits, names: Sequence[str], folder: Path) -> Split
         folder: of the recordings, and of the lists.
 
     Raises:
-        WavegenError: there is no such list.
+        WavegenError: there is no such list in the folder.
 
     Example:
         >>> from pathlib import Path
@@ -195,18 +206,38 @@ def resolved_splits(splits: Splits, names: Sequence[str], folder: Path) -> Split
     known = set(names)
     resolved: dict[str, float | str | Sequence[str]] = dict(splits)
     for split, rule in splits.items():
-        if isinstance(rule, str) and rule.startswith("order:"):
+        if isinstance(rule, str) and "|" in rule:
+            pattern, share = _alternatives(rule)
+            resolved[split] = pattern if fnmatch.filter(names, pattern) else share
+        elif isinstance(rule, str) and rule.startswith("order:"):
             first, last = (int(bound * len(names)) for bound in _part_of(rule))
             resolved[split] = sorted(names, key=_natural)[first:last]
         elif isinstance(rule, str) and rule.startswith("list:"):
             path = folder / rule.removeprefix("list:")
+            # The rule may be from the card of a model of somebody else.
+            if not is_inside(path, folder):
+                raise WavegenError(
+                    f"expected a list of names for split {split!r} in {folder}, got {path}; copy it into the folder"
+                )
             if not path.is_file():
                 raise WavegenError(
                     f"expected a list of names for split {split!r} in {path}, got no such file"
                 )
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = read_text(path, _LARGEST_LIST, "a list of names", "shorten it").splitlines()
             resolved[split] = sorted(known & {line.strip() for line in lines})
     return resolved
+
+
+def _alternatives(rule: str) -> tuple[str, float]:
+    """Returns the pattern and the fraction of "test/* | 0.05".
+
+    Raises:
+        WavegenError: they are not such.
+    """
+    found = re.fullmatch(r"([^|]*[*/][^|]*?) *\| *(0(?:\.\d*)?|1(?:\.0*)?)", rule)
+    if not found:
+        raise WavegenError(f"expected a path pattern and a fraction, as in 'test/* | 0.05', got {rule!r}")
+    return found[1], float(found[2])
 
 
 def _part_of(rule: str) -> tuple[float, float]:

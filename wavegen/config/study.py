@@ -21,16 +21,16 @@ from wavegen.config.section import Section
 from wavegen.config.shipped import find
 from wavegen.errors import WavegenError
 
-_Name = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")]
+_Name = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*$")]
 _Changes = dict[str, Any]
 
 
 class SampleConfig(Section):
     """What each trained model generates, to be listened to, timed and searched for repetition."""
 
-    length: int = Field(128, ge=4, description="of notes: steps of the grid, or events")
-    seconds: float = Field(1.0, gt=0, description="of audio")
-    count: int = Field(4, ge=1, description="clips; the first one is written")
+    length: int = Field(128, ge=4, le=100_000, description="of notes: steps of the grid, or events")
+    seconds: float = Field(1.0, ge=1e-3, le=3600, description="of audio")
+    count: int = Field(4, ge=1, le=1000, description="clips; the first one is written")
 
 
 class StudyConfig(Section):
@@ -48,7 +48,9 @@ class StudyConfig(Section):
     equal_parameters: float | None = Field(
         None, ge=0, le=1, description="by how much the largest model may exceed the smallest one"
     )
-    train_batches: int = Field(100, ge=1, description="of the training split that are measured at the end")
+    train_batches: int = Field(
+        100, ge=1, le=10**6, description="of the training split that are measured at the end"
+    )
     samples: SampleConfig = SampleConfig()
 
     @model_validator(mode="after")

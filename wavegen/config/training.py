@@ -22,7 +22,7 @@ class OptimizerConfig(Section):
     weight_decay: float = Field(1e-4, ge=0, lt=1)
     b1: float = Field(0.9, ge=0, lt=1)
     b2: float = Field(0.98, ge=0, lt=1)
-    clip_norm: float = Field(1.0, gt=0)
+    clip_norm: float = Field(1.0, gt=0, le=1e6)
     ema_decay: float = Field(0.99, ge=0, lt=1, description="0 keeps no average")
     accumulate: int = Field(1, ge=1, description="microbatches per step")
     max_bad_steps: int = Field(20, ge=1, description="stop after this many non-finite steps in a row")
@@ -39,7 +39,7 @@ class MeshConfig(Section):
 class TrainingConfig(Section):
     """How long, how exactly, and what is written on the way."""
 
-    steps: int = Field(1000, ge=1)
+    steps: int = Field(1000, ge=1, le=10**9)
     start_from: str | None = Field(
         None,
         description="run folder or .safetensors file whose weights a run begins with, instead of random ones",
@@ -47,13 +47,15 @@ class TrainingConfig(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     log_every: int = Field(10, ge=1)
     evaluate_every: int = Field(500, ge=1)
-    evaluate_batches: int = Field(16, ge=1, description="batches of the validation split per evaluation")
+    evaluate_batches: int = Field(
+        16, ge=1, le=10**6, description="batches of the validation split per evaluation"
+    )
     checkpoint_every: int = Field(500, ge=1)
     keep_latest: int = Field(2, ge=1)
     keep_best: int = Field(1, ge=0)
     sample_every: int = Field(0, ge=0, description="steps between audio samples; 0: only at the end")
-    sample_seconds: float = Field(2.0, gt=0)
-    sample_count: int = Field(2, ge=1)
+    sample_seconds: float = Field(2.0, ge=1e-3, le=3600)
+    sample_count: int = Field(2, ge=1, le=1000)
     mesh: MeshConfig = MeshConfig()
 
 
@@ -84,7 +86,9 @@ class SamplingConfig(Section):
     """How audio is drawn unless a ``Drawing`` says otherwise."""
 
     temperature: float = Field(1.0, ge=0, le=10, description="0 always draws the likeliest token")
-    top_k: int = Field(0, ge=0, description="draw among so many likeliest tokens; 0: all; for causal models")
+    top_k: int = Field(
+        0, ge=0, le=2**20, description="draw among so many likeliest tokens; 0: all; for causal models"
+    )
     top_p: float = Field(
         1.0, gt=0, le=1, description="draw among the likeliest that together have this share"
     )

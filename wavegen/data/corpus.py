@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from wavegen.data.manifest import MANIFEST
+from wavegen.data.dataset import Dataset
 from wavegen.data.shards import Clip
 from wavegen.data.write import write_dataset
 from wavegen.errors import WavegenError
@@ -28,11 +28,19 @@ TAIL = 0.1  # seconds of a clip after its last note
 HELD_OUT_MELODIES = 4  # in "valid", and as many in "test"
 
 
-def cached_corpus(cache: str | Path, *, sample_rate: int, minutes: float, seed: int, hop: int) -> Path:
+def cached_corpus(
+    cache: str | Path,
+    *,
+    sample_rate: int,
+    minutes: float,
+    seed: int,
+    hop: int,
+    new_in: str | Path | None = None,
+) -> Path:
     """Returns the folder of a corpus below ``cache``, which is built on the first call; see ``build_corpus``.
 
     The name of the folder depends on the modules and assets that make the notes and their audio, so that a change to
-    them builds another corpus.
+    them builds another corpus. One that is not below ``cache`` is built below ``new_in``, which by default is the same.
     """
     recipe = sha256(f"{sample_rate} {minutes} {seed} {hop}".encode())
     package = Path(__file__).parents[1]
@@ -41,8 +49,10 @@ def cached_corpus(cache: str | Path, *, sample_rate: int, minutes: float, seed: 
     made_by = [*modules, *package.glob("assets/piano.*"), *melodies.FOLDER.iterdir()]
     for path in sorted(made_by):
         recipe.update(path.read_bytes())
-    out = Path(cache) / f"corpus-{sample_rate}-{recipe.hexdigest()[:12]}"
-    if not (out / MANIFEST).is_file():
+    name = f"corpus-{sample_rate}-{recipe.hexdigest()[:12]}"
+    if Dataset.is_whole(out := Path(cache) / name):
+        return out
+    if not Dataset.is_whole(out := Path(cache if new_in is None else new_in) / name):
         build_corpus(out, sample_rate=sample_rate, minutes=minutes, seed=seed, hop=hop)
     return out
 

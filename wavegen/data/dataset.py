@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int16, Int32, Int64
 
+from wavegen.data.flat import FlatFile
 from wavegen.data.manifest import Manifest, read_manifest
-from wavegen.data.shards import FEATURES_SUFFIX, ShardReader, file_sha256, open_shard
+from wavegen.data.shards import ShardReader, file_sha256, find_file, open_features, open_shard
 from wavegen.errors import WavegenError
 
 
@@ -65,36 +66,43 @@ class Dataset:
         self.codec = manifest.format.codec
         self.holds_notes = manifest.format.tokens
         self._readers: dict[int, ShardReader] = {}
-        self._features: dict[int, np.ndarray] = {}
+        self._features: dict[int, FlatFile] = {}
 
     @classmethod
     def open(cls, path: str | Path, verify: bool = False) -> "Dataset":
         """Opens a dataset.
+
+        What is read of it later is checked when it is first read, against checksums of blocks. Datasets of before there
+        were any are read without a check, and without a word: nothing is known to be wrong with them, and ``verify``
+        checks them, too.
 
         Args:
             path: folder of the dataset.
             verify: whether to read every shard and compare its sha256, which takes about a second per gigabyte.
 
         Raises:
-            WavegenError: if there is no dataset, its manifest is damaged, or a shard is missing, cut short or, with
-                ``verify``, damaged.
+            WavegenError: if there is no dataset, its manifest is damaged, or a shard is missing, cut short, outside the
+                folder or, with ``verify``, damaged.
         """
         dataset = cls(Path(path), read_manifest(path))
         for shard in dataset.manifest.shards:
             for expected in shard.data:
-                file = dataset.path / expected.name
-                size = file.stat().st_size if file.is_file() else None
-                if size != expected.bytes:
-                    got = "no such file" if size is None else f"{size}"
-                    raise WavegenError(
-                        f"expected {expected.bytes} bytes in {file}, got {got}; prepare the dataset again"
-                    )
+                file = find_file(dataset.path, expected)
                 if verify and (digest := file_sha256(file)) != expected.sha256:
                     raise WavegenError(
                         f"expected sha256 {expected.sha256[:12]}... of {file}, got {digest[:12]}...: it is "
                         "damaged; delete it and prepare the dataset again"
                     )
         return dataset
+
+    @classmethod
+    def is_whole(cls, path: str | Path) -> bool:
+        """Whether there is a dataset that ``open`` would open."""
+        try:
+            cls.open(path)
+        except WavegenError:  # In all cases the answer is the same: it is to be prepared.
+            return False
+        return True
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -118,7 +126,7 @@ class Dataset:
                     names.append(file.name)
                     columns.append((index, file.offset, file.length, frames))
                     labels.append([codes[field][file.labels[field]] for field in codes])
-                frames += 0 if self.feature_hop is None else -(-file.length // self.feature_hop)
+                frames += self.manifest.format.frames(file.length)
         if not names:
             raise WavegenError(
                 f"expected recordings in split {name!r} of {self.path}, got none; it has "
@@ -147,20 +155,25 @@ class Dataset:
         return [known.index(field) for field in (known if fields is None else fields)]
 
     def read(self, files: Files, row: int, start: int, stop: int) -> Int16[np.ndarray, "T C"]:
-        """Returns samples [start, stop) of the recording in ``row``; 0 <= start <= stop <= its length."""
+        """Returns samples [start, stop) of the recording in ``row``; 0 <= start <= stop <= its length.
+
+        Raises:
+            WavegenError: if the shard is damaged there, or missing.
+        """
         shard = int(files.shard[row])
         if shard not in self._readers:
-            name = self.manifest.shards[shard].name
-            self._readers[shard] = open_shard(self.path, name, self.manifest.format)
+            row_of_shard = self.manifest.shards[shard]
+            self._readers[shard] = open_shard(self.path, row_of_shard, self.manifest.format)
         return self._readers[shard].read(int(files.offset[row]), int(files.length[row]), start, stop)
 
     def read_features(self, files: Files, row: int, start: int, stop: int) -> Float32[np.ndarray, "F D"]:
-        """Returns feature frames [start, stop) of the recording in ``row``."""
+        """Returns feature frames [start, stop) of the recording in ``row``.
+
+        Raises:
+            WavegenError: if the shard is damaged there, or missing.
+        """
         shard = int(files.shard[row])
         if shard not in self._features:
-            path = self.path / (self.manifest.shards[shard].name + FEATURES_SUFFIX)
-            self._features[shard] = np.asarray(np.memmap(path, "<f4", mode="r")).reshape(
-                -1, self.feature_width
-            )
+            self._features[shard] = open_features(self.path, self.manifest.shards[shard])
         first = int(files.first_frame[row])
-        return self._features[shard][first + start : first + stop]
+        return self._features[shard].rows(first + start, first + stop)

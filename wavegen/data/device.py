@@ -52,7 +52,7 @@ def _hold_last(waveform: AnyWaveform, length: Int[Array, "B"]) -> AnyWaveform:
 
 
 def shift(tokens: Tokens, start_token: int) -> Tokens:
-    """What a causal model reads to predict `tokens`: the start token in front, the last frame dropped."""
+    """What a causal model reads to predict ``tokens``: the start token in front, the last frame dropped."""
     return jnp.pad(tokens, ((0, 0), (1, 0), (0, 0)), constant_values=start_token)[:, :-1]
 
 
@@ -66,14 +66,14 @@ def make_example(
     input_noise: float = 0.0,
     transpose: int = 0,
 ) -> dict[str, Array]:
-    """Turn a host batch into what objectives read.
+    """Turns a host batch into what objectives read.
 
     Args:
-        batch: of `BatchSource` or `EvaluationSource`.
+        batch: of ``BatchSource`` or ``EvaluationSource``.
         codec: waveform to tokens; None, as for a model that is a codec itself, makes none.
         key: PRNG key of this step; None, as for evaluation, leaves the waveforms as they are.
-        gain_db: see `augment`.
-        polarity: see `augment`.
+        gain_db: see ``augment``.
+        polarity: see ``augment``.
         input_noise: standard deviation, in levels, of Gaussian noise on the inputs; needs a key.
         transpose: largest number of semitones by which clips of notes are moved, up or down; needs a key.
 

@@ -19,11 +19,16 @@ MIDI_SHARD_BYTES = 1 << 16
 """MIDI files are small for the work that they make: so many bytes are some ten minutes of audio."""
 
 
-def open_dataset(config: Config) -> Dataset:
+def open_dataset(config: Config, *, new_in: str | Path | None = None) -> Dataset:
     """Opens the data of an experiment.
 
     ``data.path`` may be a prepared dataset or a plain folder of recordings, which is prepared into ``data.cache``
     first. Without a path, the built-in corpus of melodies is rendered there.
+
+    Args:
+        config: the experiment.
+        new_in: the folder that is written to instead of ``data.cache``, which is then only read. A configuration from
+            somebody else must not choose where something is written.
 
     Raises:
         WavegenError: there is no such folder, nothing in it can be used, or it does not fit the configuration.
@@ -32,18 +37,24 @@ def open_dataset(config: Config) -> Dataset:
     if codec.of == "notes":
         notes = make_codec(codec)
         assert isinstance(notes, NoteCodec)
-        return _open_notes(data, notes)
+        return _open_notes(data, notes, new_in)
     if isinstance(local, PianoRollConditionConfig):  # its fields say how the MIDI files are rendered
-        return _open_rendered(data, local)
+        return _open_rendered(data, local, new_in)
     if data.path is None:
         hop = local.hop_length if local is not None and local.stored else 80
         path = cached_corpus(
-            data.cache, sample_rate=data.sample_rate, minutes=data.corpus_minutes, seed=config.seed, hop=hop
+            data.cache,
+            sample_rate=data.sample_rate,
+            minutes=data.corpus_minutes,
+            seed=config.seed,
+            hop=hop,
+            new_in=new_in,
         )
     else:
         path = prepared(
             data.path,
             data.cache,
+            new_in=new_in,
             sample_rate=data.sample_rate,
             label_pattern=data.label_pattern,
             split={"test": data.split.test, "valid": data.split.valid},
@@ -80,13 +91,14 @@ def open_dataset(config: Config) -> Dataset:
     return dataset
 
 
-def _open_notes(data: DataConfig, codec: NoteCodec) -> Dataset:
+def _open_notes(data: DataConfig, codec: NoteCodec, new_in: str | Path | None) -> Dataset:
     if data.path is None:
         raise WavegenError("expected data.path, a folder of MIDI files, got none; set it")
     split = {"test": data.split.test, "valid": data.split.valid}
     path = prepared(
         data.path,
         data.cache,
+        new_in=new_in,
         sample_rate=1,
         label_pattern=data.label_pattern,
         split=split,
@@ -103,13 +115,14 @@ def _open_notes(data: DataConfig, codec: NoteCodec) -> Dataset:
     return dataset
 
 
-def _open_rendered(data: DataConfig, local: PianoRollConditionConfig) -> Dataset:
+def _open_rendered(data: DataConfig, local: PianoRollConditionConfig, new_in: str | Path | None) -> Dataset:
     if data.path is None:
         raise WavegenError("expected data.path, a folder of MIDI files to play, got none; set it")
     rendering = Rendering(local.hop_length, local.low, local.high)
     path = prepared(
         data.path,
         data.cache,
+        new_in=new_in,
         sample_rate=data.sample_rate,
         label_pattern=data.label_pattern,
         split={"test": data.split.test, "valid": data.split.valid},

@@ -143,7 +143,8 @@ def find_recordings(folder: str | Path, suffixes: frozenset[str] = AUDIO_SUFFIXE
     folder = Path(folder)
     if not folder.is_dir():
         raise WavegenError(
-            f"expected a folder of recordings, got {folder}, which is not a folder; check the path"
+            f"expected a folder of recordings, got {folder}, which is not a folder; correct data.path, or give wavegen "
+            "evaluate the folder by --data"
         )
     found: list[Source] = []
     visited: set[tuple[int, int]] = set()

@@ -22,7 +22,8 @@ from jaxtyping import Float32, Int16
 
 from wavegen.audio import Audio
 from wavegen.config.splits import LabelPattern, SplitRule, Splits, resolved_splits
-from wavegen.data.manifest import MANIFEST, VERSION, Backend, DataFile, ShardRow, SkippedRow, read_shard_row
+from wavegen.data.dataset import Dataset
+from wavegen.data.manifest import MANIFEST, VERSION, Backend, ShardRow, SkippedRow, read_shard_row
 from wavegen.data.plan import (
     AUDIO_SUFFIXES,
     MIDI_SUFFIXES,
@@ -36,7 +37,7 @@ from wavegen.data.plan import (
 )
 from wavegen.data.rendering import Rendering
 from wavegen.data.shards import Clip as Clip
-from wavegen.data.shards import checked, shard_files, write_shard
+from wavegen.data.shards import checked, find_file, shard_files, write_shard
 from wavegen.data.splitting import duplicates, with_final_splits
 from wavegen.data.write import begin, write_manifest
 from wavegen.data.write import write_dataset as write_dataset
@@ -198,10 +199,10 @@ def prepare(
     begin(out, inputs, [name for shard in plan for name in shard_files(shard.name, settings.format)])
 
     mine = plan[shard_index::num_shards]
-    todo = [shard for shard in mine if _whole(out, shard) is None]
+    todo = [shard for shard in mine if _whole(out, shard, settings) is None]
     _run(folder, out, todo, settings, workers, progress)
 
-    rows = [row for shard in plan if (row := _whole(out, shard)) is not None]
+    rows = [row for shard in plan if (row := _whole(out, shard, settings)) is not None]
     repeated = duplicates(rows)
     if len(rows) == len(plan):
         rows = with_final_splits(out, rows, settings)
@@ -229,13 +230,16 @@ def prepare(
     )
 
 
-def prepared(path: str | Path, cache: str | Path, **settings: Any) -> Path:
+def prepared(
+    path: str | Path, cache: str | Path, *, new_in: str | Path | None = None, **settings: Any
+) -> Path:
     """Returns the folder of a prepared dataset, and prepares it first where ``path`` is a folder of recordings.
 
     Args:
         path: a prepared dataset, used as it is, or a folder of recordings, prepared on first use.
         cache: folder for prepared datasets, whose names depend on the settings and on the names, sizes and times of
             the recordings.
+        new_in: folder for what is not below ``cache`` yet; by default the same.
         **settings: settings of ``prepare``, which do not affect a dataset that is already prepared.
 
     Returns:
@@ -255,11 +259,11 @@ def prepared(path: str | Path, cache: str | Path, **settings: Any) -> Path:
         content["codec"] = codec.fingerprint
     if rendering is not None:
         content["rendering"] = asdict(rendering)
-    out = (
-        Path(cache)
-        / f"{path.resolve().name}-{digest([VERSION, READERS, [asdict(source) for source in sources], content])[:16]}"
-    )
-    if not (out / MANIFEST).is_file():
+    key = digest([VERSION, READERS, [asdict(source) for source in sources], content])
+    name = f"{path.resolve().name}-{key[:16]}"
+    if Dataset.is_whole(out := Path(cache) / name):
+        return out
+    if not Dataset.is_whole(out := Path(cache if new_in is None else new_in) / name):
         prepare(path, out, **settings)
     return out
 
@@ -392,14 +396,15 @@ def _conformed(audio: Audio, settings: Settings, losses: Losses) -> Int16[np.nda
     return pcm
 
 
-def _whole(out: Path, shard: PlannedShard) -> ShardRow | None:
-    """Returns the row of a shard that exists and was made from the same inputs, else None."""
+def _whole(out: Path, shard: PlannedShard, settings: Settings) -> ShardRow | None:
+    """Returns the row of a shard that exists, was made from the same inputs and can be checked, else None."""
     row = read_shard_row(out / f"{shard.name}.json")
-    if row is None or row.inputs != shard.inputs or not all(_present(out, file) for file in row.data):
+    if row is None or (row.name, row.inputs) != (shard.name, shard.inputs):
         return None
-    return row
-
-
-def _present(out: Path, file: DataFile) -> bool:
-    path = out / file.name
-    return path.is_file() and path.stat().st_size == file.bytes
+    try:
+        row.check(settings.format)
+        for file in row.data:
+            find_file(out, file)
+    except ValueError:  # A WavegenError, too. Whatever is wrong with it, it is made again.
+        return None
+    return row if all(file.checked for file in row.data) else None

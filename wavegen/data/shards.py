@@ -1,6 +1,7 @@
 """Writes and reads the shards of a prepared dataset, with either storage backend."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,10 @@ import numpy as np
 from jaxtyping import Float32, Int16
 
 from wavegen.atomic import atomic_path, atomic_write
-from wavegen.data import array_record_shards, memmap
-from wavegen.data.manifest import Backend, DataFile, FileRow, Format, ShardRow, SkippedRow, write_row
+from wavegen.bounded import expect_file, is_inside
+from wavegen.data import array_record_shards, flat
+from wavegen.data.manifest import DataFile, FileRow, Format, ShardRow, SkippedRow, make_row, write_row
 from wavegen.errors import WavegenError
-
-FEATURES_SUFFIX = ".features"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,30 +57,51 @@ class ShardReader(Protocol):
         """Reads samples [start, stop) of the recording at ``offset``, which has ``length`` samples."""
 
 
-def data_path(folder: Path, shard: str, backend: Backend) -> Path:
-    """Returns the path of the file that contains the samples of a shard."""
-    suffix = memmap.SUFFIX if backend == "memmap" else array_record_shards.SUFFIX
-    return folder / (shard + suffix)
-
-
 def shard_files(shard: str, format: Format) -> list[str]:
     """Returns the names of the files of a shard: its row, its samples and, if there are any, its features."""
-    features = [] if format.feature_hop is None else [shard + FEATURES_SUFFIX]
-    return [f"{shard}.json", data_path(Path(), shard, format.backend).name, *features]
+    return [f"{shard}.json", *format.data_files(shard)]
 
 
-def open_shard(folder: Path, shard: str, format: Format) -> ShardReader:
-    """Opens one shard for reading.
+def find_file(folder: Path, file: DataFile) -> Path:
+    """Returns the path of a file of a shard, which is there, in the folder, and of its size.
 
     Raises:
-        WavegenError: if the file is missing, or the backend is not installed.
+        WavegenError: it is not; links to files outside the folder, too, are refused.
     """
-    path = data_path(folder, shard, format.backend)
-    if not path.is_file():
-        raise WavegenError(f"expected the shard {path}, got no such file; prepare the dataset again")
+    path = folder / file.name
+    if path.is_symlink() and not is_inside(path, folder):
+        raise WavegenError(
+            f"{path} is a link to a file outside the dataset; replace it by a copy of {os.readlink(path)} "
+            "if you trust the dataset"
+        )
+    size = expect_file(path, "a file of a dataset") if os.path.exists(path) else None
+    if size != file.bytes:
+        got = "no such file" if size is None else f"{size}"
+        raise WavegenError(f"expected {file.bytes} bytes in {path}, got {got}; prepare the dataset again")
+    return path
+
+
+def open_shard(folder: Path, row: ShardRow, format: Format) -> ShardReader:
+    """Opens the samples of one shard for reading.
+
+    Raises:
+        WavegenError: if the file is missing or damaged, or the backend is not installed.
+    """
+    samples = row.data[0]
+    path = find_file(folder, samples)
     if format.backend == "memmap":
-        return memmap.MemmapReader(path, format.channels)
+        return flat.FlatReader(path, format.channels, samples.blocks)
     return array_record_shards.ArrayRecordReader(path, format.channels, format.sample_rate)
+
+
+def open_features(folder: Path, row: ShardRow) -> flat.FlatFile:
+    """Opens the feature frames of one shard for reading.
+
+    Raises:
+        WavegenError: if the file is missing.
+    """
+    features = row.data[1]
+    return flat.FlatFile(find_file(folder, features), "<f4", row.feature_width, features.blocks)
 
 
 def write_shard(
@@ -103,9 +124,9 @@ def write_shard(
     """
     files: list[FileRow] = []
     skipped: list[SkippedRow] = []
-    row_path, path = folder / f"{name}.json", data_path(folder, name, format.backend)
+    row_path, *paths = (folder / file for file in shard_files(name, format))
     frames: list[np.ndarray] = []
-    with atomic_path(path) as part:
+    with atomic_path(paths[0]) as part:
         row_path.unlink(missing_ok=True)  # so that a crash from here on leaves no row of the previous data
         writer = _open_writer(part, format)
         try:
@@ -115,7 +136,8 @@ def write_shard(
                     continue
                 pcm = checked(clip, format)
                 files.append(
-                    FileRow(
+                    make_row(
+                        FileRow,
                         name=clip.name,
                         offset=writer.append(pcm),
                         length=len(pcm),
@@ -134,25 +156,28 @@ def write_shard(
                         )
         finally:
             writer.close()
-    data_files = [path]
     if format.feature_hop is not None:
-        data_files.append(folder / (name + FEATURES_SUFFIX))
-        with atomic_write(data_files[-1]) as features_file:
+        with atomic_write(paths[1]) as features_file:
             for block in frames:
                 features_file.write(block.astype("<f4").tobytes())
-    row = ShardRow(
+    row = make_row(
+        ShardRow,
         name=name,
         inputs=inputs,
         files=tuple(files),
         skipped=tuple(skipped),
         feature_width=frames[0].shape[1] if frames else 0,
-        data=tuple(
-            DataFile(name=file.name, bytes=file.stat().st_size, sha256=file_sha256(file))
-            for file in data_files
-        ),
+        data=tuple(_described(path) for path in paths),
     )
     write_row(row_path, row)
     return row
+
+
+def _described(path: Path) -> DataFile:
+    sha256, blocks = flat.checksums(path)
+    # ArrayRecords hold checksums of their own.
+    blocks = "" if path.suffix == array_record_shards.SUFFIX else blocks
+    return make_row(DataFile, name=path.name, bytes=path.stat().st_size, sha256=sha256, blocks=blocks)
 
 
 def file_sha256(path: Path) -> str:
@@ -168,7 +193,7 @@ def samples_sha256(pcm: Int16[np.ndarray, "T C"]) -> str:
 
 def _open_writer(path: Path, format: Format) -> ShardWriter:
     if format.backend == "memmap":
-        return memmap.MemmapWriter(path)
+        return flat.FlatWriter(path)
     return array_record_shards.ArrayRecordWriter(path, format.sample_rate)
 
 

@@ -53,7 +53,7 @@ def with_final_splits(out: Path, rows: Sequence[ShardRow], settings: Settings) -
         for row in rows:
             for file in row.files:
                 if file.length > half and file.name in alone:
-                    parts[file.name] = list(_cut(out, row.name, file, rule, settings.format))
+                    parts[file.name] = list(_cut(out, row, file, rule, settings.format))
     if not any(len(cut) > 1 for cut in parts.values()):
         _fill_empty(splits, order, wanted)
     split_of = {file.name: split for cluster, split in zip(clusters, splits, strict=True) for file in cluster}
@@ -125,7 +125,7 @@ def _fill_empty(splits: list[str], order: Sequence[float | None], wanted: Sequen
                 break
 
 
-def _cut(out: Path, shard: str, file: FileRow, rule: SplitRule, format: Format) -> Iterator[FileRow]:
+def _cut(out: Path, shard: ShardRow, file: FileRow, rule: SplitRule, format: Format) -> Iterator[FileRow]:
     """Yields the parts of a recording: the training part first, then one per fraction."""
     hop = format.feature_hop or 1
     # A part begins with a frame of features and, in an ArrayRecord, with a record, which are one second apart.

@@ -2,27 +2,30 @@
 
 import re
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from wavegen.atomic import cannot_write
 from wavegen.data.manifest import (
     MANIFEST,
     VERSION,
     Backend,
+    FileName,
     Format,
     Manifest,
+    Row,
     ShardRow,
+    make_row,
     read_manifest,
     read_shard_row,
     vocabularies,
     write_row,
 )
 from wavegen.data.plan import digest
+from wavegen.data.sealed_json import read_sealed_json
 from wavegen.data.shards import Clip, shard_files, write_shard
 from wavegen.errors import WavegenError
 
@@ -72,8 +75,13 @@ def write_dataset(
         [('a', 100, 'train')]
     """
     out = Path(out)
-    format = Format(
-        sample_rate=sample_rate, channels=channels, backend=backend, feature_hop=feature_hop, codec=codec
+    format = make_row(
+        Format,
+        sample_rate=sample_rate,
+        channels=channels,
+        backend=backend,
+        feature_hop=feature_hop,
+        codec=codec,
     )
     begin(out, None, [])
     rows: list[ShardRow] = []
@@ -97,10 +105,10 @@ def _up_to(samples: int, clips: Iterator[Clip]) -> Iterator[Clip]:
             return
 
 
-class _Journal(BaseModel):
+class _Journal(Row):
     """The files that a run writes, or will write, until the manifest lists them."""
 
-    files: tuple[str, ...] = ()
+    files: tuple[FileName, ...]
 
 
 def begin(out: Path, inputs: str | None, names: Sequence[str]) -> None:
@@ -116,8 +124,8 @@ def begin(out: Path, inputs: str | None, names: Sequence[str]) -> None:
         names: the files that will be written.
 
     Raises:
-        WavegenError: if the folder is neither empty nor a dataset, a file that is not the dataset's has a name that it
-            needs, or the folder is not writable.
+        WavegenError: if the folder is neither empty nor a dataset, its journal is damaged, a file that is not the
+            dataset's has a name that it needs, or the folder is not writable.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -149,7 +157,7 @@ def begin(out: Path, inputs: str | None, names: Sequence[str]) -> None:
 
 def _owned(out: Path, present: Sequence[str]) -> set[str]:
     """Returns the names of the files that a manifest, a journal or the rows of shards in the folder list."""
-    owned = set(_journal(out).files) | ({JOURNAL} & set(present))
+    owned = {*_journal(out), JOURNAL} if JOURNAL in present else set[str]()
     rows = [
         row
         for name in present
@@ -165,14 +173,19 @@ def _owned(out: Path, present: Sequence[str]) -> set[str]:
             owned |= {MANIFEST} if rows or owned else set()
     for row in rows:
         owned |= {f"{row.name}.json", *(file.name for file in row.data)}
-    return {name for name in owned if Path(name).name == name}
+    return owned
 
 
-def _journal(out: Path) -> _Journal:
+def _journal(out: Path) -> tuple[str, ...]:
+    """Returns the files that the journal of a folder lists; none if there is no journal."""
+    path = out / JOURNAL
+    if not path.is_file():
+        return ()
+    mend = "delete the folder, if nothing in it is yours, and prepare again"
     try:
-        return _Journal.model_validate_json((out / JOURNAL).read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return _Journal()
+        return _Journal.model_validate(read_sealed_json(path, "a journal of `wavegen prepare`", mend)).files
+    except ValidationError as error:
+        raise WavegenError(f"{path} is damaged: {error.errors()[0]['msg']}; {mend}") from None
 
 
 def write_manifest(out: Path, rows: Sequence[ShardRow], format: Format, inputs: str) -> Manifest:
@@ -182,31 +195,21 @@ def write_manifest(out: Path, rows: Sequence[ShardRow], format: Format, inputs: 
         WavegenError: if there are no recordings, a name occurs twice, or recordings differ in label fields or
             features.
     """
-    manifest = Manifest(
+    if not any(row.files for row in rows):
+        skipped = [row for shard in rows for row in shard.skipped]
+        reason = f"; the first of {len(skipped)}, {skipped[0].name}: {skipped[0].reason}" if skipped else ""
+        raise WavegenError(f"expected at least one usable recording for {out}, got none{reason}")
+    manifest = make_row(
+        Manifest,
         version=VERSION,
         format=format,
-        feature_width=max((row.feature_width for row in rows), default=0),
+        feature_width=max(row.feature_width for row in rows),
         inputs=inputs,
         labels=vocabularies(file for row in rows for file in row.files),
         shards=tuple(rows),
     )
-    names = Counter(file.name for file in manifest.files)
-    if not names:
-        first = next(iter(manifest.skipped), None)
-        reason = (
-            ""
-            if first is None
-            else f"; the first of {sum(1 for _ in manifest.skipped)}, {first.name}: {first.reason}"
-        )
-        raise WavegenError(f"expected at least one usable recording for {out}, got none{reason}")
-    name, count = names.most_common(1)[0]
-    if count > 1:
-        raise WavegenError(f"expected unique clip names, got {name!r} {count} times")
-    widths = {row.feature_width for row in rows if row.files}
-    if len(widths) > 1:
-        raise WavegenError(f"expected features of one width, got {sorted(widths)}")
     kept = {f"{row.name}.json" for row in rows} | {file.name for row in rows for file in row.data}
-    listed = set(_journal(out).files)
+    listed = set(_journal(out))
     _remove_leftovers(out, listed - kept, listed | kept)
     write_row(out / MANIFEST, manifest)
     (out / JOURNAL).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 
 from wavegen.audio import Audio
 from wavegen.errors import WavegenError
+from wavegen.evaluation.noise import noise_share
 from wavegen.notes.performance import Performance, frequency
 
 HOP = 0.02  # seconds between frames
@@ -34,6 +35,7 @@ class Figures:
         chroma_entropy: entropy of the energy over the 12 pitch classes, mean of audible frames; 0 to 3.58 bits.
         flatness_db: ratio of the geometric to the arithmetic mean of the spectrum, mean of audible frames; noise has
             -2.5 dB.
+        noise_share: share of the frames that are loud although their spectrum is flat: bursts of noise.
         pitch_accuracy: share of the frames with a note whose pitch is within 50 cents of it; a frame without a pitch
             is wrong.
         mel_distance_db: mean absolute difference of mel spectrograms from those of the recording, over a range of 60
@@ -46,6 +48,7 @@ class Figures:
     voiced_probability: float
     chroma_entropy: float
     flatness_db: float
+    noise_share: float
     pitch_accuracy: float | None = None
     mel_distance_db: float | None = None
     envelope_correlation: float | None = None
@@ -98,6 +101,7 @@ def measure(audio: Audio, recording: Audio | None = None, notes: Performance | N
         voiced_probability=float(voiced.mean()),
         chroma_entropy=float(-(chroma * np.log2(np.maximum(chroma, 1e-12))).sum(0).mean()),
         flatness_db=float(10 * np.log10(flatness).mean()),
+        noise_share=noise_share(audio),
         pitch_accuracy=None if notes is None else _pitch_accuracy(pitch, notes),
         mel_distance_db=mel,
         envelope_correlation=envelope,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from wavegen.audio import Audio
+from wavegen.evaluation.controls import coded, noise, sine
 from wavegen.evaluation.figures import Figures, measure
 from wavegen.notes.performance import Performance, frequency
 from wavegen.pictures.audio import spectrograms
@@ -22,6 +23,7 @@ COLUMNS = {
     "mel_distance_db": "mel (dB)",
     "flatness_db": "flatness (dB)",
     "chroma_entropy": "chroma (bits)",
+    "noise_share": "noise",
 }
 READING = """\
 Compare every row with "recording", which is the ceiling, and "mu-law", which is the recording in 256 levels.
@@ -32,7 +34,9 @@ rms          of the first and the last half second. A model that dies out is bel
 envelope     correlation of loudness over time with the recording; the sine has no decay of a string.
 mel          distance from the recording; lower is better. Noise between partials and wrong timbre raise it.
 flatness     noise has -2.5, clean tones far less; compare with mu-law, which has a hiss of its own.
-chroma       spread over the 12 pitch classes: low for a single clean note, 3.58 for noise."""
+chroma       spread over the 12 pitch classes: low for a single clean note, 3.58 for noise.
+noise        share of frames of 50 ms that are loud although their spectrum is flat: bursts of noise.
+loud, low, high, long and repeated are two seconds of such notes, played by the model; the other rows are pieces."""
 
 
 @dataclass(frozen=True)
@@ -93,24 +97,10 @@ def controls(recording: Audio, notes: Performance) -> dict[str, Audio]:
     Returns:
         The recording, the recording after mu-law, a sine at the score's pitch, and white noise, all equally loud.
     """
-    import jax.numpy as jnp
-
-    from wavegen.codecs.samples import MuLaw
-
-    wave = recording.mono().samples[:, 0]
-    rate, codec = recording.sample_rate, MuLaw()
-    loudness = np.sqrt(np.mean(wave**2))
-    pitch = notes.frames(rate, 1, len(wave))[:, 0]
-    sine = np.sin(2 * np.pi * np.cumsum(frequency(pitch) / rate)) * (pitch > 0)
-    sine *= loudness / np.sqrt(np.mean(sine**2))
-    noise = np.random.Generator(np.random.Philox(0)).normal(0, loudness, len(wave))
-    waves = {
-        "recording": wave,
-        "mu-law": np.asarray(codec.decode(codec.encode(jnp.asarray(wave[None]))))[0],
-        "sine": sine,
-        "noise": noise,
-    }
-    return {name: Audio(each.astype(np.float32)[:, None], rate) for name, each in waves.items()}
+    mono = recording.mono()
+    pitch = notes.frames(mono.sample_rate, 1, len(mono.samples))[:, 0]
+    tone = sine(mono, np.where(pitch > 0, frequency(pitch), 0.0))
+    return {"recording": mono, "mu-law": coded(mono), "sine": tone, "noise": noise(mono)}
 
 
 def write(report: ControlledReport, out: Path, generated: Audio, recording: Audio) -> None:

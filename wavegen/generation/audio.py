@@ -6,18 +6,20 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float, Int
 
 from wavegen.audio import Audio
 from wavegen.codecs.base import AudioCodec
 from wavegen.errors import WavegenError, require_least
 from wavegen.generation.base import TokenGenerator
-from wavegen.generation.requests import pad_frames, to_samples, to_tokens, waveform_of
+from wavegen.generation.player import Player
+from wavegen.generation.requests import from_tokens, pad_frames, to_samples, to_tokens, waveform_of
 from wavegen.kernels.wavenet.api import IMPLEMENTATIONS
 from wavegen.notes.performance import Performance
 from wavegen.notes.score import Score
-from wavegen.samplers.autoregressive import log_likelihood
+from wavegen.samplers.autoregressive import Stepper, log_likelihood
 from wavegen.samplers.drawing import USUAL, Drawing
+from wavegen.stopping import ProgressCallback, followed, silent
 from wavegen.types import Tokens
 
 Played = Performance | Score
@@ -61,6 +63,7 @@ class AudioGenerator(TokenGenerator):
         notes: Played | Sequence[Played] | None = None,
         like: Audio | None = None,
         implementation: str | None = None,
+        progress: ProgressCallback = silent,
     ) -> list[Audio]:
         """Generates clips.
 
@@ -76,11 +79,13 @@ class AudioGenerator(TokenGenerator):
             notes: what is played, for models that are conditioned on notes; or one for each clip. Drums are left out.
             like: a recording whose spectrogram or tokens a vocoder turns into audio again; ``seconds`` may be left out.
             implementation: of the sampling kernel, by name; None is the best one here.
+            progress: called for each block of samples. Where it raises ``Stopped``, the clips so far are returned.
 
         Returns:
             ``count`` clips of mono audio.
 
         Raises:
+            Stopped: ``progress`` raised it before there was a block.
             WavegenError: an argument is missing, out of range, or not one that this model takes.
         """
         blocks = self.stream(
@@ -93,6 +98,7 @@ class AudioGenerator(TokenGenerator):
             notes=notes,
             like=like,
             implementation=implementation,
+            progress=progress,
         )
         clips = np.concatenate(list(blocks), axis=1)
         return [Audio(clip[:, None], self.sample_rate) for clip in clips]
@@ -110,6 +116,7 @@ class AudioGenerator(TokenGenerator):
         like: Audio | None = None,
         chunk: int = 2000,
         implementation: str | None = None,
+        progress: ProgressCallback = silent,
     ) -> Iterator[Float[np.ndarray, "B T"]]:
         """Generates clips block by block, as ``generate`` does; memory does not grow with their length.
 
@@ -126,6 +133,7 @@ class AudioGenerator(TokenGenerator):
             like: see ``generate``.
             chunk: samples per block; the audio does not depend on it.
             implementation: see ``generate``.
+            progress: see ``generate``; the blocks end where it raises ``Stopped``.
 
         Returns:
             An iterator over blocks of float32 samples in [-1, 1], one row per clip; the prompt is the first block, or
@@ -136,47 +144,72 @@ class AudioGenerator(TokenGenerator):
         """
         length, hop = to_samples(self._seconds(seconds, notes, like), self.sample_rate), self.codec.hop_length
         require_least(count=(count, 1), chunk=(chunk, 1))
-        tokens = None
+        tokens = np.zeros((1, 0, self.codec.codebooks), np.int32)
         if prompt is not None:
             recorded = waveform_of(prompt, self.sample_rate).shape[1]
             length += recorded
             # A last frame that the recording does not fill is drawn anew.
-            tokens = to_tokens(self.codec, prompt, self.sample_rate)[:, : recorded // hop]
-        prompted = 0 if tokens is None else tokens.shape[1]
-        frames = -(-length // hop) - prompted
+            tokens = np.asarray(to_tokens(self.codec, prompt, self.sample_rate))[:, : recorded // hop]
+        start = np.repeat(tokens, count, axis=0)
+        frames = -(-length // hop)
+        features = self._features(notes, like, frames, count)
+        stepper, key = self._stepper(count, drawing, labels, implementation), jax.random.key(seed)
+        if hop == 1:
+            player = Player(self.codec, self.network.local, stepper)
+            left = length - start.shape[1]
+            played = player.play(left, key, prompt=start, features=features)
+            return self._prompted(start, in_chunks(followed(played, left, progress), chunk))
+        drawn = stepper.stream(frames - start.shape[1], key, prompt=start, features=features)
+        return self._decoded_at_once(drawn, start, length)
+
+    def player(
+        self,
+        *,
+        count: int = 1,
+        drawing: Drawing = USUAL,
+        labels: Mapping[str, str] | None = None,
+        implementation: str | None = None,
+    ) -> Player:
+        """What plays the model block by block: for clips without an end, and notes that come in while they are played.
+
+        Args:
+            count: see ``generate``.
+            drawing: see ``generate``.
+            labels: see ``generate``.
+            implementation: see ``generate``.
+
+        Raises:
+            WavegenError: the model draws tokens of a learned codec, whose frames are decoded together; see
+                ``generate``.
+        """
+        require_least(count=(count, 1))
+        if self.codec.hop_length > 1:
+            raise WavegenError(
+                f"a player needs a codec of single samples, got frames of {self.codec.hop_length}; use generate"
+            )
+        return Player(self.codec, self.network.local, self._stepper(count, drawing, labels, implementation))
+
+    def _stepper(
+        self, count: int, drawing: Drawing, labels: Mapping[str, str] | None, implementation: str | None
+    ) -> Stepper:
         if implementation is not None and implementation not in IMPLEMENTATIONS:
             raise WavegenError(
                 f"there is no implementation {implementation!r}; choose from {', '.join(IMPLEMENTATIONS)}"
             )
-        blocks = self.sampler.stream(
-            frames,
-            seed,
-            count=count,
-            drawing=drawing,
-            prompt=None if tokens is None else jnp.repeat(tokens, count, axis=0),
-            labels=self._labels(labels, count),
-            features=self._features(notes, like, prompted + frames, count),
-            chunk=chunk,
-            implementation=implementation,
-        )
-        if hop == 1:
-            return self._audible(blocks, tokens, count)
-        return self._decoded_at_once(blocks, tokens, count, length)
+        return self.sampler.stepper(count, drawing, self._labels(labels, count), implementation)
 
     def _decoded_at_once(
-        self, blocks: Iterator[Array], prompt: Array | None, count: int, length: int
+        self, blocks: Iterator[np.ndarray], prompt: Int[np.ndarray, "B N K"], length: int
     ) -> Iterator[np.ndarray]:
         """Yields clips as one block: a frame's audio depends on its neighbours."""
-        parts = [] if prompt is None else [jnp.repeat(prompt, count, axis=0)]
-        tokens = jnp.concatenate([*parts, *blocks], axis=1)
-        yield np.asarray(jax.jit(self.codec.decode)(tokens))[:, :length]
+        yield from_tokens(self.codec, np.concatenate([prompt, *blocks], axis=1))[:, :length]
 
-    def _audible(self, blocks: Iterator[Array], prompt: Array | None, count: int) -> Iterator[np.ndarray]:
-        decode = jax.jit(self.codec.decode)
-        if prompt is not None:
-            yield np.repeat(np.asarray(decode(prompt)), count, axis=0)
-        for block in blocks:
-            yield np.asarray(decode(block))
+    def _prompted(
+        self, prompt: Int[np.ndarray, "B N K"], chunks: Iterator[np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        if prompt.shape[1]:
+            yield from_tokens(self.codec, prompt)
+        yield from chunks
 
     def log_likelihood(
         self,
@@ -214,22 +247,28 @@ class AudioGenerator(TokenGenerator):
                 self.params,
                 tokens[:, first : first + clip],
                 labels=self._labels(labels, 1),
-                features=None if features is None else features[:, first // self.network.local.input_hop :],
+                features=None
+                if features is None
+                else jax.device_put(features[:, first // self.network.local.input_hop :]),
                 window=window,
             )
             for first in range(0, tokens.shape[1], clip)
         ]
         return np.concatenate(scores, axis=1)[0].sum(axis=1)
 
-    def speak(self, tokens: Tokens, samples: int, *, seed: int = 0) -> list[Audio]:
+    def speak(
+        self, tokens: Tokens, samples: int, *, seed: int = 0, progress: ProgressCallback = silent
+    ) -> list[Audio]:
         """Turns the tokens of a codec into audio, for a vocoder of that codec.
 
         Args:
             tokens: of the clips.
             samples: length of each.
             seed: the same seed gives the same clips.
+            progress: see ``generate``.
 
         Raises:
+            Stopped: see ``generate``.
             WavegenError: this is no vocoder of tokens, or one of another codec.
         """
         codec = self.condition
@@ -242,14 +281,9 @@ class AudioGenerator(TokenGenerator):
                 f"the vocoder reads tokens of {codec.codebooks} codebooks, these have {tokens.shape[2]}; "
                 "train both on the same codec"
             )
-        blocks = self.sampler.stream(
-            samples,
-            seed,
-            count=len(tokens),
-            labels=self._labels(None, len(tokens)),
-            features=tokens.astype(jnp.float32),
-        )
-        clips = np.concatenate(list(self._audible(blocks, None, len(tokens))), axis=1)
+        player = self.player(count=len(tokens))
+        blocks = player.play(samples, jax.random.key(seed), features=np.asarray(tokens, np.float32))
+        clips = np.concatenate(list(followed(blocks, samples, progress)), axis=1)
         return [Audio(clip[:, None], self.sample_rate) for clip in clips]
 
     def _seconds(
@@ -261,11 +295,13 @@ class AudioGenerator(TokenGenerator):
             return max((melody.seconds for melody in _each(notes, 1)), default=0.0)
         if like is not None:
             return like.duration
-        raise WavegenError("expected a length, got none; give one, for example seconds=3")
+        raise WavegenError(
+            "expected a length, got none; give one, for example --seconds 3, or seconds=3 in Python"
+        )
 
     def _features(
         self, notes: Played | Sequence[Played] | None, like: Audio | None, samples: int, count: int
-    ) -> Array | None:
+    ) -> Float[np.ndarray, "B F D"] | None:
         local = self.network.local
         if local is None or local.takes == "features":
             if notes is not None:
@@ -284,13 +320,28 @@ class AudioGenerator(TokenGenerator):
                 )
             waveform = jnp.asarray(waveform_of(like, self.sample_rate))
             features = local.of_recording(waveform, self.condition)
-            return jnp.repeat(pad_frames(features, -(-samples // local.input_hop)), count, axis=0)
+            return np.repeat(pad_frames(features, -(-samples // local.input_hop)), count, axis=0)
         if notes is None:
             raise WavegenError("this model plays notes: give some, for example --notes melody.txt")
         played = _each(notes, count)
         if len(played) != count:
             raise WavegenError(f"give one melody for all {count} clips, or one for each; got {len(played)}")
-        return local.of_notes(played, samples)
+        return np.asarray(local.of_notes(played, samples))
+
+
+def in_chunks(blocks: Iterator[Float[np.ndarray, "B T"]], size: int) -> Iterator[Float[np.ndarray, "B size"]]:
+    """The same samples in blocks of another size; the last one may be shorter."""
+    held: list[np.ndarray] = []
+    count = 0
+    for block in blocks:
+        held.append(block)
+        count += block.shape[1]
+        while count >= size:
+            joined = np.concatenate(held, axis=1)
+            yield joined[:, :size]
+            held, count = [joined[:, size:]], count - size
+    if count:
+        yield np.concatenate(held, axis=1)
 
 
 def _each(notes: Played | Sequence[Played], count: int) -> list[Performance]:

@@ -11,10 +11,11 @@ from jaxtyping import Float
 from wavegen.audio import Audio
 from wavegen.errors import WavegenError
 from wavegen.generation.audio import AudioGenerator
-from wavegen.generation.form import Progress, Stage, parse_form, seed_of, write_log
+from wavegen.generation.form import SectionStopped, Stage, during, parse_form, seed_of, write_log
 from wavegen.generation.masked import MaskedGenerator
 from wavegen.generation.stems import fingerprint
 from wavegen.pictures.audio import spectrograms
+from wavegen.stopping import ProgressCallback, Stopped, silent
 
 FADE_SECONDS = 0.03
 """Length of the cross-fade between two sections."""
@@ -56,7 +57,7 @@ def compose_audio_song(
     seed_piece: Audio | None = None,
     remix: float = 0.0,
     labels: Mapping[str, str] | None = None,
-    progress: Progress = lambda *_: None,
+    progress: ProgressCallback = silent,
 ) -> AudioSong:
     """Composes a song of audio; the same arguments give the same song.
 
@@ -71,9 +72,11 @@ def compose_audio_song(
         seed_piece: a recording that the first section continues.
         remix: share of the frames of a repeated section to draw anew, 0 to 1; needs a masked model.
         labels: see ``AudioGenerator.generate``.
-        progress: called for each stage.
+        progress: called before each stage and within it. Where it raises ``Stopped``, the song is of the sections that
+            are whole.
 
     Raises:
+        Stopped: ``progress`` raised it before there was a section.
         WavegenError: a form, a length or a share that cannot be, or a model that cannot do its part.
     """
     names = parse_form(form)
@@ -89,29 +92,40 @@ def compose_audio_song(
         raise WavegenError(
             f"expected sections above {FADE_SECONDS} seconds, got {seconds} for {len(names)} of them; ask for more"
         )
-    before, stages = seed_piece, list[Stage]()
+    stages = list[Stage]()
     sections: dict[str, Audio] = {}
-    parts: list[Audio] = []
-    for number, name in enumerate(names):
+    parts: list[Float[np.ndarray, "part C"]] = []
+
+    def section(number: int, name: str) -> Float[np.ndarray, "part C"]:
+        """Makes the next section, and notes how."""
         drawn = seed_of(seed, number)
-        progress(f"section {name}", number, len(names))
+        follow = during(progress, f"section {name}", number, len(names))
+        follow(name, number, len(names))
         if name not in sections:
             # Each overlaps the next by a crossfade.
-            [grown] = model.generate((length + fade) / rate, seed=drawn, prompt=before, labels=labels)
-            before = sections[name] = part = Audio(grown.samples[-(length + fade) :], rate)
+            wanted, before = length + fade, list(sections.values())[-1] if sections else seed_piece
+            [grown] = model.generate(wanted / rate, seed=drawn, prompt=before, labels=labels, progress=follow)
+            sections[name] = part = Audio(grown.samples[-wanted:], rate)
             did, arguments = "generate", {}
         elif remix:
             assert isinstance(model, MaskedGenerator)
-            [part] = model.vary(sections[name], remix, seed=drawn, labels=labels)
+            [part] = model.vary(sections[name], remix, seed=drawn, labels=labels, progress=follow)
             did, arguments = "vary", {"strength": remix}
         else:
-            parts.append(sections[name])
-            continue
-        parts.append(part)
+            return sections[name].samples
         stages.append(Stage(did, name, drawn, arguments, {"seconds": part.duration}))
-    song = Audio(_crossfaded([part.samples for part in parts], fade)[: length * len(names)], rate)
+        return part.samples
+
+    try:
+        for number, name in enumerate(names):
+            parts.append(section(number, name))
+        during(progress, "arrange", len(names), len(names))("arrange", len(names), len(names))
+    except SectionStopped as stop:
+        if not parts:
+            raise Stopped from stop
+    names = names[: len(parts)]
+    song = Audio(_crossfaded(parts, fade)[: length * len(names)], rate)
     stages.append(Stage("arrange", "", None, {"sections": names}, {"seconds": song.duration}))
-    progress("arrange", len(names), len(names))
     request = {
         "model": {"name": model.config.name, "kind": model.config.model.kind},
         "seconds": seconds,

@@ -12,12 +12,13 @@ from jaxtyping import PyTree
 from wavegen.codecs.base import Codec, Codecs
 from wavegen.config import Config
 from wavegen.generation.requests import to_labels
-from wavegen.networks.base import in_precision
+from wavegen.networks.base import in_precision, parameters, with_parameters
 from wavegen.runs.trained import Trained, rebuild, save_trained
 from wavegen.samplers.drawing import Sampler
 from wavegen.types import Labels
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
+"""Of a sampler's weights; int8 is of a WaveNet and multiplies in 8 bits, see ``wavegen.kernels.wavenet.int8``."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,13 @@ class TokenGenerator:
             precision: of the weights.
 
         Raises:
-            WavegenError: the weights do not fit the configuration.
+            WavegenError: the weights do not fit the configuration, or the model has no such precision.
         """
         graph, params = rebuild(trained)
-        params = in_precision(params, precision)
+        if precision == "int8":
+            graph, params = parameters(with_parameters(graph, params).in_eight_bits())
+        else:
+            params = in_precision(params, precision)
         labels = {field: tuple(values) for field, values in trained.labels.items()}
         tokens, condition = trained.codecs
         assert tokens is not None, "a model of tokens has a codec"

@@ -13,12 +13,10 @@ from wavegen.codecs.base import Codecs
 from wavegen.codecs.learned import LearnedCodec
 from wavegen.config import Config
 from wavegen.errors import WavegenError, require_least
-from wavegen.generation.requests import to_tokens, waveform_of
+from wavegen.generation.requests import from_tokens, to_tokens, waveform_of
 from wavegen.networks.base import with_parameters
 from wavegen.runs.trained import Trained, freeze_codec, save_trained
 from wavegen.types import Tokens
-
-_decode = jax.jit(lambda codec, tokens: codec.decode(tokens))
 
 
 @jax.jit
@@ -94,7 +92,7 @@ class Reconstructor:
                 f"expected tokens from 0 to {self.codec.vocab_size - 1}, got {int(tokens.min())} to "
                 f"{int(tokens.max())}; they are of another codec"
             )
-        clip = np.asarray(_decode(self.codec, tokens))[0, :samples]
+        clip = from_tokens(self.codec, tokens)[0, :samples]
         return Audio(clip, self.sample_rate)
 
     def reconstruct(self, audio: Audio, *, codebooks: int | None = None) -> Audio:
@@ -132,7 +130,7 @@ class Reconstructor:
         for row, end in zip(pair, ends, strict=True):
             row[: len(end)] = end
         tokens = _between(self.codec, jnp.asarray(pair), jnp.linspace(0, 1, steps))
-        return [Audio(clip[:longest], self.sample_rate) for clip in np.asarray(_decode(self.codec, tokens))]
+        return [Audio(clip[:longest], self.sample_rate) for clip in from_tokens(self.codec, tokens)]
 
     def save(self, path: str | Path) -> Path:
         """Writes the codec as one safetensors file, in float32.

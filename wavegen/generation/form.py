@@ -1,7 +1,7 @@
 """The form of a song, and the log of its stages."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,7 @@ import numpy as np
 
 from wavegen.atomic import atomic_write
 from wavegen.errors import WavegenError
-
-Progress = Callable[[str, int, int], None]
-"""Hears what is being done, how many stages are done, and of how many."""
+from wavegen.stopping import ProgressCallback, Stopped
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,26 @@ def write_log(
     with atomic_write(folder / "song.json") as file:
         file.write(json.dumps(log, indent=2).encode())
     return [folder / name for name in (*files, "song.json")]
+
+
+class SectionStopped(Exception):
+    """``Stopped`` on its way out of a section: of half a section nothing is kept."""
+
+
+def during(progress: ProgressCallback, stage: str, done: int, total: int) -> ProgressCallback:
+    """What a stage of a song calls: ``progress`` with the stage, how many are done, and of how many.
+
+    It raises ``SectionStopped`` where ``progress`` raises ``Stopped``.
+    """
+
+    def call(*within: object) -> None:
+        del within
+        try:
+            progress(stage, done, total)
+        except Stopped as stop:
+            raise SectionStopped from stop
+
+    return call
 
 
 def parse_form(form: str) -> list[str]:

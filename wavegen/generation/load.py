@@ -16,9 +16,6 @@ from wavegen.models.base import CausalModel, LatentModel, MaskedModel, TokenMode
 from wavegen.models.kinds import KINDS
 from wavegen.runs.trained import open_trained
 
-SHIPPED = Path(__file__).parents[1] / "assets" / "piano-wavenet.safetensors"
-"""The instrument that comes with the package."""
-
 GENERATORS: Sequence[tuple[type[TokenModel], type[Codec], type[TokenGenerator]]] = (
     (LatentModel, NoteCodec, WindowGenerator),
     (TokenModel, NoteCodec, NoteGenerator),
@@ -48,10 +45,11 @@ def load(
     """Loads a trained model.
 
     Args:
-        path: a run folder (its newest sound checkpoint, averaged weights), a ``.safetensors`` file, or None for the
-            instrument that comes with the package.
+        path: a run folder (its newest sound checkpoint, averaged weights), a ``.safetensors`` file, the name of a model
+            that comes with the package (``wavegen models`` lists them), or None for the instrument among these.
         precision: of the weights of a causal model of audio; bfloat16 halves what is read for a sample, which a long
-            network's speed depends on (``benchmarks/quality/bfloat16.py`` measures what it costs in likelihood).
+            network's speed depends on, and int8, of a WaveNet on a CPU, halves it again
+            (``benchmarks/quality/precisions.py`` measures what they cost in likelihood).
         step: of a run's checkpoint that is to be loaded; None is the newest.
 
     Returns:
@@ -60,14 +58,15 @@ def load(
         ``WindowGenerator``.
 
     Raises:
-        WavegenError: there is no such run or file, it is damaged, or of a newer version.
+        WavegenError: there is no such run or file, it is damaged, or of a newer version; or a causal model of audio
+            other than a WaveNet is asked for in int8.
 
     Example:
         >>> import wavegen
         >>> wavegen.load().sample_rate
         16000
     """
-    trained = open_trained(SHIPPED if path is None else path, step)
+    trained = open_trained(path, step)
     if trained.config.model.is_codec:
         return Reconstructor.open(trained)
     network, codec = KINDS[type(trained.config.model)], trained.codecs.tokens

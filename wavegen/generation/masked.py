@@ -15,17 +15,16 @@ from wavegen.codecs.base import AudioCodec
 from wavegen.errors import WavegenError, require_least
 from wavegen.generation.audio import AudioGenerator
 from wavegen.generation.base import TokenGenerator
-from wavegen.generation.requests import to_samples, to_spans, to_tokens, waveform_of
+from wavegen.generation.requests import from_tokens, to_samples, to_spans, to_tokens, waveform_of
 from wavegen.networks.base import with_parameters
 from wavegen.samplers import prompts
 from wavegen.samplers.bound import order_agnostic_bound
 from wavegen.samplers.drawing import USUAL, Drawing, row_keys
+from wavegen.stopping import ProgressCallback, silent
 from wavegen.types import Tokens
 
 FADE_SECONDS = 0.01
 """Length of the cross-fade at each edge of an inpainted span, inside the span."""
-
-_decode = jax.jit(lambda codec, tokens: codec.decode(tokens))
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ class MaskedGenerator(TokenGenerator):
         labels: Mapping[str, str] | None = None,
         drawing: Drawing = USUAL,
         vocoder: AudioGenerator | None = None,
+        progress: ProgressCallback = silent,
     ) -> list[Audio]:
         """Generates clips, or continues a recording.
 
@@ -67,15 +67,18 @@ class MaskedGenerator(TokenGenerator):
             labels: the value of each label field.
             drawing: how tokens are drawn.
             vocoder: a WaveNet that was trained on the codec's tokens; None is the codec's own decoder.
+            progress: called for each pass of the model.
 
         Returns:
             Clips, stereo if the codec is, of the prompt's length and ``seconds``, to the sample.
 
         Raises:
+            Stopped: ``progress`` raised it.
             WavegenError: an argument is out of range, or not one that this model takes.
         """
         require_least(count=(count, 1))
         length, hop = to_samples(seconds, self.sample_rate), self.codec.hop_length
+        self.sampler.expect_room(count, -(-length // hop))
         if prompt is None:
             start, prompted = jnp.zeros((count, 0, self.codec.codebooks), jnp.int32), 0
         else:
@@ -85,7 +88,7 @@ class MaskedGenerator(TokenGenerator):
             start = start[:, : prompted // hop]
         frames = -(-(prompted + length) // hop) - start.shape[1]
         tokens = prompts.continuation(start, frames, self.codec.vocab_size)
-        return self._render(tokens, prompted + length, seed, labels, drawing, vocoder)
+        return self._render(tokens, prompted + length, seed, labels, drawing, vocoder, progress)
 
     def inpaint(
         self,
@@ -96,6 +99,7 @@ class MaskedGenerator(TokenGenerator):
         seed: int = 0,
         labels: Mapping[str, str] | None = None,
         drawing: Drawing = USUAL,
+        progress: ProgressCallback = silent,
     ) -> list[Audio]:
         """Fills spans of a recording; every sample outside of them stays as it is.
 
@@ -106,6 +110,7 @@ class MaskedGenerator(TokenGenerator):
             seed: see ``generate``.
             labels: see ``generate``.
             drawing: see ``generate``.
+            progress: see ``generate``.
 
         Raises:
             WavegenError: a span is empty, outside the recording, or overlaps another; see ``generate``.
@@ -120,7 +125,7 @@ class MaskedGenerator(TokenGenerator):
             for begin, end in samples
         ]
         tokens = reduce(jnp.maximum, masked)
-        clips = self._render(tokens, length, seed, labels, drawing, None)
+        clips = self._render(tokens, length, seed, labels, drawing, None, progress)
         share = _inside(samples, length, round(FADE_SECONDS * self.sample_rate))[:, None]
         kept = (1 - share) * waveform[0].reshape(length, -1)
         return [Audio(kept + share * clip.samples, self.sample_rate) for clip in clips]
@@ -135,6 +140,7 @@ class MaskedGenerator(TokenGenerator):
         labels: Mapping[str, str] | None = None,
         drawing: Drawing = USUAL,
         vocoder: AudioGenerator | None = None,
+        progress: ProgressCallback = silent,
     ) -> list[Audio]:
         """Draws a share of a recording's frames anew.
 
@@ -146,6 +152,7 @@ class MaskedGenerator(TokenGenerator):
             labels: see ``generate``.
             drawing: see ``generate``.
             vocoder: see ``generate``.
+            progress: see ``generate``.
 
         Raises:
             WavegenError: the strength lies outside [0, 1]; see ``generate``.
@@ -155,7 +162,7 @@ class MaskedGenerator(TokenGenerator):
         tokens = jnp.repeat(to_tokens(self.codec, audio, self.sample_rate), count, axis=0)
         keys = row_keys(seed, count, purpose=1)
         tokens = prompts.variation(tokens, strength, keys, self.codec.vocab_size)
-        return self._render(tokens, length, seed, labels, drawing, vocoder)
+        return self._render(tokens, length, seed, labels, drawing, vocoder, progress)
 
     def redraw(
         self,
@@ -168,6 +175,7 @@ class MaskedGenerator(TokenGenerator):
         labels: Mapping[str, str] | None = None,
         drawing: Drawing = USUAL,
         vocoder: AudioGenerator | None = None,
+        progress: ProgressCallback = silent,
     ) -> list[Audio]:
         """Keeps an outline of a recording, and draws the rest anew: VampNet's periodic and compression prompts.
 
@@ -181,6 +189,7 @@ class MaskedGenerator(TokenGenerator):
             labels: see ``generate``.
             drawing: see ``generate``.
             vocoder: see ``generate``.
+            progress: see ``generate``.
 
         Raises:
             WavegenError: the period is under 1, or there are not so many codebooks; see ``generate``.
@@ -192,7 +201,7 @@ class MaskedGenerator(TokenGenerator):
         tokens = jnp.maximum(
             prompts.periodic(tokens, period, vocab_size), prompts.compression(tokens, kept, vocab_size)
         )
-        return self._render(tokens, length, seed, labels, drawing, vocoder)
+        return self._render(tokens, length, seed, labels, drawing, vocoder, progress)
 
     def bound(
         self, audio: Audio, *, labels: Mapping[str, str] | None = None, orders: int = 16, seed: int = 0
@@ -218,14 +227,15 @@ class MaskedGenerator(TokenGenerator):
         labels: Mapping[str, str] | None,
         drawing: Drawing,
         vocoder: AudioGenerator | None,
+        progress: ProgressCallback,
     ) -> list[Audio]:
-        count = len(tokens)
-        filled = self.sampler.fill(tokens, seed, drawing=drawing, labels=self._labels(labels, count))
+        rows = self._labels(labels, len(tokens))
+        filled = self.sampler.fill(tokens, seed, drawing=drawing, labels=rows, progress=progress)
         if vocoder is not None:
             if self.codec.audio_channels > 1:
                 raise WavegenError("a vocoder is mono, this model is stereo; leave the vocoder out")
-            return vocoder.speak(filled, length, seed=seed)
-        clips = np.asarray(_decode(self.codec, filled))[:, :length]
+            return vocoder.speak(filled, length, seed=seed, progress=progress)
+        clips = from_tokens(self.codec, filled)[:, :length]
         return [Audio(clip, self.sample_rate) for clip in clips]
 
 

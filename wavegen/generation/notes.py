@@ -23,6 +23,7 @@ from wavegen.notes.score import Score
 from wavegen.samplers.autoregressive import log_likelihood
 from wavegen.samplers.bound import order_agnostic_bound
 from wavegen.samplers.drawing import USUAL, Drawing
+from wavegen.stopping import ProgressCallback, silent
 from wavegen.types import Tokens
 
 TICKS = 480
@@ -55,6 +56,7 @@ class NoteGenerator(TokenGenerator):
         prompt: Score | None = None,
         labels: Mapping[str, str] | None = None,
         drawing: Drawing = USUAL,
+        progress: ProgressCallback = silent,
     ) -> list[Score]:
         """Generates pieces, or continues one.
 
@@ -66,8 +68,11 @@ class NoteGenerator(TokenGenerator):
                 tempos and metres.
             labels: the value of each label field.
             drawing: how tokens are drawn.
+            progress: called for each block of notes, or each pass of a masked model. Where it raises ``Stopped``, a
+                causal model returns the pieces so far.
 
         Raises:
+            Stopped: ``progress`` raised it, and there are no pieces yet.
             WavegenError: an argument is out of range, or not one that this model takes.
         """
         require_least(length=(length, 1), count=(count, 1))
@@ -84,8 +89,13 @@ class NoteGenerator(TokenGenerator):
             drawing=drawing,
             prompt=start,
             labels=self._labels(labels, count),
+            progress=progress,
+            partial=True,
         )
-        return self._decode(np.concatenate([start, drawn], axis=1), prompt)
+        tokens = np.concatenate([start, drawn], axis=1)
+        if prompt is None:
+            return self._decode(tokens, None)
+        return [_as_prompted(self.codec.continued(prompt, clip), prompt) for clip in tokens]
 
     def harmonise(
         self,
@@ -96,6 +106,7 @@ class NoteGenerator(TokenGenerator):
         seed: int = 0,
         labels: Mapping[str, str] | None = None,
         drawing: Drawing = USUAL,
+        progress: ProgressCallback = silent,
     ) -> list[Score]:
         """Adds the other voices to a melody; the melody stays as it is, note for note.
 
@@ -106,8 +117,10 @@ class NoteGenerator(TokenGenerator):
             seed: see ``generate``.
             labels: see ``generate``.
             drawing: see ``generate``.
+            progress: called for each block of notes, or each pass of a masked model.
 
         Raises:
+            Stopped: ``progress`` raised it.
             WavegenError: the model is none that can in a grid of voices, or the melody has other tracks.
         """
         require_least(count=(count, 1))
@@ -117,13 +130,15 @@ class NoteGenerator(TokenGenerator):
         if len(melody.tracks) != voices or not 0 <= voice <= highest:
             raise WavegenError(
                 f"expected a melody on {voices} track(s), the first as voice 0 to {highest}, got "
-                f"{len(melody.tracks)} tracks and voice {voice}; use select()"
+                f"{len(melody.tracks)} tracks and voice {voice}; give a file with the melody alone, "
+                "or another --voice"
             )
         line = grid.encode(melody)[:, :voices]
         sung = slice(voice, voice + voices)
         tokens = np.full((count, len(line), grid.voices), self.codec.vocab_size, np.int32)
         tokens[:, :, sung] = line
-        options: dict[str, Any] = {"drawing": drawing, "labels": self._labels(labels, count)}
+        rows_of_labels = self._labels(labels, count)
+        options: dict[str, Any] = {"drawing": drawing, "labels": rows_of_labels, "progress": progress}
         if given:
             others, source = tokens[:, :, voices:], jnp.asarray(tokens[:, :, sung], jnp.float32)
             drawn = self.sampler.draw(others[0].size, seed, count=count, features=source, **options)
@@ -144,6 +159,7 @@ class NoteGenerator(TokenGenerator):
         seed: int = 0,
         labels: Mapping[str, str] | None = None,
         drawing: Drawing = USUAL,
+        progress: ProgressCallback = silent,
     ) -> list[Score]:
         """Draws a share of a piece's notes anew; all else stays as it is, to the tick.
 
@@ -158,8 +174,10 @@ class NoteGenerator(TokenGenerator):
             seed: see ``generate``; it chooses the notes too.
             labels: see ``generate``.
             drawing: see ``generate``.
+            progress: called for each pass.
 
         Raises:
+            Stopped: ``progress`` raised it.
             WavegenError: the model is none that fills gaps, the piece is empty, or ``what`` cannot be; see
                 ``generate``.
         """
@@ -182,6 +200,7 @@ class NoteGenerator(TokenGenerator):
             drawing=drawing,
             labels=self._labels(labels, count),
             narrower=gaps.allowed,
+            progress=progress,
         )
         return [gaps.rebuilt(clip) for clip in np.array(filled).reshape(count, *gaps.tokens.shape)]
 
@@ -226,10 +245,12 @@ class NoteGenerator(TokenGenerator):
         pieces = [self.codec.decode(clip) for clip in tokens]
         if prompt is None:
             return [piece.at_resolution(TICKS) for piece in pieces]
-        return [
-            replace(piece.at_resolution(prompt.ticks_per_quarter), tempos=prompt.tempos, metres=prompt.metres)
-            for piece in pieces
-        ]
+        return [_as_prompted(piece, prompt) for piece in pieces]
+
+
+def _as_prompted(piece: Score, prompt: Score) -> Score:
+    """A piece at the resolution of the prompt, with its tempos and metres."""
+    return replace(piece.at_resolution(prompt.ticks_per_quarter), tempos=prompt.tempos, metres=prompt.metres)
 
 
 @partial(jax.jit, static_argnames=("graph", "orders"))

@@ -6,21 +6,28 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from wavegen.audio import Audio
 from wavegen.codecs.base import AudioCodec
 from wavegen.errors import WavegenError
-from wavegen.types import Labels, Tokens
+from wavegen.types import AnyWaveform, Labels, Tokens
 
 _encode = jax.jit(lambda codec, waveform: codec.encode(waveform))
+
+
+@jax.jit
+def decode(codec: AudioCodec, tokens: Tokens) -> AnyWaveform:
+    """``codec.decode``, compiled once per shape."""
+    return codec.decode(tokens)
+
 
 _PIECE = 8192
 """Codecs of single samples see clips padded to a multiple of this: all lengths share few shapes, and compilations."""
 
 
 def waveform_of(audio: Audio, sample_rate: int, channels: int = 1) -> Float[np.ndarray, "1 T *C"]:
-    """A recording as one row at this rate: mono, `[1, T]`, or with two channels `[1, T, 2]`.
+    """A recording as one row at this rate: mono, ``[1, T]``, or with two channels ``[1, T, 2]``.
 
     It is mixed to mono, or a mono one duplicated, as needed.
 
@@ -44,7 +51,18 @@ def to_tokens(codec: AudioCodec, audio: Audio, sample_rate: int) -> Tokens:
     if codec.hop_length == 1:
         # Repeating the last sample moves no extremes, on which some codecs depend.
         waveform = np.pad(waveform, ((0, 0), (0, -length % _PIECE)), mode="edge")
-    return _encode(codec, jnp.asarray(waveform))[:, : -(-length // codec.hop_length)]
+    # Cut by numpy and put by `device_put`: other ways compile each length.
+    tokens = np.asarray(_encode(codec, jax.device_put(waveform)))
+    return jax.device_put(tokens[:, : -(-length // codec.hop_length)])
+
+
+def from_tokens(codec: AudioCodec, tokens: Tokens | Int[np.ndarray, "B N K"]) -> Float[np.ndarray, "B T *C"]:
+    """The audio of clips of tokens; the opposite of ``to_tokens``."""
+    if codec.hop_length > 1:
+        return np.asarray(decode(codec, jax.device_put(tokens)))
+    length = tokens.shape[1]
+    padded = jax.device_put(np.pad(np.asarray(tokens), ((0, 0), (0, -length % _PIECE), (0, 0))))
+    return np.asarray(decode(codec, padded))[:, :length]
 
 
 def to_labels(
@@ -90,10 +108,15 @@ def to_samples(seconds: float, sample_rate: int) -> int:
     """A length in samples.
 
     Raises:
-        WavegenError: under one sample, or not a number.
+        WavegenError: under one sample, 2^31 samples or more, or not a number.
     """
     if not (math.isfinite(seconds) and seconds * sample_rate >= 1):
         raise WavegenError(f"seconds must be at least one sample, got {seconds}")
+    if seconds * sample_rate >= 2**31:
+        raise WavegenError(
+            f"seconds must be at most {2**31 / sample_rate:,.0f}, which are 2^31 samples at {sample_rate} Hz, got "
+            f"{seconds}; generate a part, and continue it"
+        )
     return round(seconds * sample_rate)
 
 
@@ -128,7 +151,7 @@ def to_spans(spans: Sequence[tuple[float, float]], sample_rate: int, length: int
     return inside
 
 
-def pad_frames(array: Array, frames: int) -> Array:
+def pad_frames(array: Float[Array, "B F D"], frames: int) -> Float[np.ndarray, "B F D"]:
     """The first ``frames`` of [B, F, D], the last one repeated where there are fewer."""
     missing = max(frames - array.shape[1], 0)
-    return jnp.pad(array[:, :frames], ((0, 0), (0, missing), (0, 0)), mode="edge")
+    return np.pad(np.asarray(array)[:, :frames], ((0, 0), (0, missing), (0, 0)), mode="edge")

@@ -11,13 +11,14 @@ import numpy as np
 from wavegen.codecs.notes.choice import FAMILIES, family
 from wavegen.codecs.notes.grid import NoteGrid
 from wavegen.errors import WavegenError
-from wavegen.generation.form import Progress, Stage, parse_form, seed_of, write_log
+from wavegen.generation.form import SectionStopped, Stage, during, parse_form, seed_of, write_log
 from wavegen.generation.notes import TICKS, NoteGenerator
 from wavegen.generation.stems import write_stems
 from wavegen.notes.arrange import concatenate, skyline, with_same_tracks
 from wavegen.notes.midi import midi_bytes
 from wavegen.notes.score import Score, Track
 from wavegen.samplers.drawing import USUAL, Drawing
+from wavegen.stopping import ProgressCallback, Stopped, silent
 
 NOTES_PER_QUARTER = 64
 """Sections with more notes per quarter note are discarded."""
@@ -50,7 +51,7 @@ class Song:
         *,
         sample_rate: int = 16_000,
         soundfont: str | Path | None = None,
-        progress: Progress = lambda *_: None,
+        progress: ProgressCallback = silent,
     ) -> list[Path]:
         """Writes the song: the same song makes the same bytes.
 
@@ -93,7 +94,7 @@ def compose_song(
     tempo: float | None = None,
     labels: Mapping[str, str] | None = None,
     drawing: Drawing = USUAL,
-    progress: Progress = lambda *_: None,
+    progress: ProgressCallback = silent,
 ) -> Song:
     """Composes a song; the same arguments give the same song.
 
@@ -115,9 +116,11 @@ def compose_song(
         tempo: quarter notes per minute; None is the seed piece's, or 120.
         labels: see ``NoteGenerator.generate``.
         drawing: of what is generated; None is the experiment's own.
-        progress: called for each stage.
+        progress: called before each stage and within it. Where it raises ``Stopped``, the song is of the sections that
+            are whole.
 
     Raises:
+        Stopped: ``progress`` raised it before there was a section.
         WavegenError: a form, a number or a share that cannot be, or a model that cannot do its part.
 
     Example:
@@ -145,10 +148,14 @@ def compose_song(
     total = new * (1 if harmoniser is None else 2) + (len(names) - new) * (variation is not None) + 1
     stages: list[Stage] = []
 
+    def following(stage: str) -> ProgressCallback:
+        follow = during(progress, stage, len(stages), total)
+        follow(stage, len(stages), total)
+        return follow
+
     def logged(name: str, section: str, drawn: int | None, piece: Score, **arguments: Any) -> Score:
         size = {"notes": len(piece), "quarters": piece.end / piece.ticks_per_quarter}
         stages.append(Stage(name, section, drawn, arguments, size))
-        progress(f"{name} {section}", len(stages), total)
         return piece
 
     progress("starting", 0, total)
@@ -156,29 +163,41 @@ def compose_song(
     before: Score | None = None
     sections: dict[str, Score] = {}
     parts: list[Score] = []
-    for number, name in enumerate(names):
-        drawn = seed_of(seed, number)
-        if name in sections and variation is not None:
-            its_labels = labels if variation is model else None
-            [part] = variation.remix(sections[name], remix, seed=drawn, labels=its_labels)
-            parts.append(
-                logged("remix", f"{name}{names[: number + 1].count(name)}", drawn, part, share=remix)
-            )
-            continue
-        if name not in sections:
-            prompt, start = (kept_piece, 0) if before is None else (before, length)
-            grown = _grown(model, prompt, start + length, drawn, labels, drawing)
-            before = grown.between(start, start + length)
-            if not len(before) and (harmoniser or variation):
-                raise WavegenError(
-                    f"section {name} came out silent; try another seed, or a higher temperature"
+    whole = 0
+    try:
+        for number, name in enumerate(names):
+            drawn = seed_of(seed, number)
+            if name in sections and variation is not None:
+                again = f"{name}{names[: number + 1].count(name)}"
+                its_labels, follow = labels if variation is model else None, following(f"remix {again}")
+                [part] = variation.remix(
+                    sections[name], remix, seed=drawn, labels=its_labels, progress=follow
                 )
-            after = "section" if start else "nothing" if kept_piece is None else "seed piece"
-            sections[name] = logged("generate", name, drawn, before, after=after, drawing=asdict(drawing))
-            if harmoniser is not None:
-                sections[name] = _harmonised(harmoniser, before, length, drawn)
-                logged("harmonise", name, drawn, sections[name])
-        parts.append(sections[name])
+                section = logged("remix", again, drawn, part, share=remix)
+            elif name in sections:
+                section = sections[name]
+            else:
+                prompt, start = (kept_piece, 0) if before is None else (before, length)
+                follow = following(f"generate {name}")
+                grown = _grown(model, prompt, start + length, drawn, labels, drawing, follow)
+                before = grown.between(start, start + length)
+                if not len(before) and (harmoniser or variation):
+                    raise WavegenError(
+                        f"section {name} came out silent; try another seed, or a higher temperature"
+                    )
+                after = "section" if start else "nothing" if kept_piece is None else "seed piece"
+                section = logged("generate", name, drawn, before, after=after, drawing=asdict(drawing))
+                if harmoniser is not None:
+                    section = _harmonised(harmoniser, before, length, drawn, following(f"harmonise {name}"))
+                    logged("harmonise", name, drawn, section)
+                sections[name] = section
+            parts.append(section)
+            whole = len(stages)
+        following("arrange")
+    except SectionStopped as stop:
+        if not parts:
+            raise Stopped from stop
+        names, stages = names[: len(parts)], stages[:whole]
     song = concatenate(with_same_tracks(parts), length)
     if not of_events:
         song = _played_by(song, players)
@@ -225,6 +244,7 @@ def _grown(
     seed: int,
     labels: Mapping[str, str] | None,
     drawing: Drawing,
+    progress: ProgressCallback,
 ) -> Score:
     """A piece, or nothing, and what the model writes after it, at least up to a tick."""
     codec = model.codec.plain
@@ -233,7 +253,10 @@ def _grown(
         there = 0 if piece is None else len(codec.encode(piece))
         if piece is not None and there >= steps:
             return piece
-        return model.generate(steps - there, prompt=piece, seed=seed, labels=labels, drawing=drawing)[0]
+        fresh = steps - there
+        return model.generate(
+            fresh, prompt=piece, seed=seed, labels=labels, drawing=drawing, progress=progress
+        )[0]
     quarters = ticks // TICKS
     fresh, most = 4 * quarters, NOTES_PER_QUARTER * quarters
     while piece is None or not len(piece) or piece.onset[-1] < ticks:
@@ -242,18 +265,22 @@ def _grown(
                 f"{len(piece)} notes of the model last {piece.onset[-1] / TICKS:g} of {quarters} quarter notes; "
                 "raise the temperature, or ask for fewer bars"
             )
-        [piece] = model.generate(fresh, prompt=piece, seed=seed, labels=labels, drawing=drawing)
+        [piece] = model.generate(
+            fresh, prompt=piece, seed=seed, labels=labels, drawing=drawing, progress=progress
+        )
         # Each length is compiled: few and long is quicker.
         fresh = len(piece)
     return piece
 
 
-def _harmonised(harmoniser: NoteGenerator, piece: Score, length: int, seed: int) -> Score:
+def _harmonised(
+    harmoniser: NoteGenerator, piece: Score, length: int, seed: int, progress: ProgressCallback
+) -> Score:
     """Voices for the highest line of a section."""
     codec = harmoniser.codec.plain
     # On the harmoniser's grid, where no two notes of the line begin together.
     line = skyline(piece.at_resolution(getattr(codec, "steps_per_quarter", TICKS)))
-    [voices] = harmoniser.harmonise(line, seed=seed)
+    [voices] = harmoniser.harmonise(line, seed=seed, progress=progress)
     return voices.at_resolution(TICKS).between(0, length)
 
 

@@ -16,6 +16,7 @@ from wavegen.models.base import LatentModel
 from wavegen.networks.base import with_parameters
 from wavegen.notes.score import Score
 from wavegen.samplers.drawing import USUAL, Drawing
+from wavegen.stopping import ProgressCallback, silent
 from wavegen.types import Tokens
 
 _LIKELIEST = Drawing(temperature=0.0)
@@ -50,6 +51,7 @@ class WindowGenerator(NoteGenerator):
         prompt: Score | None = None,
         labels: Mapping[str, str] | None = None,
         drawing: Drawing = USUAL,
+        progress: ProgressCallback = silent,
     ) -> list[Score]:
         """Generates windows from latents drawn from N(0, I).
 
@@ -60,8 +62,10 @@ class WindowGenerator(NoteGenerator):
             prompt: not for this model.
             labels: not for this model.
             drawing: how tokens are drawn.
+            progress: see ``NoteGenerator.generate``.
 
         Raises:
+            Stopped: see ``NoteGenerator.generate``.
             WavegenError: a prompt or labels, or an argument out of range.
         """
         if prompt is not None:
@@ -72,7 +76,14 @@ class WindowGenerator(NoteGenerator):
             raise WavegenError(f"expected a length of at most {self.steps}, a window, got {length}")
         if labels:
             raise WavegenError(f"this model has no label field '{next(iter(labels))}'; it has none")
-        tokens = self.sampler.draw(length * self.codec.interleaving, seed, count=count, drawing=drawing)
+        tokens = self.sampler.draw(
+            length * self.codec.interleaving,
+            seed,
+            count=count,
+            drawing=drawing,
+            progress=progress,
+            partial=True,
+        )
         return self._decode(np.asarray(tokens), None)
 
     def latents(self, notes: Score) -> Float[np.ndarray, "windows D"]:

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from wavegen.models.conditions.base import LocalCondition
+from wavegen.errors import WavegenError
+from wavegen.models.conditions.base import FrameWindow, LocalCondition
 from wavegen.networks.base import Network
 from wavegen.types import Features, Labels, Logits, Tokens
 
 State = dict[str, Any]
-"""What a causal model remembers between steps: a plain pytree, so `lax.scan`, donation and checkpoints work."""
+"""What a causal model remembers between steps: a plain pytree, so ``lax.scan``, donation and checkpoints work."""
 
 
 class Choice(NamedTuple):
@@ -114,9 +115,36 @@ class CausalModel(TokenModel):
         field = self.receptive_field
         return longest if self.carries_state or field is None else field
 
+    def in_eight_bits(self) -> "CausalModel":
+        """The model with its weights rounded to 8 bits and, where it can, its products too; it may change itself.
+
+        Raises:
+            WavegenError: it has no such form.
+        """
+        raise WavegenError(
+            f"precision int8 is of a WaveNet, got a model of type {type(self).__name__}; take bfloat16"
+        )
+
+    def sampling_device(self, batch: int, choice: Choice, implementation: str | None) -> jax.Device | None:
+        """Where ``draw`` is quickest for so many rows: a device, or None for where JAX computes by default."""
+        del batch, choice, implementation
+        return None
+
     @abstractmethod
     def init_state(self, batch: int, labels: Labels | None = None, features: Features | None = None) -> State:
         """The state before the first token, with the conditions of the whole sequence inside."""
+
+    def window_state(self, labels: Labels | None, window: FrameWindow) -> State:
+        """What a part of a clip puts into the state in place of its whole conditions, where ``local`` is not None.
+
+        Law, tested for every member: with the window of the next samples (``LocalCondition.window``) they are drawn
+        as with the features of the whole clip.
+
+        Args:
+            labels: of the clips.
+            window: of what the model is conditioned on.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is conditioned on nothing at frame rate")
 
     @abstractmethod
     def step(self, token: Int[Array, "B K"], state: State) -> tuple[Float[Array, "B K V"], State]:

@@ -137,16 +137,16 @@ class Seq2Seq(Decoder, SourceModel):
 
 
 def part_voices(examples: Mapping[str, Array], codec: Codec, voices: int) -> dict[str, Array]:
-    """Make of the first voices of clips the source, and of the others what is to be written.
+    """Makes of the first voices of clips the source, and of the others what is to be written.
 
     Args:
-        examples: what `make_example` made of notes: targets [B, N * K, 1], mask and length.
+        examples: what ``make_example`` made of notes: targets [B, N * K, 1], mask and length.
         codec: of K voices, one after the other.
         voices: of the source, S.
 
     Returns:
         features: float32 [B, N, S], the source's tokens as numbers; -1 behind the clip's end.
-        targets, inputs, mask: as of `make_example`, of the other voices, [B, N * (K - S), 1].
+        targets, inputs, mask: as of ``make_example``, of the other voices, [B, N * (K - S), 1].
     """
     rows, width = len(examples["targets"]), codec.interleaving
     frames = examples["targets"].reshape(rows, -1, width)

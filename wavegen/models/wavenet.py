@@ -5,24 +5,27 @@ This module owns the parameters and the conditioning. The arithmetic of the netw
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from wavegen.codecs.base import Codecs
 from wavegen.config.models import MixtureHeadConfig, WaveNetConfig
 from wavegen.errors import WavegenError
 from wavegen.kernels import wavenet_generate, wavenet_init_state, wavenet_prefill
 from wavegen.kernels.lookup import look_up
+from wavegen.kernels.wavenet.cpu import sampling_device
 from wavegen.kernels.wavenet.forward import wavenet_forward
 from wavegen.kernels.wavenet.head import log_prob
+from wavegen.kernels.wavenet.int8 import round_matrices
 from wavegen.kernels.wavenet.shapes import WaveNetShape
 from wavegen.models.base import CausalModel, Choice, State
-from wavegen.models.conditions.base import LabelCondition, LocalCondition
+from wavegen.models.conditions.base import FrameWindow, LabelCondition, LocalCondition
 from wavegen.models.conditions.make import make_condition
 from wavegen.models.likelihood import next_token
 from wavegen.models.stepwise import draw_rows
@@ -155,7 +158,9 @@ class WaveNet(CausalModel):
         ]
         return {name: getattr(self, name)[...] for name in names if hasattr(self, name)}
 
-    def encode(self, labels: Labels | None, features: Features | None) -> Float[Array, "B frames C"] | None:
+    def encode(
+        self, labels: Labels | None, features: Features | None, valid: Bool[Array, "F"] | None = None
+    ) -> Float[Array, "B frames C"] | None:
         """Turns labels and features into the frames that are added to every gate; None for a model without.
 
         A frame holds for ``condition_hop`` samples.
@@ -163,6 +168,7 @@ class WaveNet(CausalModel):
         Args:
             labels: needed when the model has global fields.
             features: needed when the model has local conditioning.
+            valid: frames of the features that belong to the clips, see ``FrameWindow``; None is all.
 
         Raises:
             WavegenError: a condition is missing, or is one that the model does not take.
@@ -177,7 +183,7 @@ class WaveNet(CausalModel):
                     if taken
                     else f"this model takes no {name}; leave them out"
                 )
-        parts = [] if features is None or self.local is None else [self.local(features)]
+        parts = [] if features is None or self.local is None else [self.local(features, valid)]
         if labels is not None and self.labels is not None:
             vectors = self.labels(labels)
             frames = parts[0].shape[1] if parts else 1
@@ -198,14 +204,27 @@ class WaveNet(CausalModel):
         return self.local.excitation(features, offset, samples) @ self.excitation[...]
 
     def _inputs(
-        self, batch: int, features: Features | None, offset: Int[Array, ""] | int, samples: int
+        self,
+        batch: int,
+        features: Features | None,
+        position: Int[Array, ""] | int,
+        offset: Int[Array, ""] | int,
+        samples: int,
     ) -> Float[Array, "B T R"] | None:
-        """The excitation, and the vectors of the places in the period: those of the tokens to be predicted."""
+        """The excitation, and the vectors of the places in the period: those of the tokens to be predicted.
+
+        Args:
+            batch: clips.
+            features: of whole clips, or of a part of them.
+            position: of the first sample in the clips.
+            offset: of the first sample in the features.
+            samples: how many there are.
+        """
         excitation = self.excite(features, offset, samples)
         if self.places is None:
             return excitation
         table = self.places[...]
-        places = look_up(table, (offset + jnp.arange(samples)) % len(table))
+        places = look_up(table, (position + jnp.arange(samples)) % len(table))
         places = jnp.broadcast_to(places, (batch, *places.shape))
         return places if excitation is None else places + excitation
 
@@ -222,7 +241,7 @@ class WaveNet(CausalModel):
             self.weights(),
             self.shape,
             tokens[..., 0],
-            self._inputs(len(tokens), features, 0, tokens.shape[1]),
+            self._inputs(len(tokens), features, 0, 0, tokens.shape[1]),
             self.encode(labels, features),
             self.condition_hop,
             dropout_key=dropout_key,
@@ -243,6 +262,19 @@ class WaveNet(CausalModel):
         """See ``TokenModel``; those of a mixture do not show it."""
         return super().likeliest(logits) if self.shape.head == "softmax" else None
 
+    def in_eight_bits(self) -> "WaveNet":
+        """See ``CausalModel``: the sampler's products are of 8 bits, all else is as it was."""
+        self.shape = replace(self.shape, int8=True)
+        for name, rounded in round_matrices(self.weights()).items():
+            getattr(self, name)[...] = rounded
+        return self
+
+    def sampling_device(self, batch: int, choice: Choice, implementation: str | None) -> jax.Device | None:
+        """See ``CausalModel``: the host, where that beats a GPU."""
+        if _differs_by_place(choice):
+            return None
+        return sampling_device(batch, implementation)
+
     def init_state(self, batch: int, labels: Labels | None = None, features: Features | None = None) -> State:
         """See ``CausalModel``."""
         state: State = {"network": wavenet_init_state(self.weights(), self.shape, batch)}
@@ -253,10 +285,23 @@ class WaveNet(CausalModel):
             state["features"] = features
         return state
 
+    def window_state(self, labels: Labels | None, window: FrameWindow) -> State:
+        """See ``CausalModel``."""
+        assert self.local is not None, "windows are of what a model is conditioned on"
+        condition = self.encode(labels, window.features, window.valid)
+        assert condition is not None, "a local condition gives frames"
+        return {
+            "condition": condition.astype(jnp.float32),
+            "features": window.features,
+            "first": window.first * self.local.input_hop,
+        }
+
     def _window(self, state: State, samples: int) -> dict[str, Any]:
         """The kernel's arguments for the next ``samples`` samples: what of the conditions falls on them."""
         position, batch = state["network"]["position"], len(state["network"]["history"])
-        window: dict[str, Any] = {"inputs": self._inputs(batch, state.get("features"), position, samples)}
+        offset = position - state.get("first", 0)
+        inputs = self._inputs(batch, state.get("features"), position, offset, samples)
+        window: dict[str, Any] = {"inputs": inputs}
         if "condition" in state:
             condition, hop = state["condition"], self.condition_hop
             # A window may reach past the end of the clip; what it finds there is cut off again.
@@ -265,10 +310,10 @@ class WaveNet(CausalModel):
                 condition = jnp.pad(condition, ((0, 0), (0, missing), (0, 0)), mode="edge")
             frames = min(condition.shape[1], (samples - 2) // hop + 2 if samples > 1 else 1)
             # A slice that would reach past the end is moved back by XLA, and the offset with it.
-            first = jnp.clip(position // hop, 0, condition.shape[1] - frames)
+            first = jnp.clip(offset // hop, 0, condition.shape[1] - frames)
             window["condition"] = jax.lax.dynamic_slice_in_dim(condition, first, frames, axis=1)
             window["condition_hop"] = hop
-            window["condition_offset"] = position - first * hop
+            window["condition_offset"] = offset - first * hop
         return window
 
     def step(self, token: Int[Array, "B K"], state: State) -> tuple[Float[Array, "B K V"], State]:
@@ -328,7 +373,7 @@ class WaveNet(CausalModel):
             WavegenError: such a choice with a mixture head, or with a kernel's name.
         """
         del left
-        if choice.allowed is not None or jnp.ndim(choice.temperature):
+        if _differs_by_place(choice):
             return self._draw_by_steps(state, frames, key, choice, implementation)
         tokens, network = wavenet_generate(
             self.weights(),
@@ -358,6 +403,11 @@ class WaveNet(CausalModel):
         network = after["network"]
         history = network["history"].at[:, -1].set(tokens[:, -1, 0])
         return tokens, {**after, "network": {**network, "history": history}}
+
+
+def _differs_by_place(choice: Choice) -> bool:
+    """Whether tokens are drawn differently from place to place in a period."""
+    return choice.allowed is not None or jnp.ndim(choice.temperature) > 0
 
 
 def _smooth_embedding(

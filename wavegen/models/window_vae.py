@@ -309,7 +309,7 @@ class WindowVAE(LSTM, LatentModel):
 
 
 def require_window(tokens: int, window: int) -> None:
-    """Check that tokens fit into a window.
+    """Checks that tokens fit into a window.
 
     Raises:
         WavegenError: they do not.

@@ -48,7 +48,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         total: the loss, summed, to be minimised.
-        scored: how many tokens or clips it is a sum over; `total / scored` does not depend on the size of a batch.
+        scored: how many tokens or clips it is a sum over; ``total / scored`` does not depend on the size of a batch.
         figures: parts of the loss and whatever else is worth a curve, summed likewise.
         statistics: integer histograms and sums from which a quantizer learns; free of gradients.
         nats: the part of the total that is a likelihood, or a bound of one; None where the total is nothing else.
@@ -160,10 +160,10 @@ def in_precision(params: PyTree, dtype: Any) -> PyTree:
 def frame_mask(
     context: Int[Array, "B"], length: Int[Array, "B"], frames: int, hop: int
 ) -> Bool[Array, "B N"]:
-    """Which token frames count: those that begin at or after `context` and before `length`.
+    """Which token frames count: those that begin at or after ``context`` and before ``length``.
 
     Args:
-        context: leading samples that are only read, a multiple of `hop`.
+        context: leading samples that are only read, a multiple of ``hop``.
         length: valid samples.
         frames: N.
         hop: samples a frame.

@@ -155,8 +155,8 @@ class Performance:
             # A nanosecond of tolerance: seconds and beats are floats, and their sums round.
             if onset < now - 1e-9:
                 raise WavegenError(
-                    f"expected one note at a time, got overlapping notes at {onset:.3f} s: give one voice, as "
-                    ".monophonic() makes it in Python"
+                    f"expected one note at a time, got overlapping notes at {onset:.3f} s: give a file of one voice "
+                    "(in Python, .monophonic() makes one)"
                 )
             if onset > now + 1e-9:
                 lines.append(f"R {float(onset - now) * tempo / 60!r}")
@@ -236,8 +236,8 @@ class Performance:
             where = int(np.argmax(overlap >= hop))
             raise WavegenError(
                 f"expected one note at a time, got notes {where} and {where + 1} together at "
-                f"{notes.onset[where + 1]:.3f} s: give a melody of one voice (in Python, .monophonic() makes one), or "
-                f"a hop under {hop} samples"
+                f"{notes.onset[where + 1]:.3f} s: give a file with one voice, such as the melody alone "
+                f"(in Python, .monophonic() makes one), or a model with a hop under {hop} samples"
             )
         # Rounding an onset down to its frame may leave the previous note a few samples too long.
         end[:-1] = np.minimum(end[:-1], onset[1:])

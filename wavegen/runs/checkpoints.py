@@ -301,11 +301,19 @@ class Checkpoints:
 def _leave_words_to_us() -> None:
     """Silences what orbax prints of a failed write, which is reported here: some pages of several threads."""
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-    before = sys.excepthook
+    uncaught, unraisable = sys.excepthook, sys.unraisablehook
 
-    def print_others(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        # A write that ends after its event loop was given up.
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-            before(kind, error, trace)
+    def is_late(error: BaseException | None) -> bool:
+        """Whether a write has ended after its event loop was given up."""
+        return type(error) is RuntimeError and str(error) == "Event loop is closed"
 
-    sys.excepthook = print_others
+    def print_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not is_late(error):
+            uncaught(kind, error, trace)
+
+    def print_unraisable(what: "sys.UnraisableHookArgs") -> None:
+        if not is_late(what.exc_value):
+            unraisable(what)
+
+    # Which of the two gets it depends on the version of tensorstore.
+    sys.excepthook, sys.unraisablehook = print_uncaught, print_unraisable

@@ -22,7 +22,7 @@ from jaxtyping import Float, UInt8
 from rich.console import Console
 
 from wavegen.atomic import atomic_write
-from wavegen.errors import WavegenError
+from wavegen.pictures.runs import read_row
 from wavegen.progress import Progress, TerminalConsole
 from wavegen.runs.tensorboard import EventFile
 
@@ -252,22 +252,12 @@ def _to_host(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 def _cut(path: Path, last_step: int) -> None:
     """Drops the rows after ``last_step`` and a torn last line; whole or not at all."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
+    lines = path.read_bytes().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
         lines.pop()
-    kept = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            step = json.loads(line)["step"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise WavegenError(
-                f'expected a row like {{"step": 1, ...}} in line {number} of {path}, got {line[:60]!r}; '
-                "delete that line or start the run in another folder"
-            ) from error
-        if step <= last_step:
-            kept.append(line)
+    rows = [read_row(line, number, path) for number, line in enumerate(lines, start=1)]
     with atomic_write(path) as file:
-        file.write("".join(kept).encode())
+        file.writelines(line for line, row in zip(lines, rows, strict=True) if row["step"] <= last_step)
 
 
 def _append(file: BinaryIO, line: bytes) -> None:

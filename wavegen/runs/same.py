@@ -8,6 +8,7 @@ from wavegen.config import Config
 _FREE = {
     *("data.path", "data.cache", "data.prefetch"),
     *("training.mesh.data", "training.mesh.fsdp", "training.mesh.cpu_devices"),
+    "training.steps",  # a run may be made longer, see wavegen.training.loop
     *("training.log_every", "training.evaluate_every", "training.evaluate_batches"),
     *("training.checkpoint_every", "training.keep_latest", "training.keep_best"),
     *("training.sample_every", "training.sample_seconds", "training.sample_count"),

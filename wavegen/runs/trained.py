@@ -3,13 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import PyTree
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wavegen.codecs.base import Codec, Codecs
 from wavegen.codecs.learned import LearnedCodec, freeze
@@ -25,10 +26,34 @@ from wavegen.networks.base import Given, parameters
 from wavegen.networks.initial import Draws
 from wavegen.runs.checkpoints import Checkpoints
 from wavegen.runs.same import differences
+from wavegen.runs.shipped import find, shipped
 from wavegen.runs.weights import read_weights, write_weights
 
 CODEC_FILES = {"tokens": "codec.safetensors", "condition": "condition.safetensors"}
 """Where a run keeps its copies of the learned codecs that it reads through."""
+
+
+Label = Annotated[str, Field(max_length=2**16)]
+
+
+class _Card(BaseModel):
+    """What a file of weights, or a checkpoint, says of them; the configuration has a schema of its own."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    config: dict[str, Any]
+    labels: dict[Label, list[Label]]
+    codecs: dict[Literal["tokens", "condition"], Annotated[list[Any], Field(min_length=2, max_length=2)]] = {}
+    reads: dict[str, str] = {}  # checkpoints of before have none
+
+
+class _CodecCard(BaseModel):
+    """What is kept of a learned codec: the card of its network, and how many codebooks are used."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    card: dict[str, Any]
+    codebooks: int = Field(ge=1, le=2**16)
 
 
 class Trained(NamedTuple):
@@ -40,22 +65,42 @@ class Trained(NamedTuple):
     codecs: Codecs
 
 
-def open_trained(path: str | Path, step: int | None = None) -> Trained:
+def open_trained(path: str | Path | None, step: int | None = None) -> Trained:
     """Opens a run folder (averaged weights of a checkpoint) or a file that ``save_trained`` wrote.
 
     Args:
-        path: of the folder or file.
+        path: of the folder or file, the name of a shipped model, or None for the shipped instrument.
         step: of a run's checkpoint; None is the newest sound one.
 
     Raises:
         WavegenError: there is no such run or file, it is damaged, or of a newer version.
     """
-    path = Path(path)
+    path = find(path)
     if not path.exists():
         raise WavegenError(
-            f"no run folder or .safetensors file at {path}; train one with: python train.py configs/..."
+            f"no run folder or .safetensors file at {path}, and no shipped model of that name (there are "
+            f"{', '.join(shipped())}); train one with `wavegen train`"
         )
     return _open_run(path, step) if path.is_dir() else _open_file(path)
+
+
+def without_paths(config: Config, path: Path, data: str | Path | None) -> Config:
+    """The configuration in the card of a file, whoever wrote it, without the paths that it names.
+
+    Args:
+        config: from the card.
+        path: of the file.
+        data: what is to be read instead of ``data.path``; None where nothing else is given.
+
+    Raises:
+        WavegenError: nothing is given, and the model was trained on recordings.
+    """
+    if data is None and config.data.path is not None:
+        raise WavegenError(
+            f"{path} was trained on recordings that are not part of it; give them, or others, with --data FOLDER"
+        )
+    there = {"path": None if data is None else str(data), "cache": DataConfig().cache}
+    return config.model_copy(update={"data": config.data.model_copy(update=there)})
 
 
 def rebuild(trained: Trained) -> tuple[nnx.GraphDef, PyTree]:
@@ -82,7 +127,7 @@ def save_trained(path: str | Path, trained: Trained) -> Path:
                 f"the {name} codec stays in files of its own, {path} cannot hold it; use the run folder"
             )
     card = {
-        "config": trained.config.model_dump(mode="json"),
+        "config": _without_folders(trained.config.model_dump(mode="json")),
         "labels": {field: list(values) for field, values in trained.labels.items()},
         "codecs": {name: [json.loads(codec.card), codec.codebooks] for name, codec in learned.items()},
     }
@@ -90,6 +135,22 @@ def save_trained(path: str | Path, trained: Trained) -> Path:
         return write_weights(path, {}, card, trained.params)
     exact = {f"{name}_codec": codec.params for name, codec in learned.items()}
     return write_weights(path, trained.params, card, exact)
+
+
+_PLACES = {"path", "cache", "run", "pretrained", "codebook", "start_from"}
+"""Settings that are paths."""
+
+
+def _without_folders(tree: dict[str, Any]) -> dict[str, Any]:
+    """A configuration whose paths are names alone: a file that others get does not say how this machine is laid out."""
+    return {
+        key: _without_folders(value)
+        if isinstance(value, dict)
+        else Path(value).name
+        if key in _PLACES and isinstance(value, str)
+        else value
+        for key, value in tree.items()
+    }
 
 
 def open_codecs(config: Config, folder: Path | None = None) -> Codecs:
@@ -123,6 +184,31 @@ def keep_codecs(folder: Path, codecs: Codecs) -> None:
             write_weights(folder / CODEC_FILES[name], {}, json.loads(codec.card), codec.params)
 
 
+def fingerprints(codecs: Codecs) -> dict[str, str]:
+    """What a checkpoint says of the learned codecs that its model reads through: the sha256 of each one's weights."""
+    learned = {name: c for name, c in codecs._asdict().items() if isinstance(c, LearnedCodec)}
+    return {name: codec.fingerprint for name, codec in learned.items()}
+
+
+def expect_same_codecs(found: dict[str, str], reads: dict[str, str], folder: Path) -> None:
+    """Compares the codecs of a run with those that a checkpoint of it was trained with.
+
+    Args:
+        found: ``fingerprints`` of the run's codecs.
+        reads: those that the checkpoint has; one that an older version wrote has none.
+        folder: of the run.
+
+    Raises:
+        WavegenError: a codec is another one.
+    """
+    for name, fingerprint in reads.items():
+        if found.get(name) != fingerprint:
+            raise WavegenError(
+                f"{folder / CODEC_FILES.get(name, name)} is not the codec with which the run was trained; "
+                "put the run's own file back"
+            )
+
+
 def freeze_codec(trained: Trained) -> LearnedCodec:
     """The codec that a codec run learned.
 
@@ -146,15 +232,14 @@ def freeze_codec(trained: Trained) -> LearnedCodec:
 def _thaw(card: dict[str, Any], params: PyTree) -> LearnedCodec:
     try:
         # Codecs that were written before there were stereo ones do not say.
-        sample_rate, channels = int(card["sample_rate"]), int(card.get("channels", 1))
+        data = DataConfig(sample_rate=card["sample_rate"], channels=card.get("channels", 1))
         [(kind, section)] = [(k, s) for s in LEARNED if (k := s.model_fields["kind"].default) in card]
-        config = section.model_validate(upgraded_network(card[kind]))
+        config = section.model_validate(upgraded_network(dict(card[kind])))
     except (KeyError, ValueError, TypeError) as error:
         raise WavegenError(f"a codec's card is damaged ({error}); copy or export the codec again") from None
-    given = Given(DataConfig(sample_rate=sample_rate, channels=channels))
     most = sum(leaf.size for leaf in jax.tree.leaves(params))
-    network = LEARNED[section].make(config, given, Draws(0, most))
-    codec = freeze(network, sample_rate=sample_rate, card=json.dumps(card))
+    network = LEARNED[section].make(config, Given(data), Draws(0, most))
+    codec = freeze(network, sample_rate=data.sample_rate, card=json.dumps(card))
     return replace(codec, params=fitting(params, codec.params))
 
 
@@ -189,11 +274,11 @@ def _open_learned(section: CodecSection, data: DataConfig, kept: Path | None) ->
 def _open_run(folder: Path, step: int | None) -> Trained:
     if not (folder / "checkpoints").is_dir():
         raise WavegenError(
-            f"{folder} is not a run folder (it has no checkpoints); give the folder that train.py named"
+            f"{folder} is not a run folder (it has no checkpoints); give the folder that wavegen train named"
         )
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        card = checkpoints.config(step)
-        config = resolve(card["config"])
+        card = _card(folder, checkpoints.config(step))
+        config = resolve(card.config)
         stated = folder / "config.yaml"
         if stated.exists() and (different := differences(load_config(stated), config)):
             raise WavegenError(
@@ -201,27 +286,48 @@ def _open_run(folder: Path, step: int | None) -> Trained:
                 "put the run's own checkpoints back"
             )
         codecs = open_codecs(config, folder)
-        fresh = jax.eval_shape(lambda: parameters(make_model(config, codecs, card["labels"]))[1])
-        params, card = checkpoints.restore_weights(fresh, step)
-    return Trained(config, card["labels"], jax.tree.map(np.asarray, params), codecs)
+        expect_same_codecs(fingerprints(codecs), card.reads, folder)
+        fresh = jax.eval_shape(lambda: parameters(make_model(config, codecs, card.labels))[1])
+        params, _ = checkpoints.restore_weights(fresh, step)
+    return Trained(config, card.labels, jax.tree.map(np.asarray, params), codecs)
 
 
 def _open_file(path: Path) -> Trained:
-    params, card = read_weights(path)
+    params, values = read_weights(path)
+    card = _card(path, values)
+    labels = card.labels
     try:
-        config, labels, cards = resolve(card["config"]), dict(card["labels"]), card.get("codecs", {})
-    except (KeyError, TypeError, ValueError) as error:
-        raise WavegenError(f"{path} holds a damaged wavegen card ({error}); export it again") from None
+        config = resolve(card.config)
+        kept = {
+            name: _CodecCard(card=described, codebooks=codebooks)
+            for name, (described, codebooks) in card.codecs.items()
+        }
+    except ValueError as error:
+        raise _damaged(path, error) from None
     learned = {
-        name: _thaw(c, params.pop(f"{name}_codec")).with_codebooks(codebooks)
-        for name, (c, codebooks) in cards.items()
+        name: _thaw(codec.card, params.pop(f"{name}_codec", {})).with_codebooks(codec.codebooks)
+        for name, codec in kept.items()
     }
     if config.model.is_codec:
         return Trained(config, labels, params, Codecs(None))
     tokens: Codec | None = learned.get("tokens")
+    if tokens is None and config.codec.of == "frames":
+        # Its section names a file or a folder, of whoever wrote the card.
+        raise WavegenError(f"{path} lacks the codec that its model reads through; export it again")
     if tokens is None:
         tokens = _open_codec(config.codec, config.data, None)
     return Trained(config, labels, params, Codecs(tokens, learned.get("condition")))
+
+
+def _card(path: Path, values: Any) -> _Card:
+    try:
+        return _Card.model_validate(values)
+    except ValidationError as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: ValueError) -> WavegenError:
+    return WavegenError(f"{path} holds a damaged wavegen card ({error}); copy or export it again")
 
 
 def fitting(params: PyTree, fresh: PyTree) -> PyTree:

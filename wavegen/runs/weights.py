@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import traverse_util
 from jaxtyping import PyTree
 
 from wavegen.errors import WavegenError
 from wavegen.sealed import read_sealed, write_sealed
+
+_DEEPEST = 64
 
 
 def write_weights(
@@ -65,7 +68,19 @@ def read_weights(path: Path) -> tuple[PyTree, dict[str, Any]]:
         WavegenError: if it is not a safetensors file of wavegen, or is damaged.
     """
     flat, card = read_sealed(path)
-    named = {
-        tuple(int(p) if p.isdigit() else p for p in name.split(".")): value for name, value in flat.items()
-    }
-    return traverse_util.unflatten_dict(named), card
+    try:
+        named = {_place(name): value for name, value in flat.items()}
+        tree = traverse_util.unflatten_dict(named)
+        jax.tree.structure(tree)
+    except (ValueError, TypeError, IndexError) as error:
+        raise WavegenError(
+            f"{path} is damaged: the names of its tensors form no tree ({error}); export it again"
+        ) from None
+    return tree, card
+
+
+def _place(name: str) -> tuple[int | str, ...]:
+    parts = name.split(".")
+    if len(parts) > _DEEPEST:  # JAX crashes on trees of some hundred levels.
+        raise ValueError(f"a name of {len(parts)} parts")
+    return tuple(int(part) if part.isdigit() else part for part in parts)

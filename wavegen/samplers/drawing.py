@@ -4,7 +4,7 @@ What training writes as samples and what a generator returns are drawn here, so 
 weights and the same seed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -15,15 +15,18 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from wavegen.codecs.base import Codec
+from wavegen.codecs.base import AudioCodec, Codec
 from wavegen.codecs.notes.base import NoteCodec
 from wavegen.codecs.notes.choice import allowed_values, by_field
 from wavegen.config import Config
 from wavegen.errors import WavegenError, require_least, require_share
+from wavegen.kernels import native
 from wavegen.models.base import CausalModel, Choice, LatentModel, MaskedModel, SourceModel
 from wavegen.networks.base import with_parameters
-from wavegen.samplers.autoregressive import stream
+from wavegen.networks.initial import memory_of_host
+from wavegen.samplers.autoregressive import Stepper
 from wavegen.samplers.masked import Filling, filling_of, generate_long, passes_of
+from wavegen.stopping import ProgressCallback, Stopped, followed, silent
 from wavegen.types import Features, Labels, Tokens
 
 
@@ -70,6 +73,9 @@ class Drawing:
 USUAL = Drawing()
 """The experiment's own settings throughout."""
 
+SAMPLES, FRAMES = 320, 64
+"""Sizes of a block, which is drawn at once: of single samples of audio, and of other frames, which take longer."""
+
 _MASKED = ("passes", "schedule", "order", "noise", "guidance", "typical")
 
 
@@ -115,6 +121,8 @@ class Sampler:
         prompt: Tokens | None = None,
         labels: Labels | None = None,
         features: Features | None = None,
+        progress: ProgressCallback = silent,
+        partial: bool = False,
     ) -> Int[Array, "B drawn K"]:
         """Draws what follows a prompt, ``[count, frames, K]``, by a model of any kind.
 
@@ -127,67 +135,69 @@ class Sampler:
             labels: of each clip, for models with labels.
             features: of each clip, for models with local conditions or a source. A ``LatentModel`` without them draws
                 latents from its prior.
+            progress: called for each block of a causal model, and each pass of a masked one.
+            partial: return the frames so far of a causal model where ``progress`` raises ``Stopped``; they are frames
+                of the plain codec.
 
         Raises:
+            Stopped: ``progress`` raised it, and there are no such frames.
             WavegenError: a setting is out of range, or is one that this model cannot use.
         """
+        self.expect_room(count, frames)
         if isinstance(self.network, MaskedModel):
             gap = jnp.full((count, frames, self.codec.codebooks), self.codec.vocab_size, jnp.int32)
             there = 0 if prompt is None else prompt.shape[1]
             tokens = gap if prompt is None else jnp.concatenate([prompt, gap], axis=1)
-            return self.fill(tokens, seed, drawing=drawing, labels=labels)[:, there:]
+            filled = self.fill(tokens, seed, drawing=drawing, labels=labels, progress=progress)
+            return filled[:, there:]
         if isinstance(self.network, LatentModel) and features is None:
             features = self.network.prior(jax.random.key(seed), count)
-        options: dict[str, Any] = {
-            "drawing": drawing,
-            "prompt": prompt,
-            "labels": labels,
-            "features": features,
-        }
-        return jnp.concatenate(list(self.stream(frames, seed, count=count, **options)), axis=1)
+        stepper = self.stepper(count, drawing, labels)
+        blocks = stepper.stream(frames, jax.random.key(seed), prompt=prompt, features=features)
+        drawn = np.concatenate(list(followed(blocks, frames, progress)), axis=1)
+        if drawn.shape[1] < frames:
+            whole = drawn.shape[1] - drawn.shape[1] % self.codec.interleaving
+            if not partial or not whole:
+                raise Stopped
+            drawn = drawn[:, :whole]
+        return jax.device_put(drawn)
 
-    def stream(
+    def stepper(
         self,
-        frames: int,
-        seed: int,
-        *,
         count: int = 1,
         drawing: Drawing = USUAL,
-        prompt: Tokens | None = None,
         labels: Labels | None = None,
-        features: Features | None = None,
-        chunk: int = 2000,
         implementation: str | None = None,
-    ) -> Iterator[Tokens]:
-        """Draws what follows a prompt from a causal model, piece by piece; see ``draw``.
+    ) -> Stepper:
+        """What draws from a causal model block by block.
 
         Args:
-            frames: see ``draw``.
-            seed: see ``draw``.
             count: see ``draw``.
             drawing: see ``draw``.
-            prompt: see ``draw``.
             labels: see ``draw``.
-            features: see ``draw``; they span the prompt and what is drawn.
-            chunk: frames per piece; the tokens do not depend on it.
             implementation: of the kernel, by name; None is the best one here.
 
         Raises:
             WavegenError: see ``draw``.
         """
-        return stream(
+        of_samples = isinstance(self.codec, AudioCodec) and self.codec.hop_length == 1
+        choice = self.choice(drawing)
+        device = self.network.sampling_device(count, choice, implementation)
+        return Stepper(
             self.graph,
-            self.params,
-            frames,
-            jax.random.key(seed),
-            batch=count,
-            choice=self.choice(drawing),
-            prompt=prompt,
-            labels=labels,
-            features=features,
-            chunk=min(chunk, frames),
-            implementation=implementation,
+            self.params if device is None else self._on_host,
+            SAMPLES if of_samples else FRAMES,
+            count,
+            choice,
+            labels,
+            implementation,
+            device,
         )
+
+    @cached_property
+    def _on_host(self) -> PyTree:
+        """The weights in the host's memory, copied once."""
+        return jax.device_put(self.params, native.host())
 
     def fill(
         self,
@@ -197,6 +207,7 @@ class Sampler:
         drawing: Drawing = USUAL,
         labels: Labels | None = None,
         narrower: Bool[np.ndarray, " V"] | None = None,
+        progress: ProgressCallback = silent,
     ) -> Tokens:
         """Fills the masked tokens of clips by a masked model.
 
@@ -206,8 +217,10 @@ class Sampler:
             drawing: see ``draw``.
             labels: see ``draw``.
             narrower: the only values that what is drawn may take; None is all that the codec allows.
+            progress: called for each pass.
 
         Raises:
+            Stopped: ``progress`` raised it.
             WavegenError: see ``draw``.
         """
         filling = self.filling(drawing)._replace(choice=self.choice(drawing, narrower))
@@ -220,7 +233,26 @@ class Sampler:
             window=self.window,
             period=self.codec.period,
             labels=labels,
+            progress=progress,
         )
+
+    def expect_room(self, count: int, frames: int) -> None:
+        """Checks that clips of so many frames fit into the memory of this machine when all are drawn.
+
+        This is a lower bound: of their tokens and, for codecs of audio, of their samples.
+
+        Raises:
+            WavegenError: they do not fit.
+        """
+        needed, there = (
+            4 * count * frames * max(2 * self.codec.codebooks, self.codec.hop_length),
+            memory_of_host(),
+        )
+        if needed > there:
+            raise WavegenError(
+                f"{count:,} x {frames:,} frames of tokens need {needed / 2**30:,.1f} GiB or more, and there are "
+                f"{there / 2**30:,.1f}; generate fewer clips, or shorter ones"
+            )
 
     def choice(self, drawing: Drawing = USUAL, narrower: Bool[np.ndarray, " V"] | None = None) -> Choice:
         """How a token is drawn from its distribution.

@@ -30,6 +30,7 @@ from wavegen.models.base import Choice, MaskedModel
 from wavegen.models.masks import keep_allowed, lowest
 from wavegen.networks.base import with_parameters
 from wavegen.samplers.typical import keep_typical
+from wavegen.stopping import ProgressCallback, silent
 from wavegen.types import Labels, Tokens
 
 SCHEDULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -91,13 +92,13 @@ def passes_of(passes: tuple[int, ...], codebooks: int) -> tuple[int, ...]:
 class Plan(NamedTuple):
     """What each pass does: one entry a pass, those of the first codebook first."""
 
-    number: Int[Array, "*passes"]
-    level: Int[Array, "*passes"]
-    share: Float[Array, "*passes"]  # of the tokens stay masked
-    later: Int[Array, "*passes"]  # passes of the same codebook to come
-    noise: Float[Array, "*passes"]
-    guidance: Float[Array, "*passes"]
-    temperature: Float[Array, "*passes places"]
+    number: Int[np.ndarray, "*passes"]
+    level: Int[np.ndarray, "*passes"]
+    share: Float[np.ndarray, "*passes"]  # of the tokens stay masked
+    later: Int[np.ndarray, "*passes"]  # passes of the same codebook to come
+    noise: Float[np.ndarray, "*passes"]
+    guidance: Float[np.ndarray, "*passes"]
+    temperature: Float[np.ndarray, "*passes places"]
 
 
 class Cut(NamedTuple):
@@ -120,6 +121,7 @@ def fill(
     *,
     labels: Labels | None = None,
     valid: Bool[Array, "B N"] | None = None,
+    progress: ProgressCallback = silent,
 ) -> Tokens:
     """Fills the masked tokens of clips.
 
@@ -134,42 +136,49 @@ def fill(
         filling: how.
         labels: for a model with labels; -1 is unknown.
         valid: frames that belong to the clips; all others are returned as they are. None is all.
+        progress: called for each pass.
 
     Returns:
         The clips with nothing masked; what was known is unchanged.
 
     Raises:
         WavegenError: a setting is out of range, or guidance is asked of a model without labels.
+        Stopped: ``progress`` raised it.
     """
     plan, cut = make_plan(filling, tokens.shape[2])
     if cut.guided and labels is None:
         raise WavegenError(
             f"guidance {filling.guidance} needs labels to be guided by, got none; give labels or leave it out"
         )
-    everywhere = jnp.ones(tokens.shape[:2], bool)
-    valid = everywhere if valid is None else valid
-    return _fill(graph, params, tokens, keys, labels, valid, plan, cut, filling.choice.allowed)
+    # On the host: JAX would compile each length.
+    there = np.ones(tokens.shape[:2], bool) if valid is None else np.asarray(valid)
+    masked = np.asarray(tokens) == with_parameters(graph, params).vocab_size
+    unknown = np.sum(masked & there[..., None], axis=1, dtype=np.int32)
+    passes = [Plan(*(column[number] for column in plan)) for number in range(len(plan.number))]
+    progress("drawing", 0, len(passes))
+    for done, now in enumerate(passes, start=1):
+        tokens = _pass(graph, params, tokens, keys, unknown, labels, there, now, cut, filling.choice.allowed)
+        if progress is not silent:
+            jax.block_until_ready(tokens)
+            progress("drawing", done, len(passes))
+    return tokens
 
 
 @partial(jax.jit, static_argnames=("graph", "cut"))
-def _fill(
+def _pass(
     graph: nnx.GraphDef,
     params: PyTree,
     tokens: Tokens,
     keys: Key[Array, "B"],
+    unknown: Int[Array, "B K"],
     labels: Labels | None,
     valid: Bool[Array, "B N"],
-    plan: Plan,
+    now: Plan,
     cut: Cut,
     allowed: Bool[Array, "places V"] | None,
 ) -> Tokens:
     model = with_parameters(graph, params)
-    unknown = jnp.sum((tokens == model.vocab_size) & valid[..., None], axis=1)
-
-    def one_pass(tokens: Tokens, now: Plan) -> tuple[Tokens, None]:
-        return refine(model, tokens, keys, unknown, labels, valid, now, cut, allowed), None
-
-    return lax.scan(one_pass, tokens, plan)[0]
+    return refine(model, tokens, keys, unknown, labels, valid, now, cut, allowed)
 
 
 def refine(
@@ -190,8 +199,8 @@ def refine(
 
     def find(column: Int[Array, "B N"]) -> Int[Array, "B N"]:
         logits = keep_allowed(_guided_logits(model, tokens, labels, valid, now, cut.guided), allowed)
-        uniform = jax.vmap(_uniforms, (0, None, None))(keys, now.number, frames)
-        chosen = _choose(logits, uniform[..., 0], now.temperature, cut)
+        uniform = jax.vmap(_uniforms, (0, None, None))(keys, jnp.asarray(now.number), frames)
+        chosen = _choose(logits, uniform[..., 0], jnp.asarray(now.temperature), cut)
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), chosen[..., None], axis=2)[..., 0]
         gumbel = -jnp.log(-jnp.log(uniform[..., 1]))
         kept_by = gumbel if cut.random else log_p + now.noise * gumbel
@@ -276,13 +285,13 @@ def make_plan(filling: Filling, codebooks: int) -> tuple[Plan, Cut]:
     first, last = filling.guidance
     masked = schedule((step - 1) / count)
     plan = Plan(
-        number=jnp.asarray(np.arange(len(step)), jnp.int32),
-        level=jnp.asarray(np.repeat(np.arange(codebooks), passes), jnp.int32),
-        share=jnp.asarray(schedule(step / count), jnp.float32),
-        later=jnp.asarray(count - step, jnp.int32),
-        noise=jnp.asarray(filling.noise * (1 - step / count), jnp.float32),
-        guidance=jnp.asarray(masked * first + (1 - masked) * last, jnp.float32),
-        temperature=jnp.asarray(np.tile(temperature, (len(step), 1))),
+        number=np.arange(len(step), dtype=np.int32),
+        level=np.repeat(np.arange(codebooks, dtype=np.int32), passes),
+        share=np.asarray(schedule(step / count), np.float32),
+        later=np.asarray(count - step, np.int32),
+        noise=np.asarray(filling.noise * (1 - step / count), np.float32),
+        guidance=np.asarray(masked * first + (1 - masked) * last, np.float32),
+        temperature=np.tile(temperature, (len(step), 1)),
     )
     guided = filling.guidance != (1.0, 1.0)
     random = filling.order == "random"
@@ -312,6 +321,7 @@ def generate_long(
     window: int,
     period: int = 1,
     labels: Labels | None = None,
+    progress: ProgressCallback = silent,
 ) -> Tokens:
     """Fills the masked tokens of clips of any length, window by window.
 
@@ -328,8 +338,10 @@ def generate_long(
         period: windows begin at multiples of it, for models that read the place in a period, and for choices that
             go by places.
         labels: see ``fill``.
+        progress: see ``fill``.
 
     Raises:
+        Stopped: see ``fill``.
         WavegenError: see ``fill``; or the window is too short to move by half.
     """
     if window < 2:
@@ -338,11 +350,17 @@ def generate_long(
     window = min(window, frames)
     step = max(window // 2 // period, 1) * period
     last = -(-(frames - window) // period) * period
-    for index in range(-(-last // step) + 1):
+    windows, filled = -(-last // step) + 1, np.array(tokens)
+    for index in range(windows):
+
+        def share(what: str, done: int, total: int, before: int = index) -> None:
+            progress(what, before * total + done, windows * total)
+
         first = min(index * step, last)
         fresh = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
-        # Dynamic slices are compiled once, not for each place.
-        piece = lax.dynamic_slice_in_dim(tokens, first, min(window, frames - first), axis=1)
-        piece = fill(graph, params, piece, fresh, filling, labels=labels)
-        tokens = lax.dynamic_update_slice_in_dim(tokens, piece, first, axis=1)
-    return tokens
+        # Cut on the host and put by `device_put`: other ways compile each length.
+        inside = slice(first, min(first + window, frames))
+        piece = jax.device_put(filled[:, inside])
+        followed = silent if progress is silent else share
+        filled[:, inside] = fill(graph, params, piece, fresh, filling, labels=labels, progress=followed)
+    return jax.device_put(filled)

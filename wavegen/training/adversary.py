@@ -40,7 +40,7 @@ SecondPhase = Callable[
     [PyTree, Adversary, Int[Array, ""], Mapping[str, Array], Array],
     tuple[Outcome, PyTree, Adversary, dict[str, Array]],
 ]
-"""`(params, adversary, step, examples, key) -> (outcome, gradients, adversary, figures)`."""
+"""``(params, adversary, step, examples, key) -> (outcome, gradients, adversary, figures)``."""
 
 
 def phase_of(config: Config) -> AdversarialConfig | None:

@@ -1,4 +1,4 @@
-"""Fit the codebook of a spectrogram codec to a prepared dataset: `wavegen fit-codebook`."""
+"""Fit the codebook of a spectrogram codec to a prepared dataset: ``wavegen fit-codebook``."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +34,7 @@ def fit_codebook(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> SpectrogramCodebook:
-    """Fit a codebook to the log-mel frames of a dataset, by mini-batch k-means.
+    """Fits a codebook to the log-mel frames of a dataset, by mini-batch k-means.
 
     The file is written on the way too. The same call resumes where that was cut short, with the result of one that
     was not, and with more batches it continues a whole one.
@@ -55,7 +55,7 @@ def fit_codebook(
         progress: called for every batch.
 
     Raises:
-        WavegenError: the dataset cannot be used, an argument is out of range, or `out` is another codebook.
+        WavegenError: the dataset cannot be used, an argument is out of range, or ``out`` is another codebook.
     """
     data = Dataset.open(dataset)
     frames = MelFrames(data.sample_rate, n_fft, hop_length, bands, f_min, f_max)

@@ -21,6 +21,7 @@ from wavegen.data.open import expect_same_codec, open_dataset
 from wavegen.models.base import MaskedModel
 from wavegen.networks.base import Network, with_parameters
 from wavegen.samplers.bound import order_agnostic_bound
+from wavegen.stopping import ProgressCallback, announced, silent
 from wavegen.training.mesh import make_mesh, shard_batch
 from wavegen.training.step import EvaluationStep, make_evaluation_step, make_examples, metric_of
 
@@ -77,12 +78,12 @@ def evaluate(
     source: EvaluationSource,
     batches: int,
     mesh: Mesh,
+    progress: ProgressCallback = silent,
 ) -> Evaluation:
     """The figures of so many batches, spread evenly over a source: its order is by length and name."""
-    outcomes = [
-        jax.device_get(step(weights, to_devices(source.batch(int(number)), mesh), codecs))
-        for number in chosen_batches(source, batches)
-    ]
+    outcomes = []
+    for number in announced(chosen_batches(source, batches), progress, "measuring"):
+        outcomes.append(jax.device_get(step(weights, to_devices(source.batch(int(number)), mesh), codecs)))
     sums = jax.tree.map(lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *outcomes)
     name, unit = metric_of(config)
     count = max(int(sums.scored), 1)
@@ -117,6 +118,8 @@ def evaluate_split(
     batches: int | None = None,
     step: EvaluationStep | None = None,
     orders: int = 0,
+    new_in: str | Path | None = None,
+    progress: ProgressCallback = silent,
 ) -> tuple[Evaluation, int]:
     """The figures of a whole split; for a causal model every sample is predicted from all of its receptive field.
 
@@ -130,23 +133,27 @@ def evaluate_split(
         batches: that are measured, spread evenly over the split; None is all.
         step: jitted, where several calls are to share what was compiled.
         orders: of the tokens of a masked model, see ``masked_bound``; 0 leaves the bound out.
+        new_in: see ``open_dataset``.
+        progress: called for each batch, of the bound too.
 
     Returns:
         The figures, and of how many files they are.
 
     Raises:
+        Stopped: ``progress`` raised it.
         WavegenError: there is no such data, or the split is empty.
     """
     if data is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"path": str(data)})})
-    dataset = open_dataset(config)
+    dataset = open_dataset(config, new_in=new_in)
     expect_same_codec(dataset, config, codecs)
     source = evaluation_source(config, dataset, split, nnx.merge(graph, params), codecs)
     step = step or jax.jit(make_evaluation_step(config, graph))
     mesh = make_mesh()
-    result = evaluate(config, step, params, codecs, source, batches or len(source), mesh)
+    result = evaluate(config, step, params, codecs, source, batches or len(source), mesh, progress)
     if orders and isinstance(nnx.merge(graph, params), MaskedModel):
-        bound = masked_bound(config, graph, params, codecs, source, batches or len(source), mesh, orders)
+        count = batches or len(source)
+        bound = masked_bound(config, graph, params, codecs, source, count, mesh, orders, progress)
         # The bound is the figure of the clips; that under one mask is last.
         result = Evaluation({**bound, **result.figures}, result.count)
     return result, len(source.files)
@@ -161,6 +168,7 @@ def masked_bound(
     batches: int,
     mesh: Mesh,
     orders: int,
+    progress: ProgressCallback = silent,
 ) -> dict[str, float]:
     """The upper bound on the bits per token of a split under a masked model, over random orders of the tokens.
 
@@ -173,6 +181,7 @@ def masked_bound(
         batches: that are measured, spread evenly.
         mesh: devices.
         orders: passes for each codebook of a clip, rounded up to a multiple of 4. More make the figure steadier.
+        progress: called for each batch.
 
     Returns:
         The bound; and "standard_error" of what the choice of orders adds to it, from four independent estimates. The
@@ -197,7 +206,7 @@ def masked_bound(
         return lax.map(one, jnp.arange(REPEATS)), jnp.sum(valid) * tokens.shape[2]
 
     nats, count = np.zeros(REPEATS), 0
-    for number in chosen_batches(source, batches):
+    for number in announced(chosen_batches(source, batches), progress, "measuring the bound"):
         key = jax.random.fold_in(jax.random.key(config.seed), number)
         summed, tokens = jax.device_get(
             estimate(params, to_devices(source.batch(int(number)), mesh), codecs, key)

@@ -10,6 +10,10 @@ A run is a folder::
 
 Running the same command again resumes from the newest sound checkpoint, and ends with the weights of a run that was
 never interrupted. That holds because all randomness is a function of the seed and the step.
+
+With a larger ``training.steps`` a run goes on for longer, also one that has ended. From there on the learning rate is
+that of the longer run, so it rises again where it had fallen; the weights differ from those of a run that was as long
+from the start.
 """
 
 import math
@@ -30,7 +34,7 @@ from wavegen.locks import locked
 from wavegen.runs.checkpoints import Checkpoints
 from wavegen.runs.log import RunLog
 from wavegen.runs.same import differences
-from wavegen.runs.trained import keep_codecs, open_codecs
+from wavegen.runs.trained import expect_same_codecs, fingerprints, keep_codecs, open_codecs
 from wavegen.training.evaluate import evaluate, evaluation_source, to_devices
 from wavegen.training.mesh import initialize_distributed, make_mesh, shard_state
 from wavegen.training.needs import expect_batches_to_fit, expect_to_fit
@@ -66,6 +70,7 @@ def train(config: Config, folder: str | Path) -> Path:
 
 
 def _train(config: Config, folder: Path) -> None:
+    config = _with_places(config)
     begun = _claim(folder, config)
     expect_batches_to_fit(config)
     dataset = open_dataset(config)
@@ -74,6 +79,7 @@ def _train(config: Config, folder: Path) -> None:
     if not begun and jax.process_index() == 0:
         keep_codecs(folder, codecs)
     expect_same_codec(dataset, config, codecs)
+    reads = fingerprints(codecs)
     model, state = first_state(config, dataset.labels, codecs)
     graph, t = nnx.split(model)[0], config.training
     mesh = make_mesh(t.mesh.data, t.mesh.fsdp)
@@ -99,13 +105,21 @@ def _train(config: Config, folder: Path) -> None:
     card = {
         "config": config.model_dump(mode="json"),
         "labels": {k: list(v) for k, v in dataset.labels.items()},
+        "reads": reads,
     }
 
     with Checkpoints(folder / "checkpoints", keep_latest=t.keep_latest, keep_best=t.keep_best) as checkpoints:
-        start = 0
+        start, extended = 0, ""
         if checkpoints.latest_step() is not None:
             state, start, there = checkpoints.restore(abstract_state(state))
-            _expect_same(resolve(there["config"]), config, folder / "checkpoints" / str(start))
+            before = resolve(there["config"])
+            _expect_same(before, config, folder / "checkpoints" / str(start))
+            if before.training.steps < t.steps:
+                extended = (
+                    f"; the run was one of {before.training.steps:,} steps, and its learning rate now falls over "
+                    f"{t.steps:,}"
+                )
+            expect_same_codecs(reads, there.get("reads", {}), folder)
         elif t.start_from is not None:
             state = shard_state(start_from(t.start_from, config, state, codecs), mesh)
         else:
@@ -128,7 +142,7 @@ def _train(config: Config, folder: Path) -> None:
         ):
             log.say(_describe(config, dataset, model, state))
             if start:
-                log.say(f"resuming from step {start}")
+                log.say(f"resuming from step {start}{extended}")
             metric = math.nan
             unread: tuple[int, dict[str, Any]] | None = None
             batches = iterator(source, start, t.steps, prefetch=config.data.prefetch)
@@ -169,6 +183,14 @@ def _train(config: Config, folder: Path) -> None:
     stop.interrupt()
 
 
+def _with_places(config: Config) -> Config:
+    """The configuration with the whole paths of its data, so that the run finds them from any working directory."""
+    places = {"cache": str(Path(config.data.cache).absolute())}
+    if config.data.path is not None:
+        places["path"] = str(Path(config.data.path).absolute())
+    return config.model_copy(update={"data": config.data.model_copy(update=places)})
+
+
 def _claim(folder: Path, config: Config) -> bool:
     """Writes the resolved configuration, unless the folder holds checkpoints of another experiment.
 
@@ -188,6 +210,11 @@ def _claim(folder: Path, config: Config) -> bool:
 
 def _expect_same(there: Config, asked: Config, place: Path) -> None:
     different = differences(there, asked)
+    if asked.training.steps < there.training.steps:
+        raise WavegenError(
+            f"{place} holds a run of {there.training.steps:,} steps, training.steps is {asked.training.steps:,}; a run "
+            "can be made longer, not shorter: give this one another name (name=...)"
+        )
     if different:
         raise WavegenError(
             f"{place} holds another experiment ({different[0]}); give this one another name (name=...), with "

@@ -24,7 +24,7 @@ SMALLEST_SHARDED = 2**16
 def initialize_distributed(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Join the other processes of this run; do nothing where there is only this one, or when they are joined.
+    """Joins the other processes of this run; do nothing where there is only this one, or when they are joined.
 
     JAX finds SLURM, Kubernetes, Open MPI and TPU pods by itself. Elsewhere, or to overrule it, give all three
     arguments, or set ``WAVEGEN_COORDINATOR``, ``WAVEGEN_NUM_PROCESSES`` and ``WAVEGEN_PROCESS_ID``; a number
@@ -84,7 +84,7 @@ def _initialize_detected() -> None:
 
 
 def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
-    """Return the mesh over all devices of all processes.
+    """Returns the mesh over all devices of all processes.
 
     Args:
         data: devices along the axis that splits the batch only; -1 takes all that ``fsdp`` leaves.
@@ -104,12 +104,12 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of a batch: the first axis over all devices."""
+    """Returns the sharding of a batch: the first axis over all devices."""
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
 def shard_batch(batch: PyTree[np.ndarray], mesh: Mesh) -> PyTree[jax.Array]:
-    """Return the global batch on the devices, given this process's rows of it.
+    """Returns the global batch on the devices, given this process's rows of it.
 
     Args:
         batch: arrays ``[rows of this process, ...]``; with one process, the whole batch.
@@ -130,7 +130,7 @@ def shard_batch(batch: PyTree[np.ndarray], mesh: Mesh) -> PyTree[jax.Array]:
 
 
 def state_sharding(state: PyTree, mesh: Mesh, *, smallest: int = SMALLEST_SHARDED) -> PyTree[NamedSharding]:
-    """Return where each array of a state lies: its longest axis that ``fsdp`` divides is split.
+    """Returns where each array of a state lies: its longest axis that ``fsdp`` divides is split.
 
     Moments and averages have the shapes of their parameters, so the one rule puts them in the same place.
 
@@ -152,5 +152,5 @@ def state_sharding(state: PyTree, mesh: Mesh, *, smallest: int = SMALLEST_SHARDE
 
 
 def shard_state(state: PyTree, mesh: Mesh) -> PyTree[jax.Array]:
-    """Return ``state`` laid out by ``state_sharding``; every process must hold the same numbers."""
+    """Returns ``state`` laid out by ``state_sharding``; every process must hold the same numbers."""
     return jax.device_put(state, state_sharding(state, mesh))

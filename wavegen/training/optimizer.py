@@ -21,7 +21,7 @@ from wavegen.training.muon import make_muon
 def make_schedule(
     *, learning_rate: float, warmup_steps: int, total_steps: int, final_fraction: float = 0.1
 ) -> optax.Schedule:
-    """Return the learning rate as a function of the number of updates done.
+    """Returns the learning rate as a function of the number of updates done.
 
     Args:
         learning_rate: the peak, reached after ``warmup_steps``.
@@ -81,7 +81,7 @@ def make_optimizer(
     eps: float = 1e-8,
     matrices: optax.ScalarOrSchedule | None = None,
 ) -> optax.GradientTransformation:
-    """Return the optimizer of every run.
+    """Returns the optimizer of every run.
 
     An update whose gradient holds a NaN or an infinity is left out whole: parameters, moments and the
     schedule stay where they were, and ``skipped_updates`` counts it. Stopping after too many is the loop's
@@ -112,5 +112,5 @@ def make_optimizer(
 
 
 def skipped_updates(optimizer_state: PyTree) -> dict[str, Int[Array, ""]]:
-    """Return how many updates were left out: ``in_a_row`` up to now, and in ``total``."""
+    """Returns how many updates were left out: ``in_a_row`` up to now, and in ``total``."""
     return {"in_a_row": optimizer_state.notfinite_count, "total": optimizer_state.total_notfinite}

@@ -20,7 +20,7 @@ TrainState = dict[str, Any]
 
 
 def init_state(params: PyTree, optimizer: optax.GradientTransformation, *, ema: bool) -> TrainState:
-    """Return the state before the first step.
+    """Returns the state before the first step.
 
     Args:
         params: the model's parameters as plain dicts; the state keeps these very arrays.
@@ -37,12 +37,12 @@ def init_state(params: PyTree, optimizer: optax.GradientTransformation, *, ema: 
 
 
 def abstract_state(state: PyTree) -> PyTree:
-    """Return the shapes, dtypes and shardings of ``state``, without its numbers: what to restore into."""
+    """Returns the shapes, dtypes and shardings of ``state``, without its numbers: what to restore into."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
 
 
 def update_ema(ema: PyTree, params: PyTree, *, decay: float, step: Int[Array, ""]) -> PyTree:
-    """Return ``d * ema + (1 - d) * params`` with ``d = min(decay, (1 + step) / (10 + step))``.
+    """Returns ``d * ema + (1 - d) * params`` with ``d = min(decay, (1 + step) / (10 + step))``.
 
     The smaller decay of the first steps forgets the random start: without it a short run would average mostly
     noise.
@@ -62,12 +62,12 @@ def update_ema(ema: PyTree, params: PyTree, *, decay: float, step: Int[Array, ""
 
 
 def count_parameters(params: PyTree) -> int:
-    """Return how many numbers ``params`` holds."""
+    """Returns how many numbers ``params`` holds."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def state_hash(state: PyTree) -> str:
-    """Return the sha256, in hex, of every leaf's path, dtype, shape and bytes.
+    """Returns the sha256, in hex, of every leaf's path, dtype, shape and bytes.
 
     Two states have one hash exactly when they are equal bit for bit. Every leaf must be addressable from this
     process.

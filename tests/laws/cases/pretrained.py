@@ -69,7 +69,9 @@ def draw(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 def draw_dac(config: Mapping[str, Any]) -> Tensors:
     random = np.random.default_rng(0)
     tensors = {
-        name: draw(random, place.shape) for place in _places(_build(dict(config))[0]) for name in place.names
+        name: draw(random, place.shape)
+        for place in _places(_build(dict(config), 10**6)[0])
+        for name in place.names
     }
     # Snake divides by them: near 0 its output is out of range.
     return {name: x if "alpha" not in name else 1 + 3 * x for name, x in tensors.items()}

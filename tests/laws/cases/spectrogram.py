@@ -1,6 +1,6 @@
 """Spectrogram codecs: the learned one with every quantizer, and a codebook of frames."""
 
-from functools import cache
+from functools import cache, partial
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from wavegen.codecs.quantizers import FSQ, EMAResidualVQ, GradientVQ
 from wavegen.codecs.spectrogram.codebook import SpectrogramCodebook
 from wavegen.codecs.spectrogram.frames import MelFrames
 from wavegen.codecs.spectrogram.network import SpectrogramVQ
+from wavegen.config.codec_models import VocoderConfig
 from wavegen.config.codecs import SpectrogramCodecConfig
 
 RATE, HOP, STRIDE, LATENT = 8000, 32, 2, 4
@@ -28,6 +29,7 @@ QUANTIZERS = {
     "gradient": lambda random: GradientVQ(LATENT, codebooks=2, codebook_size=16, random=random),
     "FSQ": lambda random: FSQ(LATENT, sizes=(4, 4), codebooks=2, random=random),
 }
+VOCODER = VocoderConfig(width=8, depth=2)
 rows_of = jax.jit(FRAMES.from_audio)
 
 
@@ -44,7 +46,7 @@ def rows() -> np.ndarray:
     return np.asarray(rows_of(jnp.asarray(tones(9, 1, 100 * HOP))))[0]
 
 
-def build(quantizer: str = "EMA") -> SpectrogramVQ:
+def build(quantizer: str = "EMA", vocoder: VocoderConfig | None = None) -> SpectrogramVQ:
     random = np.random.default_rng(0)
     codec = SpectrogramVQ(
         frames=FRAMES,
@@ -52,6 +54,7 @@ def build(quantizer: str = "EMA") -> SpectrogramVQ:
         width=16,
         depth=1,
         quantizer=QUANTIZERS[quantizer](random),
+        vocoder=vocoder,
         random=random,
     )
     codec.standardise([jnp.asarray(tones(9, 1, 100 * HOP))])
@@ -59,11 +62,11 @@ def build(quantizer: str = "EMA") -> SpectrogramVQ:
 
 
 @cache
-def make_network_case(quantizer: str) -> Case:
+def make_network_case(quantizer: str, vocoder: VocoderConfig | None = None) -> Case:
     # A window that only touches a cut is 0 there.
     reach = ceil((build(quantizer).reach + WINDOW) / STRIDE)
     return Case(
-        lambda: freeze(build(quantizer), sample_rate=RATE),
+        lambda: freeze(build(quantizer, vocoder), sample_rate=RATE),
         tones(0, BATCH, 40 * HOP),
         reach=(reach, reach),
         tolerance=2e-3,
@@ -86,5 +89,6 @@ def make_codebook_case() -> Case:
 NETWORK_CASES = {
     **registered(make_network_case, ["EMA"], LAWS + OF_CODEBOOKS),
     **registered(make_network_case, ["gradient", "FSQ"], (tokens_are_in_range,)),
+    "vocoder": Registered(partial(make_network_case, "EMA", VOCODER), LAWS),
 }
 CODEBOOK_CASES = {"tones": Registered(make_codebook_case, LAWS)}

@@ -26,9 +26,9 @@ class NoteCodec(Codec):
 
     Laws, tested for every member:
 
-    - tokens of codebook k lie in `[0, sizes[k])`;
-    - `encode(decode(tokens))` is `tokens`, for tokens that `encode` can write;
-    - `decode(encode(notes))` is `notes`, for notes that lie on the codec's grid;
+    - tokens of codebook k lie in ``[0, sizes[k])``;
+    - ``encode(decode(tokens))`` is ``tokens``, for tokens that ``encode`` can write;
+    - ``decode(encode(notes))`` is ``notes``, for notes that lie on the codec's grid;
     - what it writes is allowed at its place, and what is drawn from a narrowed range of pitches decodes into it;
     - transposed tokens are those of the transposed notes;
     - a redrawing keeps the notes that are not chosen to the tick, and of the chosen ones what is not asked for.
@@ -41,12 +41,12 @@ class NoteCodec(Codec):
 
     @property
     def vocab_size(self) -> int:
-        """See `Codec`: the largest of `sizes`."""
+        """See ``Codec``: the largest of ``sizes``."""
         return max(self.sizes)
 
     @property
     def hop_length(self) -> int:
-        """See `Codec`."""
+        """See ``Codec``."""
         return 1
 
     @property
@@ -56,17 +56,17 @@ class NoteCodec(Codec):
 
     @property
     def places(self) -> int:
-        """See `Codec`: all places of a period."""
+        """See ``Codec``: all places of a period."""
         return self.period
 
     @property
     def plain(self) -> "NoteCodec":
-        """See `Codec`."""
+        """See ``Codec``."""
         return self
 
     @abstractmethod
     def encode(self, notes: Score) -> Int[np.ndarray, "N K"]:
-        """Write a piece as tokens, int32.
+        """Writes a piece as tokens, int32.
 
         Raises:
             WavegenError: notes that the codec has no tokens for.
@@ -74,11 +74,21 @@ class NoteCodec(Codec):
 
     @abstractmethod
     def decode(self, tokens: Int[np.ndarray, "N K"]) -> Score:
-        """Turn tokens back into a piece.
+        """Turns tokens back into a piece.
 
         Raises:
             WavegenError: tokens that mean nothing.
         """
+
+    def continued(self, prompt: Score, tokens: Int[np.ndarray, "N K"]) -> Score:
+        """Turns the tokens of a piece that begins with a prompt into notes; what no token can say stays the prompt's.
+
+        Args:
+            prompt: the piece whose tokens come first.
+            tokens: see `decode`.
+        """
+        del prompt
+        return self.decode(tokens)
 
     @abstractmethod
     def narrowed(
@@ -91,7 +101,7 @@ class NoteCodec(Codec):
 
         Args:
             allowed: what the codec whose tokens are drawn allows; this one, or its tokens one after the other.
-            instruments: names, see `wavegen.codecs.notes.choice.family`; none is all.
+            instruments: names, see ``wavegen.codecs.notes.choice.family``; none is all.
             pitches: the lowest and the highest MIDI number; None is all.
 
         Raises:
@@ -109,7 +119,7 @@ class NoteCodec(Codec):
                 and for events "durations": nothing else.
 
         Raises:
-            WavegenError: another `what`, one that the codec does not write on its own, or a piece that it cannot write.
+            WavegenError: another ``what``, one that the codec does not write alone, or a piece that it cannot write.
         """
 
     @abstractmethod
@@ -122,7 +132,7 @@ class NoteCodec(Codec):
 class Interleaved(NoteCodec):
     """The tokens of another codec one after the other, for models that read one token at a time.
 
-    Frame `n K + k` is token k of frame n. All codebooks share one vocabulary.
+    Frame ``n K + k`` is token k of frame n. All codebooks share one vocabulary.
 
     Attributes:
         codec: of K codebooks.
@@ -132,54 +142,61 @@ class Interleaved(NoteCodec):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """See `NoteCodec`."""
+        """See ``NoteCodec``."""
         return (self.codec.vocab_size,)
 
     @property
     def codebooks(self) -> int:
-        """See `Codec`."""
+        """See ``Codec``."""
         return 1
 
     @property
     def start_token(self) -> int:
-        """See `Codec`."""
+        """See ``Codec``."""
         return self.codec.start_token
 
     @property
     def period(self) -> int:
-        """See `NoteCodec`."""
+        """See ``NoteCodec``."""
         return self.codec.period * self.codec.codebooks
 
     @property
     def plain(self) -> NoteCodec:
-        """See `Codec`."""
+        """See ``Codec``."""
         return self.codec
 
     @property
     def interleaving(self) -> int:
-        """See `Codec`."""
+        """See ``Codec``."""
         return self.codec.codebooks
 
     @property
     def allowed(self) -> Bool[np.ndarray, "places V"] | None:
-        """See `NoteCodec`: fields that share a vocabulary use a part of it each."""
+        """See ``NoteCodec``: fields that share a vocabulary use a part of it each."""
         sizes = np.asarray(self.codec.sizes)
         if (sizes == self.vocab_size).all():
             return None
         return np.arange(self.vocab_size)[None] < sizes[:, None]
 
     def encode(self, notes: Score) -> Int[np.ndarray, "N K"]:
-        """See `NoteCodec`."""
+        """See ``NoteCodec``."""
         return self.codec.encode(notes).reshape(-1, 1)
 
     def decode(self, tokens: Int[np.ndarray, "N K"]) -> Score:
-        """See `NoteCodec`; a last frame that is not whole is left out."""
+        """See ``NoteCodec``; a last frame that is not whole is left out."""
+        return self.codec.decode(self._plainly(tokens))
+
+    def continued(self, prompt: Score, tokens: Int[np.ndarray, "N K"]) -> Score:
+        """See ``NoteCodec``."""
+        return self.codec.continued(prompt, self._plainly(tokens))
+
+    def _plainly(self, tokens: Int[np.ndarray, "N K"]) -> Int[np.ndarray, "frames fields"]:
         width = self.codec.codebooks
         if tokens.ndim != 2 or tokens.shape[1] != 1:
             raise WavegenError(
                 f"expected tokens [frames, 1], got {list(tokens.shape)}; give those of one clip"
             )
-        return self.codec.decode(tokens[: len(tokens) // width * width].reshape(-1, width))
+        return tokens[: len(tokens) // width * width].reshape(-1, width)
 
     def narrowed(
         self,
@@ -187,15 +204,15 @@ class Interleaved(NoteCodec):
         instruments: Sequence[str],
         pitches: tuple[int, int] | None,
     ) -> Bool[np.ndarray, "places V"]:
-        """See `NoteCodec`."""
+        """See ``NoteCodec``."""
         return self.codec.narrowed(allowed, instruments, pitches)
 
     def redraw(self, notes: Score, chosen: Bool[np.ndarray, " notes"], what: What) -> Redrawing:
-        """See `NoteCodec`; the tokens are those of the plain codec."""
+        """See ``NoteCodec``; the tokens are those of the plain codec."""
         return self.codec.redraw(notes, chosen, what)
 
     def transposed(self, tokens: Tokens, semitones: Int[Array, "B"]) -> Tokens:
-        """See `NoteCodec`."""
+        """See ``NoteCodec``."""
         batch, frames, _ = tokens.shape
         width = self.codec.codebooks
         whole = tokens[:, : frames // width * width]

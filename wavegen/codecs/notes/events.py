@@ -40,8 +40,8 @@ class NoteEvents(NoteCodec):
     """A frame of five tokens for every note.
 
     Frames are in canonical order: by onset, then instrument, pitch, duration and velocity. Laws, tested:
-    `encode(decode(tokens)) == tokens` for tokens in that order, the same frames in that order for any others, and
-    `decode(encode(notes)) == notes` for notes that `decode` could have written.
+    ``encode(decode(tokens)) == tokens`` for tokens in that order, the same frames in that order for any others, and
+    ``decode(encode(notes)) == notes`` for notes that ``decode`` could have written.
 
     Args:
         steps_per_quarter: the grid; 12 has sixteenths and triplets.
@@ -99,28 +99,28 @@ class NoteEvents(NoteCodec):
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """See `NoteCodec`."""
+        """See ``NoteCodec``."""
         return FIELDS
 
     @property
     def start_token(self) -> int:
-        """See `Codec`; of every field."""
+        """See ``Codec``; of every field."""
         return 0
 
     def encode(self, notes: Score) -> Int[np.ndarray, "N 5"]:
-        """Write notes as tokens; onsets and ends are rounded to steps, no note under a step.
+        """Writes notes as tokens; onsets and ends are rounded to steps, no note under a step.
 
         Names, tempos and metres are lost; so is which of two tracks of one group plays a note.
 
         Returns:
-            `[N, 5]` int32, a frame a note.
+            ``[N, 5]`` int32, a frame a note.
         """
         grid, fields, order = self._sorted(notes)
         shift = np.minimum(np.diff(grid.onset[order], prepend=0), self.max_shift)
         return np.column_stack([shift, *(field[order] for field in fields)]).astype(np.int32)
 
     def order(self, notes: Score) -> Int[np.ndarray, " notes"]:
-        """Which note of a piece each frame of `encode` is."""
+        """Which note of a piece each frame of ``encode`` is."""
         return notes.order_at(self.steps_per_quarter)[self._sorted(notes)[2]]
 
     def revised(
@@ -130,7 +130,7 @@ class NoteEvents(NoteCodec):
 
         Args:
             notes: the piece.
-            tokens: as many as `encode` makes of it, in its order.
+            tokens: as many as ``encode`` makes of it, in its order.
             changed: which of them count: pitches, durations and velocities.
         """
         check_tokens(tokens, self.sizes)
@@ -149,7 +149,7 @@ class NoteEvents(NoteCodec):
         return replace(notes, **columns)
 
     def decode(self, tokens: Integer[np.ndarray, "N K"]) -> Score:
-        """Turn tokens into notes: a tick a step, a track for each instrument there is, at the default tempo.
+        """Turns tokens into notes: a tick a step, a track for each instrument there is, at the default tempo.
 
         Raises:
             WavegenError: another count of fields, or a token outside its field.
@@ -167,13 +167,30 @@ class NoteEvents(NoteCodec):
             self.steps_per_quarter,
         )
 
+    def continued(self, prompt: Score, tokens: Integer[np.ndarray, "N K"]) -> Score:
+        """Turn the tokens of a piece that begins with a prompt into notes.
+
+        A rest of the prompt that is longer than the longest shift keeps its length, which tokens cannot say, and what
+        follows keeps its distance from the prompt.
+
+        Args:
+            prompt: the piece whose notes are the first ones.
+            tokens: see `decode`.
+        """
+        piece = self.decode(tokens)
+        grid, _, order = self._sorted(prompt)
+        if not len(order):
+            return piece
+        late = grid.onset[order] - piece.onset[: len(order)]
+        return replace(piece, onset=piece.onset + np.pad(late, (0, len(piece) - len(late)), mode="edge"))
+
     def narrowed(
         self,
         allowed: Bool[np.ndarray, "places V"],
         instruments: Sequence[str],
         pitches: tuple[int, int] | None,
     ) -> Bool[np.ndarray, "places V"]:
-        """See `NoteCodec`; fields have to be written one after the other."""
+        """See ``NoteCodec``; fields have to be written one after the other."""
         if len(allowed) != len(FIELDS):
             raise WavegenError(
                 "instruments and pitches of one field per frame can be chosen; train with codec.interleave=true"
@@ -187,7 +204,7 @@ class NoteEvents(NoteCodec):
         return allowed
 
     def redraw(self, notes: Score, chosen: Bool[np.ndarray, " notes"], what: What) -> Redrawing:
-        """See `NoteCodec`."""
+        """See ``NoteCodec``."""
         require_what(what)
         tokens = self.encode(notes)
         hidden = np.zeros(tokens.shape, bool)
@@ -195,7 +212,7 @@ class NoteEvents(NoteCodec):
         return Redrawing(tokens, hidden, None, lambda filled: self.revised(notes, filled, hidden))
 
     def transposed(self, tokens: Tokens, semitones: Int[Array, "B"]) -> Tokens:
-        """See `NoteCodec`; drums stay."""
+        """See ``NoteCodec``; drums stay."""
         pitch = tokens[:, :, 1]
         # Frames of zeros fill up short clips.
         stays = (tokens[:, :, 4] == self.sizes[4] - 1) | jnp.all(tokens == 0, axis=2)

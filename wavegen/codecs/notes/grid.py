@@ -2,7 +2,7 @@
 
     token 0            silence
     token p - low + 1  pitch p, from low to high
-    the last token     hold: the note continues (only with `ties`)
+    the last token     hold: the note continues (only with ``ties``)
 
 Without ties a note continues as long as its token is repeated, so that a note that is struck twice reads as one: the
 JSB chorales in sixteenths are of that kind (Huang et al. 2017, "Counterpoint by Convolution").
@@ -34,9 +34,9 @@ LONGEST = 1 << 22  # steps: 145 hours of sixteenths; what lies above is a damage
 class NoteGrid(NoteCodec):
     """A token for every voice and step.
 
-    Laws, tested: `decode(encode(notes)) == notes` for notes that `decode` could have written, and
-    `encode(decode(tokens), len(tokens))` is `tokens`; with ties, if every hold follows a note or a hold. One that does
-    not is silence.
+    Laws, tested: ``decode(encode(notes)) == notes`` for notes that ``decode`` could have written, and
+    ``encode(decode(tokens), len(tokens))`` is ``tokens``; with ties, if every hold follows a note or a hold. One
+    that does not is silence.
 
     Args:
         voices: tokens of a step; voice k is track k.
@@ -98,7 +98,7 @@ class NoteGrid(NoteCodec):
         return (self.vocab_size,) * self.voices
 
     def encode(self, notes: Score, frames: int | None = None) -> Int[np.ndarray, "N K"]:
-        """Write notes as tokens.
+        """Writes notes as tokens.
 
         Onsets and ends are rounded to steps, no note under a step. Velocities, tempos and instruments are lost.
 
@@ -107,7 +107,7 @@ class NoteGrid(NoteCodec):
             frames: steps of the result, for silence at the end; by default up to the end of the last note.
 
         Returns:
-            `[N, voices]` int32.
+            ``[N, voices]`` int32.
 
         Raises:
             WavegenError: more tracks than voices, drums, a pitch outside low to high, two notes at once in a voice,
@@ -115,7 +115,8 @@ class NoteGrid(NoteCodec):
         """
         if len(notes.tracks) > self.voices:
             raise WavegenError(
-                f"expected at most {self.voices} tracks, one a voice, got {len(notes.tracks)}: select()"
+                f"expected at most {self.voices} tracks, one a voice, got {len(notes.tracks)}: leave some out "
+                "or train with more codec.voices"
             )
         grid = notes.at_resolution(self.steps_per_quarter)
         outside = (grid.pitch < self.low) | (grid.pitch > self.high) | grid.drum
@@ -128,10 +129,12 @@ class NoteGrid(NoteCodec):
         frames = grid.end if frames is None else frames
         if frames < grid.end:
             raise WavegenError(
-                f"expected at least {grid.end} frames for these notes, got {frames}: use .between()"
+                f"expected at least {grid.end} frames for these notes, got {frames}: take more, or cut the notes"
             )
         if frames > LONGEST:
-            raise WavegenError(f"expected at most {LONGEST} steps, got {frames}: use .between()")
+            raise WavegenError(
+                f"expected at most {LONGEST} steps, got {frames}: cut the piece (in Python, by .between())"
+            )
         tokens = np.zeros((frames, self.voices), np.int32)
         for pitch, onset, end, voice in zip(
             grid.pitch, grid.onset, grid.onset + grid.duration, grid.track, strict=True
@@ -145,7 +148,7 @@ class NoteGrid(NoteCodec):
         return tokens
 
     def decode(self, tokens: Integer[np.ndarray, "N K"]) -> Score:
-        """Turn tokens into notes: a tick a step, a track a voice, all of one velocity, at the default tempo.
+        """Turns tokens into notes: a tick a step, a track a voice, all of one velocity, at the default tempo.
 
         Raises:
             WavegenError: another count of voices, or a token outside the vocabulary.
@@ -178,7 +181,7 @@ class NoteGrid(NoteCodec):
         instruments: Sequence[str],
         pitches: tuple[int, int] | None,
     ) -> Bool[np.ndarray, "places V"]:
-        """See `NoteCodec`; a grid writes no instruments."""
+        """See ``NoteCodec``; a grid writes no instruments."""
         if instruments:
             raise WavegenError(
                 "a grid of voices writes no instruments; leave them out, or use codec.kind=note_events"
@@ -191,7 +194,7 @@ class NoteGrid(NoteCodec):
         return allowed
 
     def redraw(self, notes: Score, chosen: Bool[np.ndarray, " notes"], what: What) -> Redrawing:
-        """See `NoteCodec`; durations are not written on their own."""
+        """See ``NoteCodec``; durations are not written on their own."""
         require_what(what)
         if what == "durations":
             raise WavegenError(
@@ -230,7 +233,7 @@ class NoteGrid(NoteCodec):
         return Redrawing(tokens, hidden, allowed, rebuilt)
 
     def transposed(self, tokens: Tokens, semitones: Int[Array, "B"]) -> Tokens:
-        """See `NoteCodec`."""
+        """See ``NoteCodec``."""
         pitched = (tokens > 0) & (tokens <= self.high - self.low + 1)
         lowest = jnp.min(jnp.where(pitched, tokens, self.vocab_size), axis=(1, 2))
         highest = jnp.max(jnp.where(pitched, tokens, 0), axis=(1, 2))
@@ -257,7 +260,7 @@ class NoteGrid(NoteCodec):
         return tokens
 
     def to_pitches(self, tokens: Integer[np.ndarray, "N K"]) -> Int[np.ndarray, "N K"]:
-        """The grid of MIDI numbers that sound, -1 in silence; the inverse of `from_pitches`.
+        """The grid of MIDI numbers that sound, -1 in silence; the inverse of ``from_pitches``.
 
         Raises:
             WavegenError: another count of voices, or a token outside the vocabulary.

@@ -14,14 +14,24 @@ outputs all frames, so that the end of the audio differs.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Float
+from pydantic import Field
 
-from wavegen.codecs.pretrained.hugging_face import expect_no_more, read_hugging_face, take_tensor
+from wavegen.codecs.pretrained.hugging_face import (
+    Few,
+    Size,
+    Sizes,
+    Strides,
+    expect_no_more,
+    read_hugging_face,
+    read_sizes,
+    take_tensor,
+)
 from wavegen.codecs.quantizers import GradientVQ
 from wavegen.codecs.waveform.convolution import (
     Convolution,
@@ -33,6 +43,7 @@ from wavegen.codecs.waveform.convolution import (
 )
 from wavegen.codecs.waveform.network import WaveVQ
 from wavegen.errors import WavegenError
+from wavegen.networks.initial import Draws
 
 KINDS = {
     Snake: "snake{}",
@@ -42,6 +53,32 @@ KINDS = {
     Stack: "block.{}",
 }
 """Name of a layer by its class, with its number among the layers of that class."""
+
+
+class DACConfig(Sizes):
+    """Sizes, by the names of Hugging Face's ``config.json``.
+
+    Attributes:
+        downsampling_ratios: strides of the encoder's stages.
+        upsampling_ratios: those of the decoder's.
+        hidden_size: width of the latents.
+        encoder_hidden_size: channels before the first stage, which double with each.
+        decoder_hidden_size: channels before the first stage of the decoder, which are halved by each.
+        n_codebooks: number of codebooks.
+        codebook_size: entries per codebook.
+        codebook_dim: dimensions in which entries are compared.
+        sampling_rate: sample rate in Hz.
+    """
+
+    downsampling_ratios: Strides
+    upsampling_ratios: Strides
+    hidden_size: Size
+    encoder_hidden_size: Size
+    decoder_hidden_size: Size
+    n_codebooks: Few
+    codebook_size: Annotated[int, Field(ge=2, le=2**20)]
+    codebook_dim: Size
+    sampling_rate: Size
 
 
 class _Place(NamedTuple):
@@ -68,7 +105,7 @@ def load_dac(path: str | Path) -> tuple[WaveVQ, int]:
             shape than the configuration implies.
     """
     config, tensors = read_hugging_face(path)
-    codec, sample_rate = _build(config)
+    codec, sample_rate = _build(config, sum(tensor.size for tensor in tensors.values()))
     for place in _places(codec):
         values = [place.convert(take_tensor(tensors, name, place.shape)) for name in place.names]
         place.param[...] = jnp.asarray(np.stack(values).reshape(place.param.shape))
@@ -76,36 +113,34 @@ def load_dac(path: str | Path) -> tuple[WaveVQ, int]:
     return codec, sample_rate
 
 
-def _build(config: dict[str, Any]) -> tuple[WaveVQ, int]:
-    """Returns a codec of the described sizes, and its sample rate."""
-    kind = config.get("model_type")
+def _build(values: dict[str, Any], weights: int) -> tuple[WaveVQ, int]:
+    """Returns a codec of the described sizes, and its sample rate; ``weights`` is the number of those in the file."""
+    kind = values.get("model_type")
     if kind != "dac":
         raise WavegenError(f'expected "model_type": "dac" in config.json, got {kind!r}; give a DAC codec')
-    try:
-        strides, mirrored = tuple(config["downsampling_ratios"]), tuple(config["upsampling_ratios"])
-        if mirrored != strides[::-1]:
-            raise WavegenError(
-                f"expected upsampling_ratios {list(strides[::-1])} in config.json, the mirror of "
-                f"downsampling_ratios, got {list(mirrored)}; no other decoders can be loaded"
-            )
-        random = np.random.default_rng(0)  # Every weight drawn here is replaced.
-        quantizer = GradientVQ(
-            config["hidden_size"],
-            codebooks=config["n_codebooks"],
-            codebook_size=config["codebook_size"],
-            codebook_width=config["codebook_dim"],
-            random=random,
+    config = read_sizes(DACConfig, values)
+    strides = config.downsampling_ratios
+    if config.upsampling_ratios != strides[::-1]:
+        raise WavegenError(
+            f"expected upsampling_ratios {list(strides[::-1])} in config.json, the mirror of "
+            f"downsampling_ratios, got {list(config.upsampling_ratios)}; no other decoders can be loaded"
         )
-        codec = WaveVQ(
-            strides=strides,
-            width=config["encoder_hidden_size"],
-            decoder_width=config["decoder_hidden_size"],
-            quantizer=quantizer,
-            random=random,
-        )
-        return codec, int(config["sampling_rate"])
-    except KeyError as error:
-        raise WavegenError(f"expected {error} in config.json; take the config.json of the model") from None
+    random = Draws(0, weights)  # Every weight drawn here is replaced, and more than there are cannot be.
+    quantizer = GradientVQ(
+        config.hidden_size,
+        codebooks=config.n_codebooks,
+        codebook_size=config.codebook_size,
+        codebook_width=config.codebook_dim,
+        random=random,
+    )
+    codec = WaveVQ(
+        strides=strides,
+        width=config.encoder_hidden_size,
+        decoder_width=config.decoder_hidden_size,
+        quantizer=quantizer,
+        random=random,
+    )
+    return codec, config.sampling_rate
 
 
 def _places(codec: WaveVQ) -> Iterator[_Place]:

@@ -7,15 +7,22 @@ and ``facebook/encodec_32khz``.
 
 from math import ceil, log2
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, model_validator
 
 from wavegen.codecs.base import AudioCodec
-from wavegen.codecs.pretrained.hugging_face import Tensors, expect_no_more, read_hugging_face, take_tensor
+from wavegen.codecs.pretrained.hugging_face import (
+    Size,
+    Tensors,
+    expect_no_more,
+    read_hugging_face,
+    read_sizes,
+    take_tensor,
+)
 from wavegen.codecs.pretrained.seanet import SEANetConfig, decoder, encoder
 from wavegen.codecs.quantizers import EMAResidualVQ
 from wavegen.errors import WavegenError
@@ -42,9 +49,20 @@ class EnCodecConfig(SEANetConfig):
             codebooks.
     """
 
-    sampling_rate: PositiveInt = 24000
-    codebook_size: int = Field(1024, ge=2)
-    target_bandwidths: tuple[PositiveFloat, ...] = Field((1.5, 3.0, 6.0, 12.0, 24.0), min_length=1)
+    sampling_rate: Size = 24000
+    codebook_size: int = Field(1024, ge=2, le=2**20)
+    target_bandwidths: tuple[Annotated[float, Field(gt=0, le=2**20)], ...] = Field(
+        (1.5, 3.0, 6.0, 12.0, 24.0), min_length=1, max_length=64
+    )
+
+    @model_validator(mode="after")
+    def _have_room_for_codebooks(self) -> "EnCodecConfig":
+        if not 1 <= self.codebooks <= 256:
+            raise ValueError(
+                "expected target_bandwidths to have room for 1 to 256 codebooks, "
+                f"got {self.codebooks} for {list(self.target_bandwidths)} kb/s"
+            )
+        return self
 
     @property
     def codebooks(self) -> int:
@@ -163,23 +181,11 @@ def _read_sizes(values: dict[str, Any]) -> EnCodecConfig:
                 f"expected {key} {only} in config.json, got {values[key]}; use EnCodec of 24 or 32 kHz: that of 48 "
                 "kHz codes overlapping stereo chunks with a scale for each, which tokens cannot represent"
             )
-    try:
-        config = EnCodecConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise WavegenError(
-            f"{place} of config.json: {first['msg']}, got {first['input']!r}; download it again"
-        ) from None
+    config = read_sizes(EnCodecConfig, values)
     if values.get("codebook_dim") not in (None, config.hidden_size):
         raise WavegenError(
             f"expected codebook_dim {config.hidden_size} like hidden_size in config.json, "
             f"got {values['codebook_dim']}; download it again"
-        )
-    if config.codebooks < 1:
-        raise WavegenError(
-            "expected target_bandwidths of config.json to have room for a codebook, "
-            f"got {list(config.target_bandwidths)} kb/s; download it again"
         )
     return config
 

@@ -2,22 +2,58 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from wavegen.bounded import read_text
 from wavegen.errors import WavegenError
 
 Tensors = dict[str, Float[np.ndarray, "..."]]
 """Weights by their names in the file, float32, in PyTorch's layouts."""
+
+Size = Annotated[int, Field(ge=1, le=2**20)]
+"""A number of channels, taps, samples or entries."""
+Few = Annotated[int, Field(ge=1, le=2**8)]
+"""A number of layers or codebooks."""
+Strides = Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)]
+"""Strides of the stages."""
+
+_LARGEST_CONFIG = 1 << 20
 
 _WEIGHT_NORMS = (
     ("weight_g", "weight_v"),
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
 )
 """Name endings of magnitude and direction: PyTorch's two spellings, before and since its version 2.0."""
+
+
+class Sizes(BaseModel):
+    """What a codec needs of ``config.json``, by the names there; other keys are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+AnySizes = TypeVar("AnySizes", bound=Sizes)
+
+
+def read_sizes(kind: type[AnySizes], values: dict[str, Any]) -> AnySizes:
+    """Checks the sizes in a configuration.
+
+    Raises:
+        WavegenError: if one is missing, of another type or out of bounds.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "a size"
+        got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        message = first["msg"].removeprefix("Value error, ")
+        raise WavegenError(f"{place} of config.json: {message}{got}; download it again") from None
 
 
 def read_hugging_face(path: str | Path) -> tuple[dict[str, Any], Tensors]:
@@ -90,13 +126,10 @@ def expect_no_more(tensors: Tensors) -> None:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
+    text = read_text(file, _LARGEST_CONFIG, "the model's config.json", "download it again")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WavegenError(
-            f"{file} cannot be read ({error.strerror}); put the model's config.json into the folder of its weights"
-        ) from None
-    except ValueError as error:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise WavegenError(f"{file} is not JSON ({error}); download it again") from None
     if not isinstance(config, dict):
         raise WavegenError(
@@ -110,7 +143,7 @@ def _read_tensors(file: Path) -> Tensors:
         with safe_open(file, framework="numpy") as opened:
             names = opened.keys()
             tensors = {name: opened.get_tensor(name).astype(np.float32) for name in names}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError) as error:
         raise WavegenError(f"{file} is not a whole safetensors file ({error}); download it again") from None
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():

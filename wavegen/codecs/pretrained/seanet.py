@@ -16,9 +16,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from wavegen.codecs.pretrained.hugging_face import Tensors, take_tensor
+from wavegen.codecs.pretrained.hugging_face import Few, Size, Sizes, Strides, Tensors, take_tensor
 
 _EXACT = lax.Precision.HIGHEST
 
@@ -27,7 +26,7 @@ Build = Callable[[Tensors, str], Layer]
 """Makes a layer of the tensors whose names begin with this text, and removes them from the dictionary."""
 
 
-class SEANetConfig(BaseModel):
+class SEANetConfig(Sizes):
     """Sizes, by the names and with the defaults of Hugging Face's ``config.json``.
 
     Attributes:
@@ -46,19 +45,17 @@ class SEANetConfig(BaseModel):
             kHz).
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    hidden_size: PositiveInt = 128
-    num_filters: PositiveInt = 32
-    num_residual_layers: PositiveInt = 1
-    upsampling_ratios: tuple[PositiveInt, ...] = Field((8, 5, 4, 2), min_length=1)
-    kernel_size: PositiveInt = 7
-    last_kernel_size: PositiveInt = 7
-    residual_kernel_size: PositiveInt = 3
-    dilation_growth_rate: PositiveInt = 2
+    hidden_size: Size = 128
+    num_filters: Size = 32
+    num_residual_layers: Few = 1
+    upsampling_ratios: Strides = (8, 5, 4, 2)
+    kernel_size: Size = 7
+    last_kernel_size: Size = 7
+    residual_kernel_size: Size = 3
+    dilation_growth_rate: Size = 2
     use_causal_conv: bool = True
-    compress: PositiveInt = 2
-    num_lstm_layers: PositiveInt = 2
+    compress: Size = 2
+    num_lstm_layers: Few = 2
     use_conv_shortcut: bool = True
 
     @property

@@ -32,16 +32,16 @@ LOUDEST = 300.0
 class SpectrogramCodebook(nnx.Module, AudioCodec):
     """A frame is the row of a codebook that is nearest to its log-mel spectrum; phases are not kept.
 
-    Windows overlap: a piece cut out of a clip has the codes of the whole but for frames whose window, `n_fft / 2`
+    Windows overlap: a piece cut out of a clip has the codes of the whole but for frames whose window, ``n_fft / 2``
     samples to either side, goes past a cut; there it sees silence. Decoding looks at the whole clip.
 
     Args:
-        codebook: rows of mel values in dB, as `frames` has them; kept as float32.
+        codebook: rows of mel values in dB, as ``frames`` has them; kept as float32.
         frames: what the rows mean.
         iterations: of Griffin-Lim.
 
     Raises:
-        WavegenError: no rows, rows of another width, or values that are not finite or above `LOUDEST`.
+        WavegenError: no rows, rows of another width, or values that are not finite or above ``LOUDEST``.
     """
 
     codebooks: ClassVar[int] = 1
@@ -69,11 +69,11 @@ class SpectrogramCodebook(nnx.Module, AudioCodec):
 
     @classmethod
     def from_csv(cls, path: str | Path, frames: MelFrames | None = None) -> "SpectrogramCodebook":
-        """Read a codebook of one row a line.
+        """Reads a codebook of one row a line.
 
         Args:
             path: of the file.
-            frames: what its rows mean, which the file does not say; None is `MelFrames()`.
+            frames: what its rows mean, which the file does not say; None is ``MelFrames()``.
 
         Raises:
             WavegenError: the file cannot be read, is empty or ragged, or holds anything but finite numbers.
@@ -83,7 +83,7 @@ class SpectrogramCodebook(nnx.Module, AudioCodec):
 
     @classmethod
     def from_file(cls, path: str | Path) -> "SpectrogramCodebook":
-        """Read what `save` or `fit_codebook` wrote.
+        """Reads what ``save`` or ``fit_codebook`` wrote.
 
         Raises:
             WavegenError: no such file, or not one of these.
@@ -96,7 +96,7 @@ class SpectrogramCodebook(nnx.Module, AudioCodec):
         return cls(tensors["codebook"], frames=frames)
 
     def save(self, path: str | Path) -> None:
-        """Write the codebook and the meaning of its rows as NAME.safetensors.
+        """Writes the codebook and the meaning of its rows as NAME.safetensors.
 
         Raises:
             WavegenError: another ending, or the file cannot be written.
@@ -104,7 +104,7 @@ class SpectrogramCodebook(nnx.Module, AudioCodec):
         write_codebook(path, {"codebook": np.asarray(self.codebook[...])}, {"frames": asdict(self.frames)})
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the codebook, one row a line; what the rows mean is not in the file.
+        """Writes the codebook, one row a line; what the rows mean is not in the file.
 
         Raises:
             WavegenError: the file cannot be written.
@@ -112,7 +112,7 @@ class SpectrogramCodebook(nnx.Module, AudioCodec):
         write_codebook_csv(path, np.asarray(self.codebook[...]))
 
     def read_codes(self, path: str | Path) -> Tokens:
-        """Read the tokens of one clip, `[1, N, 1]`, from a file of one integer a line.
+        """Reads the tokens of one clip, ``[1, N, 1]``, from a file of one integer a line.
 
         Raises:
             WavegenError: the file cannot be read or is empty, or a line is no code of this codebook.
@@ -120,7 +120,7 @@ class SpectrogramCodebook(nnx.Module, AudioCodec):
         return jnp.asarray(read_codes_csv(path, self.vocab_size))
 
     def write_codes(self, path: str | Path, tokens: Tokens) -> None:
-        """Write the tokens of one clip, `[1, N, 1]`, one integer a line.
+        """Writes the tokens of one clip, ``[1, N, 1]``, one integer a line.
 
         Raises:
             WavegenError: more than one clip, or the file cannot be written.
@@ -147,13 +147,13 @@ class SpectrogramCodebook(nnx.Module, AudioCodec):
         return self._silence
 
     def encode(self, audio: Waveform) -> Tokens:
-        """See `AudioCodec.encode`."""
+        """See ``AudioCodec.encode``."""
         rows = self.frames.from_audio(audio)
         codes = nearest_code(rows.reshape(-1, self.frames.bands), self.codebook[...])
         return codes.reshape(*rows.shape[:2], 1)
 
     def decode(self, tokens: Tokens) -> Waveform:
-        """See `AudioCodec.decode`."""
+        """See ``AudioCodec.decode``."""
         return self.frames.to_audio(self.rows(tokens), iterations=self.iterations)
 
     def rows(self, tokens: Tokens) -> Float[Array, "B N D"]:
@@ -165,7 +165,7 @@ def load_codebook(config: SpectrogramCodecConfig) -> LearnedCodec:
     """Opens the codec of a codebook file.
 
     Raises:
-        WavegenError: see `SpectrogramCodebook.from_file`.
+        WavegenError: see ``SpectrogramCodebook.from_file``.
     """
     codebook = SpectrogramCodebook.from_file(config.codebook)
     return freeze(codebook, sample_rate=codebook.frames.sample_rate)

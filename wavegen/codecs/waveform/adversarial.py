@@ -1,8 +1,8 @@
 """Losses of the game between a codec and its discriminators, and a balance of gradients.
 
-In a step the discriminators lower `discriminator_loss` on recordings and on decoded audio without its gradient. The
-codec lowers its own losses with `adversarial_loss` and `feature_matching_loss` added, whose gradients to its audio
-`balance` keeps in proportion. The step itself is in `wavegen.training.adversary`.
+In a step the discriminators lower ``discriminator_loss`` on recordings and on decoded audio without its gradient. The
+codec lowers its own losses with ``adversarial_loss`` and ``feature_matching_loss`` added, whose gradients to its audio
+``balance`` keeps in proportion. The step itself is in ``wavegen.training.adversary``.
 
 Sources: Mao et al. 2017, "Least Squares Generative Adversarial Networks"; Lim and Ye 2017, "Geometric GAN" (hinge);
 Larsen et al. 2016, "Autoencoding beyond Pixels Using a Learned Similarity Metric" (features); Défossez et al. 2022,
@@ -55,7 +55,7 @@ def adversarial_loss(decoded: list[Judgement], game: Game = "least squares") -> 
 def feature_matching_loss(real: list[Judgement], decoded: list[Judgement]) -> Float[Array, ""]:
     """The mean absolute difference of hidden layers, summed over layers and discriminators.
 
-    No gradient flows to `real`.
+    No gradient flows to ``real``.
     """
     total = jnp.zeros((), jnp.float32)
     for ours, theirs in zip(decoded, real, strict=True):
@@ -74,7 +74,7 @@ def balance(
 ) -> tuple[Float[Array, "B *axes"], dict[str, Float[Array, "2"]]]:
     """Gradients of several losses, each brought to its share of the size of a reference, whatever its own scale.
 
-    With `|g|` the mean over the batch of the norm of a row, `<|g|>` its moving average, and r the reference:
+    With ``|g|`` the mean over the batch of the norm of a row, ``<|g|>`` its moving average, and r the reference:
 
         sum_i s_i g_i <|r|> / <|g_i|>
 

@@ -27,7 +27,7 @@ STFT_SECONDS = ((0.025, 0.005), (0.05, 0.01), (0.01, 0.002))
 def audio_losses(estimate: AnyWaveform, target: AnyWaveform, sample_rate: int) -> dict[str, Float[Array, ""]]:
     """How far a reconstruction is from its recording, by name.
 
-    "mel" and "stft": spectral distances, see `wavegen.spectral`; "waveform": mean absolute difference.
+    "mel" and "stft": spectral distances, see ``wavegen.spectral``; "waveform": mean absolute difference.
 
     Stereo audio is compared as mid, (L + R) / 2, and side, (L - R) / 2. Magnitudes have no phase: with those of left
     and right both right, sounds can still be anywhere between the speakers. The side shows it, which is often
@@ -51,8 +51,8 @@ def audio_losses(estimate: AnyWaveform, target: AnyWaveform, sample_rate: int) -
 def mel_scales(sample_rate: int) -> tuple[tuple[int, int], ...]:
     """DAC's scales, for any sample rate: window in samples, and bands.
 
-    DAC is trained at 44.1 kHz. Windows longer than `LONGEST_WINDOW` are left out, and bands are halved until none is so
-    narrow that no bin of the spectrum lies in it: an empty band is always right, and would dilute the mean.
+    DAC is trained at 44.1 kHz. Windows longer than ``LONGEST_WINDOW`` are left out, and bands are halved until none is
+    so narrow that no bin of the spectrum lies in it: an empty band is always right, and would dilute the mean.
 
     Args:
         sample_rate: Hz.

@@ -49,8 +49,8 @@ class Reconstruction(NamedTuple):
     Attributes:
         audio: of the length of the input.
         codes: of all codebooks that were used.
-        losses: of the quantizer, see `Quantized`.
-        statistics: of the quantizer, for its `update`.
+        losses: of the quantizer, see ``Quantized``.
+        statistics: of the quantizer, for its ``update``.
     """
 
     audio: Float[Array, "B T *C"]
@@ -66,9 +66,9 @@ class WaveVQ(CodecNetwork):
     Snake and a convolution of 2 s taps with stride s to twice the channels; Snake and 3 taps to the width of the
     latents. The decoder is its mirror, with half the channels after every stride, and a tanh at the end.
 
-    Without `causal` a frame's codes depend on `receptive_field` samples around it: pieces of a clip have other codes
-    than the clip near their ends. With `causal` no later samples than the frame's own count, and pieces have exactly
-    the codes of the whole where `encode_chunk` hands the state on; `encode` always begins with silence.
+    Without ``causal`` a frame's codes depend on ``receptive_field`` samples around it: pieces of a clip have other
+    codes than the clip near their ends. With ``causal`` no later samples than the frame's own count, and pieces have
+    exactly the codes of the whole where ``encode_chunk`` hands the state on; ``encode`` always begins with silence.
 
     Mono audio is [B, T], stereo [B, T, 2]; inside both are [B, T, C].
 
@@ -79,10 +79,10 @@ class WaveVQ(CodecNetwork):
         audio_channels: 1 or 2.
         causal: look only back, so that audio can be coded as it comes.
         dilations: of the residual units.
-        quantizer: of the latents; its width is that of the encoder's output (DAC: `width * 2**len(strides)`).
+        quantizer: of the latents; its width is that of the encoder's output (DAC: ``width * 2**len(strides)``).
         sample_rate: Hz, which the loss depends on.
         loss: weights of its parts.
-        quantizer_dropout: share of clips coded with fewer codebooks in training; see `draw_codebooks`.
+        quantizer_dropout: share of clips coded with fewer codebooks in training; see ``draw_codebooks``.
         random: draws the initial weights.
 
     Raises:
@@ -127,7 +127,7 @@ class WaveVQ(CodecNetwork):
 
     @classmethod
     def make(cls, config: WaveVQConfig, given: Given, random: np.random.Generator) -> "WaveVQ":
-        """See `Network`.
+        """See ``Network``.
 
         Raises:
             WavegenError: no strides are given, and there is no preset for the sample rate.
@@ -174,7 +174,7 @@ class WaveVQ(CodecNetwork):
         return self.judge(result, examples)
 
     def judge(self, result: Reconstruction, examples: Examples) -> Outcome:
-        """The second half of `objective`: compares what came out with what went in."""
+        """The second half of ``objective``: compares what came out with what went in."""
         audio, counted = examples["waveform"], examples["length"] > 0
         # Row by row: some losses are ratios over what they are given.
         parts = jax.vmap(lambda ours, theirs: audio_losses(ours[None], theirs[None], self.sample_rate))(
@@ -227,13 +227,13 @@ class WaveVQ(CodecNetwork):
         """What the quantizer is given, float32.
 
         Raises:
-            WavegenError: as in `encode`.
+            WavegenError: as in ``encode``.
         """
         frames = self._to_frames(audio)
         return self.encoder(frames, self.encoder.start(len(frames)))[0].astype(jnp.float32)
 
     def encode(self, audio: Float[Array, "B T *C"], codebooks: int | None = None) -> Tokens:
-        """See `AudioCodec.encode`.
+        """See ``AudioCodec.encode``.
 
         Args:
             audio: mono or stereo, whichever the codec is made for; at least one sample.
@@ -245,10 +245,10 @@ class WaveVQ(CodecNetwork):
         return self.quantizer.quantize(self.latents(audio), codebooks=codebooks).codes
 
     def decode(self, tokens: Tokens) -> Float[Array, "B T *C"]:
-        """See `AudioCodec.decode`.
+        """See ``AudioCodec.decode``.
 
         Args:
-            tokens: of the first K codebooks, as `encode` writes them.
+            tokens: of the first K codebooks, as ``encode`` writes them.
 
         Raises:
             WavegenError: more codebooks than the quantizer has.
@@ -261,11 +261,11 @@ class WaveVQ(CodecNetwork):
         """Encodes, quantizes and decodes, with gradients that pass the quantizer.
 
         Args:
-            audio: as in `encode`.
-            codebooks: as in `Quantizer.quantize`: one number for all rows, or one each (quantizer dropout).
+            audio: as in ``encode``.
+            codebooks: as in ``Quantizer.quantize``: one number for all rows, or one each (quantizer dropout).
 
         Raises:
-            WavegenError: as in `encode`.
+            WavegenError: as in ``encode``.
         """
         codes, quantized, losses, statistics = self.quantizer.quantize(
             self.latents(audio), codebooks=codebooks
@@ -274,7 +274,7 @@ class WaveVQ(CodecNetwork):
         return Reconstruction(decoded[:, : audio.shape[1]], codes, losses, statistics)
 
     def encoder_state(self, batch: int) -> State:
-        """The state of `encode_chunk` before the first sample.
+        """The state of ``encode_chunk`` before the first sample.
 
         Raises:
             WavegenError: the codec is not causal.
@@ -283,7 +283,7 @@ class WaveVQ(CodecNetwork):
         return self.encoder.start(batch)
 
     def decoder_state(self, batch: int) -> State:
-        """The state of `decode_chunk` before the first frame.
+        """The state of ``decode_chunk`` before the first frame.
 
         Raises:
             WavegenError: the codec is not causal.
@@ -298,14 +298,14 @@ class WaveVQ(CodecNetwork):
 
         Args:
             audio: a multiple of the hop, but for the last piece, which is filled up with zeros.
-            state: of `encoder_state`, or of the piece before.
-            codebooks: as in `encode`.
+            state: of ``encoder_state``, or of the piece before.
+            codebooks: as in ``encode``.
 
         Returns:
             The codes that the whole clip has there, and the state after them.
 
         Raises:
-            WavegenError: as in `encode`.
+            WavegenError: as in ``encode``.
         """
         latents, state = self.encoder(self._to_frames(audio), state)
         return self.quantizer.quantize(latents.astype(jnp.float32), codebooks=codebooks).codes, state
@@ -314,8 +314,8 @@ class WaveVQ(CodecNetwork):
         """Turns the next frames of a clip into samples.
 
         Args:
-            tokens: as in `decode`.
-            state: of `decoder_state`, or of the piece before.
+            tokens: as in ``decode``.
+            state: of ``decoder_state``, or of the piece before.
 
         Returns:
             The samples that the whole clip has there, and the state after them.

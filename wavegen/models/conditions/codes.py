@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from wavegen.codecs.base import AudioCodec, Codecs
 from wavegen.config.conditions import CodeConditionConfig
@@ -42,7 +42,7 @@ class CodeCondition(LocalCondition):
     ) -> None:
         self.tables = normal(random, codebooks, vocab_size, channels, scale=codebooks**-0.5)
         self.frames = FeatureCondition(channels, channels, hop_length, upsample, random=random)
-        self.input_hop, self.hop_length = hop_length, self.frames.hop_length
+        self.input_hop, self.hop_length, self.reach = hop_length, self.frames.hop_length, self.frames.reach
 
     @classmethod
     def make(cls, config: CodeConditionConfig, given: Given, random: np.random.Generator) -> "CodeCondition":
@@ -66,7 +66,9 @@ class CodeCondition(LocalCondition):
         assert codec is not None, "the codec was there when the condition was made"
         return codec.encode(waveform).astype(jnp.float32)
 
-    def __call__(self, features: Features) -> Float[Array, "B finer C"]:
+    def __call__(
+        self, features: Features, valid: Bool[Array, "F"] | None = None
+    ) -> Float[Array, "B finer C"]:
         """Returns frames of ``self.hop_length`` samples; the features are tokens, as numbers."""
         codebooks = jnp.arange(self.tables.shape[0])[None, None]
-        return self.frames(jnp.sum(self.tables[...][codebooks, features.astype(jnp.int32)], axis=2))
+        return self.frames(jnp.sum(self.tables[...][codebooks, features.astype(jnp.int32)], axis=2), valid)

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from wavegen.config.conditions import FeatureConditionConfig
-from wavegen.models.conditions.base import LocalCondition
+from wavegen.models.conditions.base import LocalCondition, within
 from wavegen.networks.base import Given
 from wavegen.networks.initial import layer_options
 from wavegen.types import Features
@@ -42,9 +42,11 @@ class FeatureCondition(LocalCondition):
             [nnx.Conv(channels, channels * factor, 3, padding="SAME", **options) for factor in upsample]
         )
         self.input_hop = self.hop_length = hop_length
+        reach = hop_length
         for factor in upsample:
+            reach += self.hop_length
             self.hop_length //= factor
-        self.channels = channels
+        self.reach, self.channels = -(-reach // hop_length), channels
 
     @classmethod
     def make(
@@ -53,10 +55,12 @@ class FeatureCondition(LocalCondition):
         """See ``LocalCondition``."""
         return cls(config.width, config.channels, config.hop_length, config.upsample, random=random)
 
-    def __call__(self, features: Features) -> Float[Array, "B finer C"]:
+    def __call__(
+        self, features: Features, valid: Bool[Array, "F"] | None = None
+    ) -> Float[Array, "B finer C"]:
         """Returns frames of ``self.hop_length`` samples."""
-        frames = self.first(features)
+        frames = self.first(within(features, valid))
         for stage in self.stages:
-            frames = stage(jax.nn.gelu(frames))
+            frames = stage(within(jax.nn.gelu(frames), valid))
             frames = frames.reshape(frames.shape[0], -1, self.channels)
         return frames

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from wavegen.config.conditions import NoteConditionConfig
-from wavegen.models.conditions.base import LocalCondition
+from wavegen.models.conditions.base import LocalCondition, within
 from wavegen.networks.base import Given
 from wavegen.networks.initial import layer_options, normal
 from wavegen.notes.performance import Performance
@@ -52,7 +52,7 @@ class NoteCondition(LocalCondition):
         rate = given.data.sample_rate
         return cls(config.channels, config.hop_length, config.harmonics, rate, random=random)
 
-    def __call__(self, features: Features) -> Float[Array, "B F C"]:
+    def __call__(self, features: Features, valid: Bool[Array, "F"] | None = None) -> Float[Array, "B F C"]:
         """Frames from (pitch, age, remaining, velocity), see ``wavegen.notes.performance``."""
         pitch, age, remaining, velocity = jnp.split(features, 4, axis=-1)
         sounding = (pitch > 0).astype(features.dtype)
@@ -60,12 +60,12 @@ class NoteCondition(LocalCondition):
         shape = [jnp.exp(-age / decays), jnp.exp(-remaining / decays), jnp.ones_like(velocity), velocity]
         frames = self.shape(jnp.concatenate(shape, -1) * sounding)
         frames = frames + self.pitches[...][pitch[..., 0].astype(jnp.int32)]
-        return frames + self.mix(jax.nn.gelu(frames))
+        return frames + self.mix(within(jax.nn.gelu(frames), valid))
 
     def of_notes(self, played: Sequence[Performance], samples: int) -> Features:
         """See ``LocalCondition``; notes are played one at a time."""
         frames = [melody.frames(self.sample_rate, self.hop_length, samples) for melody in played]
-        return jnp.asarray(np.stack(frames))
+        return jax.device_put(np.stack(frames))
 
     def excitation(
         self, features: Features, offset: Int[Array, ""] | int, samples: int

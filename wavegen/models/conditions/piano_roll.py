@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from wavegen.config.conditions import PianoRollConditionConfig
-from wavegen.models.conditions.base import LocalCondition
+from wavegen.models.conditions.base import LocalCondition, within
 from wavegen.models.conditions.melody import DECAYS, harmonic_waves
 from wavegen.networks.base import Given
 from wavegen.networks.initial import layer_options, normal
@@ -71,13 +71,13 @@ class PianoRollCondition(LocalCondition):
     def of_notes(self, played: Sequence[Performance], samples: int) -> Features:
         """See ``LocalCondition``; notes outside the roll are left out."""
         grid = (self.sample_rate, self.hop_length, samples, self.low, self.high)
-        return jnp.asarray(np.stack([roll_features(piece, *grid) for piece in played]))
+        return jax.device_put(np.stack([roll_features(piece, *grid) for piece in played]))
 
-    def __call__(self, features: Features) -> Float[Array, "B F C"]:
+    def __call__(self, features: Features, valid: Bool[Array, "F"] | None = None) -> Float[Array, "B F C"]:
         """Frames from velocities and ages, see ``wavegen.notes.roll.roll_features``."""
         velocity, age = jnp.split(features, 2, axis=-1)
         frames = self.roll(self._fading(velocity, age).reshape(*features.shape[:2], -1))
-        return frames + self.mix(jax.nn.gelu(frames))
+        return frames + self.mix(within(jax.nn.gelu(frames), valid))
 
     def excitation(
         self, features: Features, offset: Int[Array, ""] | int, samples: int

@@ -1,0 +1,1 @@
+"""Embeddings: from a clip to vectors, between whose sets distances are measured."""
