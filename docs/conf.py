@@ -43,7 +43,7 @@ nb_execution_mode = "cache"
 nb_execution_cache_path = str(_HERE.parent / "generated" / "notebooks")
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
-nb_execution_timeout = 1200
+nb_execution_timeout = 3600  # seconds for a cell, on a machine that is busy
 nb_merge_streams = True
 
 autodoc_member_order = "bysource"
