@@ -14,7 +14,7 @@ import pytest
 import wavegen
 import wavegen.kernels
 
-EXTRAS = {"array_record", "librosa", "symusic", "torch", "transformers"}
+EXTRAS = {"array_record", "fastapi", "librosa", "starlette", "symusic", "torch", "transformers", "uvicorn"}
 """Packages that a module may need and an installation may lack."""
 
 NEED_A_TRAINED_RUN = {
