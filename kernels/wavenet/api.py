@@ -9,13 +9,14 @@ from jaxtyping import Array, Float, Int
 
 from ..dispatch import dispatch
 from ..draw import key_words
-from . import cpu, mosaic_gpu, mosaic_gpu_cluster, pallas_tpu, reference, xla
+from . import cpu, cuda, mosaic_gpu, mosaic_gpu_cluster, pallas_tpu, reference, xla
 from .call import Call, Generated
 from .checks import check_condition, check_inputs, check_sampling, check_state, check_weights, is_number
 from .shapes import WaveNetShape, Weights
 from .state import State
 
 IMPLEMENTATIONS: dict[str, Callable[[Call], Generated]] = {
+    "cuda": cuda.generate,
     "cpu": cpu.generate,
     "xla": xla.generate,
     "pallas_tpu": pallas_tpu.generate,
@@ -23,7 +24,8 @@ IMPLEMENTATIONS: dict[str, Callable[[Call], Generated]] = {
     "mosaic_gpu_cluster": mosaic_gpu_cluster.generate,
     "reference": reference.generate,
 }
-"""The best comes first; but kernels that have not yet run on their hardware come after XLA, and run when named."""
+"""The best comes first; but kernels that have not yet run on their hardware come after XLA, and run when named. The
+CUDA kernel has not either, and comes first as it is tested against the reference on each GPU before its first use."""
 
 
 @overload

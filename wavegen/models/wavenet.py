@@ -19,6 +19,7 @@ from wavegen.config.models import MixtureHeadConfig, WaveNetConfig
 from wavegen.errors import WavegenError
 from wavegen.kernels import wavenet_generate, wavenet_init_state, wavenet_prefill
 from wavegen.kernels.lookup import look_up
+from wavegen.kernels.wavenet import cuda
 from wavegen.kernels.wavenet.cpu import sampling_device
 from wavegen.kernels.wavenet.forward import wavenet_forward
 from wavegen.kernels.wavenet.head import log_prob
@@ -273,7 +274,10 @@ class WaveNet(CausalModel):
         """See ``CausalModel``: the host, where that beats a GPU."""
         if _differs_by_place(choice):
             return None
-        return sampling_device(batch, implementation)
+        device = sampling_device(batch, implementation)
+        if device is not None and implementation is None and cuda.takes(self.weights(), self.shape):
+            return None
+        return device
 
     def init_state(self, batch: int, labels: Labels | None = None, features: Features | None = None) -> State:
         """See ``CausalModel``."""

@@ -129,16 +129,24 @@ def cubin_name(plan: Plan, capability: str, compiler: str) -> str:
 def cubin(plan: Plan, capability: str) -> Path:
     """Returns the file of the kernel for a plan and a GPU, compiled before or now.
 
-    A file gets its name when it is complete, so that other processes never read half of it.
-
     Raises:
-        NotImplementedError: there is no NVRTC, or it cannot compile for this GPU.
-        OSError: the folder cannot be written.
+        NotImplementedError: there is no NVRTC, it cannot compile for this GPU, or the folder cannot be written.
     """
     file = cache_folder() / cubin_name(plan, capability, version())
     if file.is_file():
         return file
     code, _ = compile_kernel(plan, capability)
+    try:
+        write(file, code)
+    except OSError as reason:
+        raise NotImplementedError(
+            f"the compiled kernel cannot be kept ({reason}); set WAVEGEN_CACHE to a folder that can be written"
+        ) from reason
+    return file
+
+
+def write(file: Path, code: bytes) -> None:
+    """Writes a file that gets its name when it is complete, so that other processes never read half of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.stem, delete=False) as unfinished:
         try:
@@ -149,4 +157,3 @@ def cubin(plan: Plan, capability: str) -> Path:
         except BaseException:
             os.unlink(unfinished.name)
             raise
-    return file

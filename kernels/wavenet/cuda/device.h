@@ -62,15 +62,23 @@ DEVICE void PublishBarriers() { asm volatile("fence.mbarrier_init.release.cluste
 DEVICE void ExpectMessages(Address barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
-DEVICE void AwaitMessages(Address barrier, int parity) {
-  uint32_t arrived;
-  do {
+// Returns whether they have arrived within `patience` cycles. Without one (0) it waits for about a second, which nothing
+// takes that works, and then stops the kernel with an error: a GPU must not hang.
+DEVICE bool AwaitMessages(Address barrier, int parity, uint32_t patience) {
+  const uint32_t start = static_cast<uint32_t>(clock());
+  for (;;) {
+    uint32_t arrived;
     asm volatile(
         "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
         : "=r"(arrived)
         : "r"(barrier), "r"(parity)
         : "memory");
-  } while (!arrived);
+    if (arrived) return true;
+    if (static_cast<uint32_t>(clock()) - start > (patience > 0 ? patience : 1u << 31)) {
+      if (patience == 0) __trap();
+      return false;
+    }
+  }
 }
 DEVICE void Send(Address to, uint32_t word, Address barrier) {
   asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to), "r"(word),

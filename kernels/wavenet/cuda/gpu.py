@@ -20,7 +20,7 @@ ARGUMENTS = (
     *("rings_of_layers", "history", "integers", "floats", "inputs", "forced", "rings"),
 )
 """The kernel's arrays in the order of ``Params`` in params.h, before its results: tokens, rings, outputs."""
-NUMBERS = ("batch", "steps", "groups_of_cluster", "frames", "base_groups", "condition_hop")
+NUMBERS = ("batch", "steps", "groups_of_cluster", "frames", "base_groups", "condition_hop", "patience")
 """The numbers behind them, int32."""
 _HANDLER = "wavegen_cuda_launch"
 
@@ -94,7 +94,10 @@ def runner() -> Runner:
 
 @cache
 def _runner() -> Runner:
-    device = jax.local_devices(backend="gpu")[0]
+    try:
+        device = jax.local_devices(backend="cuda")[0]
+    except RuntimeError as reason:  # GPUs of another maker
+        raise NotImplementedError(f"runs on CUDA GPUs only: {reason}") from reason
     capability = str(device.compute_capability)
     major = check_capability(capability)
     library()

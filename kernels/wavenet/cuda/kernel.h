@@ -177,7 +177,7 @@ class Stage {
     uint32_t z_values[kGate / 8], h_values[kResidual / 8];
     float h[4];
 
-    AwaitMessages(LayerArrival(g), step & 1);
+    AwaitMessages(LayerArrival(g), step & 1, p_.patience);
     if (ThreadNumber() == 0) ExpectMessages(LayerArrival(g), LayerBytes());
     if (narrow) {
       UNROLL
@@ -274,7 +274,7 @@ class Stage {
       }
     }
     if (stage_ > 0) {
-      AwaitMessages(SkipArrival(g), step & 1);
+      AwaitMessages(SkipArrival(g), step & 1, p_.patience);
       if (ThreadNumber() == 0) ExpectMessages(SkipArrival(g), kSkip * kStreams * sizeof(float));
     }
     UNROLL
@@ -434,7 +434,7 @@ class Head {
     float input[kChannels];
     StartInput(g, step + 1, 0, input);
 
-    AwaitMessages(SkipArrival(g), step & 1);
+    const bool has_arrived = AwaitMessages(SkipArrival(g), step & 1, p_.patience);
     if (ThreadNumber() == 0) ExpectMessages(SkipArrival(g), kSkipBytes);
     ComputeLogits(g);
     const float* const logits = memory_.logits[warp_];
@@ -448,7 +448,7 @@ class Head {
     if (lane_ == 0) memory_.past[g][warp_][step % kReach] = token;
     WarpBarrier();
     if (!is_real) return;
-    if (lane_ == 0) p_.tokens[Place(g, step)] = token;
+    if (lane_ == 0) p_.tokens[Place(g, step)] = has_arrived ? token : -1;
     if (p_.outputs != nullptr) {
       for (int n = lane_; n < kRealOutputs; n += 32) p_.outputs[Place(g, step) * kRealOutputs + n] = logits[n];
     }

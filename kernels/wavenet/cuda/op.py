@@ -9,8 +9,10 @@ it on a GPU before it has agreed with the reference there.
 """
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +22,15 @@ from jaxtyping import Array
 from .. import reference
 from ..call import Call, Generated
 from ..shapes import Net, WaveNetShape, Weights
-from ..state import advance, input_table, wavenet_init_state
+from ..state import advance, wavenet_init_state
 from .gpu import NUMBERS, Launch, Runner
 from .gpu import runner as gpu_runner
-from .plan import STREAMS, Plan, make_plan
+from .plan import STREAMS, Plan, input_name, make_plan
 from .weights import arrange, pad
 
 PROVEN_STEPS, PROVEN_STREAMS = 16, STREAMS + 1
+PATIENCE = 1 << 27
+"""Cycles, a tenth of a second, that a wait may take in the test; so a kernel that hangs fails within seconds."""
 TOLERANCE = 0.03
 """The largest difference of outputs from the reference's, as a share of its largest output: bfloat16 makes 0.005."""
 
@@ -44,20 +48,39 @@ def generate(call: Call, runner: Runner | None = None) -> Generated:
             something wrong here.
     """
     runner = gpu_runner() if runner is None else runner
-    if call.dtype != jnp.bfloat16:
-        raise NotImplementedError(f"takes bfloat16 weights, got {call.dtype}")
-    plan = make_plan(call.weights, call.shape, runner.shared_memory)
-    if wrong := prove(plan, call.shape, net_of(call.weights, call.shape), runner):
-        raise NotImplementedError(wrong)
+    plan = proven_plan(call.weights, call.shape, runner)
     return run(call, plan, runner.launch, max(runner.multiprocessors // plan.blocks, 1))
 
 
-def net_of(weights: Weights, shape: WaveNetShape) -> Net:
+def proven_plan(weights: Weights, shape: WaveNetShape, runner: Runner) -> Plan:
+    """Returns the plan for a network, with which the kernel agrees with the reference on this GPU.
+
+    Raises:
+        NotImplementedError: the kernel does not take the network, or it has computed something wrong here.
+    """
+    if (dtype := weights["residual"].dtype) != jnp.bfloat16:
+        raise NotImplementedError(f"takes bfloat16 weights, got {dtype}")
+    plan = make_plan(weights, shape, runner.shared_memory)
+    if wrong := prove(plan, shape, net_of(weights, shape), runner):
+        raise NotImplementedError(wrong)
+    return plan
+
+
+def takes(weights: Weights, shape: WaveNetShape) -> bool:
+    """Returns whether the kernel samples this network on this machine."""
+    try:
+        proven_plan(weights, shape, gpu_runner())
+    except NotImplementedError:
+        return False
+    return True
+
+
+def net_of(weights: Mapping[str, Any], shape: WaveNetShape) -> Net:
     """Returns the sizes of a network."""
     _, taps, residual, gates = weights["dilated"].shape
     skip, hidden = weights["hidden"].shape
     condition = weights["condition"].shape[1] if "condition" in weights else 0
-    ends = input_table(weights).shape[0], condition, "scalar" in weights
+    ends = weights[input_name(weights)].shape[0], condition, "scalar" in weights
     return Net(shape, residual, gates // 2, skip, hidden, taps, *ends)
 
 
@@ -84,7 +107,7 @@ def prove(plan: Plan, shape: WaveNetShape, net: Net, runner: Runner) -> str:
 
 
 def error_of(plan: Plan, shape: WaveNetShape, net: Net, runner: Runner) -> float:
-    """Returns the largest difference from the reference as a share of its largest output; NaN for wrong tokens."""
+    """Returns the largest difference from the reference, as a share of its largest output; NaN where none is drawn."""
     weights = jax.tree.map(lambda w: w.astype(jnp.bfloat16), net.random_weights())
     condition = jnp.ones((PROVEN_STREAMS, 1, net.condition)) if net.condition else None
     state = wavenet_init_state(weights, shape, PROVEN_STREAMS)
@@ -94,7 +117,7 @@ def error_of(plan: Plan, shape: WaveNetShape, net: Net, runner: Runner) -> float
         condition=condition,
         return_logits=True,
     )
-    tokens, after, outputs = run(call, plan, runner.launch, 1)
+    tokens, after, outputs = run(call, plan, runner.launch, 1, PATIENCE)
     drawn = np.asarray(tokens)
     if drawn.min() < 0 or drawn.max() >= shape.vocab_size:
         return float("nan")
@@ -146,7 +169,7 @@ def results_of(call: Call, plan: Plan) -> tuple[jax.ShapeDtypeStruct, ...]:
     )
 
 
-def run(call: Call, plan: Plan, launch: Launch, most_clusters: int) -> Generated:
+def run(call: Call, plan: Plan, launch: Launch, most_clusters: int, patience: int = 0) -> Generated:
     """Hands a call to the kernel.
 
     Args:
@@ -154,11 +177,13 @@ def run(call: Call, plan: Plan, launch: Launch, most_clusters: int) -> Generated
         plan: for its network.
         launch: what runs the kernel.
         most_clusters: how many clusters the GPU runs at once.
+        patience: cycles after which a wait within the kernel is given up and tokens are -1; 0 for an error instead,
+            after a second.
     """
     given = arguments(call, plan)
     each, clusters = divide(call.batch, plan, most_clusters)
     frames, base_groups = given["base"].shape[0], given["base"].shape[2]
-    values = (call.batch, call.steps, each, frames, base_groups, call.condition_hop)
+    values = (call.batch, call.steps, each, frames, base_groups, call.condition_hop, patience)
     numbers = dict(zip(NUMBERS, values, strict=True))
     tokens, rings, outputs = launch(plan, given, numbers, clusters, results_of(call, plan))
     after = advance(call.state, rings[..., : call.residual], tokens)

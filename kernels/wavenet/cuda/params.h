@@ -36,6 +36,7 @@ struct Params {
   float* outputs;   // [B, T, real outputs], or null
 
   int batch, steps, groups_of_cluster, frames, base_groups, condition_hop;
+  int patience;  // cycles after which a wait is given up and the token is -1; 0: the kernel stops with an error
 };
 
 }  // namespace wavenet

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..shapes import WaveNetShape
-from ..state import input_table, reach
 
 STREAMS = 8
 """Streams of a group, the width of a tile of the tensor cores."""
@@ -15,6 +14,8 @@ MOST_BLOCKS = 8
 MOST_GROUPS = 4
 REGISTERS = 144
 """Registers of each thread of a stage that hold weights; with them, and no more, the compilers spill none of 255."""
+SPREAD_REGISTERS = 80
+"""The same where weights are read from global memory too, which takes registers until they arrive."""
 HEAD_REGISTERS = 128
 SHARED_MEMORY = {9: 227 * 1024, 10: 227 * 1024, 11: 227 * 1024, 12: 99 * 1024}
 """Bytes that one block can have, by the major compute capability (CUDA C++ programming guide)."""
@@ -118,6 +119,11 @@ def padded(width: int) -> int:
     return -(-width // 32) * 32
 
 
+def input_name(weights: Mapping[str, Any]) -> str:
+    """Returns the name of the kernel of the input convolution."""
+    return "embedding" if "embedding" in weights else "scalar"
+
+
 def make_plan(weights: Mapping[str, Any], shape: WaveNetShape, shared_memory: int = 227 * 1024) -> Plan:
     """Plans for a network, of whose weights only the shapes are read.
 
@@ -140,8 +146,8 @@ def make_plan(weights: Mapping[str, Any], shape: WaveNetShape, shared_memory: in
     for name, width in widths.items():
         if width > WIDEST[name]:
             raise NotImplementedError(f"takes up to {WIDEST[name]} {name} channels, got {width}")
-    table = input_table(weights)
-    longest = reach(weights, shape)
+    table = weights[input_name(weights)]
+    longest = max(table.shape[0], shape.linear_prediction)
     if longest > MOST_REACH:
         raise NotImplementedError(f"keeps up to {MOST_REACH} past tokens, the network reads {longest}")
     wide = {name: padded(width) for name, width in widths.items()}
@@ -158,22 +164,18 @@ def make_plan(weights: Mapping[str, Any], shape: WaveNetShape, shared_memory: in
         "prediction": shape.linear_prediction,
     }
     counts = dict.fromkeys(-(-layers // stages) for stages in range(1, MOST_BLOCKS))
-    plans = [
-        placed(sizes, network, count, groups, shared_memory)
-        for groups in (MOST_GROUPS, 2, 1)
-        for count in counts
-    ]
-    fitting = [plan for plan in plans if plan is not None]
-    for plan in fitting:
-        if plan.on_chip and plan.in_registers:
+    for groups in (MOST_GROUPS, 2, 1):
+        for count in counts:
+            plan = placed(sizes, network, count, groups, shared_memory)
+            if plan is not None and plan.on_chip and plan.in_registers:
+                return plan
+    for groups in (MOST_GROUPS, 2, 1):
+        plan = placed(sizes, network, min(counts), groups, shared_memory, SPREAD_REGISTERS)
+        if plan is not None:
             return plan
-    spread = [plan for plan in fitting if plan.stage_layers == min(counts)]
-    spread.sort(key=lambda plan: plan.on_chip, reverse=True)
-    if not spread:
-        raise NotImplementedError(
-            f"activations of {min(counts)} layers need more than {shared_memory // 1024} KiB of shared memory"
-        )
-    return spread[0]
+    raise NotImplementedError(
+        f"activations of {min(counts)} layers need more than {shared_memory // 1024} KiB of shared memory"
+    )
 
 
 def replan(plan: Plan, stage_layers: int, groups: int, shared_memory: int) -> Plan:
@@ -187,14 +189,19 @@ def replan(plan: Plan, stage_layers: int, groups: int, shared_memory: int) -> Pl
 
 
 def placed(
-    sizes: Sizes, network: dict[str, int], stage_layers: int, groups: int, shared_memory: int
+    sizes: Sizes,
+    network: dict[str, int],
+    stage_layers: int,
+    groups: int,
+    shared_memory: int,
+    registers: int = REGISTERS,
 ) -> Plan | None:
     """Brings as many weights as fit into registers and shared memory; None if not even the activations fit."""
     stage, places = fill(
         sizes.matrices,
         stage_layers,
         shared_memory - stage_bytes(sizes, stage_layers, groups),
-        {"ahead": REGISTERS, "residual": REGISTERS, "current": REGISTERS},
+        dict.fromkeys(("ahead", "residual", "current"), registers),
     )
     head, ends = fill(
         sizes.ends,
