@@ -192,7 +192,7 @@ def test_commands_play_scores(folder, tmp_path, capsys):
     main(["sample", str(folder / "run"), "--notes", str(tmp_path / "piece.mid"), "-o", str(out)])
     main(["render", str(tmp_path / "piece.mid"), "--run", str(folder / "run"), "-o", str(out)])
     assert str(out / "piece.wav") in capsys.readouterr().out
-    for name in ("run-seed0-0.wav", "piece.wav"):
+    for name in ("run-notes-piece-seed0-0.wav", "piece.wav"):
         audio = Audio.read(out / name)
         assert audio.sample_rate == RATE
         assert len(audio.samples) == round(score.pitched().seconds * RATE)
@@ -202,7 +202,7 @@ def test_commands_play_scores(folder, tmp_path, capsys):
         "wavegen: --run plays with its own sound at its own rate; leave --soundfont and --sample-rate out\n"
     )
     assert capsys.readouterr().err == message
-    played = read_midi(out / "run-seed0.mid").performance()
+    played = read_midi(out / "run-notes-piece-seed0.mid").performance()
     np.testing.assert_array_equal(played.pitch, score.pitched().pitch)
     np.testing.assert_allclose(played.onset, score.pitched().onset, atol=1e-3)
 

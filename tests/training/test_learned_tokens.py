@@ -245,7 +245,8 @@ def test_a_vocoder_speaks_tokens_and_recordings(folder, recording):
 def test_one_file_holds_model_and_codec(folder):
     generator = wavegen.load(folder / "bert")
     again = wavegen.load(generator.save(folder / "bert.safetensors"))
-    assert again.config == generator.config
+    assert again.config.model == generator.config.model
+    assert again.config.codec.run == Path(generator.config.codec.run).name
     for ours, theirs in zip(jax.tree.leaves(again.codec), jax.tree.leaves(generator.codec), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     vocoder = wavegen.load(folder / "vocoder")
