@@ -10,6 +10,14 @@ from wavegen.progress import Progress
 from wavegen.stopping import Stopped, announced, followed
 
 
+@pytest.fixture(autouse=True)
+def listening():
+    """Ctrl-C is ignored in programs that a shell starts in the background."""
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, outside)
+
+
 def test_a_signal_ends_work_of_which_nothing_is_whole_as_it_ends_a_command():
     seen = []
 

@@ -110,7 +110,7 @@ local = st.one_of(
 trees = st.fixed_dictionaries(
     {},
     optional={
-        "name": st.from_regex(r"[A-Za-z0-9_.-]{1,9}", fullmatch=True),
+        "name": st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,8}", fullmatch=True),
         "seed": st.integers(0, 2**32 - 1),
         "data": st.fixed_dictionaries(
             {},

@@ -198,7 +198,7 @@ def test_the_reference_implementation_gives_the_same_audio():
         (
             "plain",
             {"seconds": 1, "implementation": "x"},
-            "there is no implementation 'x'; choose from cpu, ",
+            "there is no implementation 'x'; choose from cuda, cpu, ",
         ),
         (
             "plain",

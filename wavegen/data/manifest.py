@@ -114,8 +114,8 @@ class DataFile(Row):
     bytes: Count
     sha256: Digest
     blocks: StrictStr = ""
-    """Checksums of its blocks, see ``flat.checksums``; empty for ArrayRecords, which hold their own, and in datasets
-    of before there were any, which are read without a check."""
+    """Checksums of its blocks, see ``flat.checksums``; empty in datasets of before there were any, which are read
+    without a check but for the hashes of ArrayRecord. Of an ArrayRecord file the first and the last block are compared."""
 
     @property
     def checked(self) -> bool:

@@ -91,6 +91,11 @@ def open_shard(folder: Path, row: ShardRow, format: Format) -> ShardReader:
     path = find_file(folder, samples)
     if format.backend == "memmap":
         return flat.FlatReader(path, format.channels, samples.blocks)
+    if samples.blocks:
+        # Records have their own hashes, but the whole file may be that of another dataset.
+        shard = flat.FlatFile(path, "u1", 1, samples.blocks)
+        for byte in {0, samples.bytes - 1}:
+            shard.rows(byte, byte + 1)
     return array_record_shards.ArrayRecordReader(path, format.channels, format.sample_rate)
 
 
@@ -176,7 +181,6 @@ def write_shard(
 def _described(path: Path) -> DataFile:
     sha256, blocks = flat.checksums(path)
     # ArrayRecords hold checksums of their own.
-    blocks = "" if path.suffix == array_record_shards.SUFFIX else blocks
     return make_row(DataFile, name=path.name, bytes=path.stat().st_size, sha256=sha256, blocks=blocks)
 
 

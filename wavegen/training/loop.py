@@ -24,7 +24,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from wavegen.atomic import atomic_write
+from wavegen.atomic import atomic_write, remove_left_overs
 from wavegen.config import Config, dump_config, load_config, resolve
 from wavegen.data.batches import BatchSource, iterator
 from wavegen.data.dataset import Dataset
@@ -64,7 +64,11 @@ def train(config: Config, folder: str | Path) -> Path:
     folder = Path(folder)
     initialize_distributed()
     # One process writes for all of a run.
-    with locked(folder) if jax.process_index() == 0 else nullcontext():
+    writes = jax.process_index() == 0
+    with locked(folder) if writes else nullcontext():
+        for place in filter(Path.is_dir, (folder, folder / "samples") if writes else ()):
+            # Of a process that was killed while it wrote what this start may not write again.
+            remove_left_overs(place)
         _train(config, folder)
     return folder
 
