@@ -115,7 +115,7 @@ class DataFile(Row):
     sha256: Digest
     blocks: StrictStr = ""
     """Checksums of its blocks, see ``flat.checksums``; empty in datasets of before there were any, which are read
-    without a check but for the hashes of ArrayRecord. Of an ArrayRecord file the first and the last block are compared."""
+    without a check but for ArrayRecord's own. Of an ArrayRecord file the first and the last block are compared."""
 
     @property
     def checked(self) -> bool:
