@@ -4,6 +4,8 @@ Sources: Siuzdak 2023, "Vocos: Closing the gap between time-domain and Fourier-b
 audio synthesis", arXiv:2306.00814; its blocks are those of Liu et al. 2022, "A ConvNet for the 2020s".
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,7 +69,7 @@ class Vocoder(nnx.Module):
         # The last row is repeated for the frame that is centred on the end.
         x = _normalised(jnp.concatenate([x, x[:, -1:]], axis=1))
         level, phase = jnp.split(self.last(x).astype(jnp.float32), 2, axis=2)
-        magnitude = jnp.exp(jnp.minimum(level, np.log(_LOUDEST)))
+        magnitude = jnp.exp(jnp.minimum(level, math.log(_LOUDEST)))
         spectrum = jax.lax.complex(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase))
         return istft(spectrum, n_fft=self.n_fft, hop_length=self.hop_length)
 
