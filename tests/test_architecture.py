@@ -15,6 +15,7 @@ LAYERS = (
         "bounded",
         "losses",
         "progress",
+        "metrics",
         "atomic",
         "sealed",
         "audio_files",

@@ -38,10 +38,18 @@ class Progress:
         )
 
     def __enter__(self) -> "Progress":
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> "Progress":
+        """Shows the lines, and returns itself; ``with`` does so at its beginning."""
         self._lines.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Leaves the lines as they are; ``with`` does so at its end."""
         self._lines.stop()
 
     def line(self, text: str, total: float | None = None, done: float = 0) -> "Line":

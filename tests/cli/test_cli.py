@@ -5,10 +5,8 @@ import json
 import math
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -19,14 +17,10 @@ import pytest
 from wavegen.audio import Audio
 from wavegen.cli import COMMANDS, GROUPS, main
 from wavegen.cli.runs import _next_command
-from wavegen.cli.show import write_scores
 from wavegen.config import dump_config, load_config, resolve
 from wavegen.data.prepare import Clip, write_dataset
 from wavegen.models.kinds import make_model
 from wavegen.networks.base import parameters
-from wavegen.notes.midi import write_midi
-from wavegen.notes.performance import Performance
-from wavegen.notes.score import from_performance
 from wavegen.progress import Progress
 from wavegen.runs.checkpoints import Checkpoints
 from wavegen.runs.trained import Trained, open_codecs, save_trained
@@ -236,35 +230,6 @@ def test_from_a_folder_of_recordings_to_new_audio(tmp_path, capsys):
     assert "8 x cpu" in capsys.readouterr().out
 
 
-# A shell starts background jobs with SIGINT ignored, nohup with SIGHUP, and these tests may run in such a job.
-RUN = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    "signal.signal(signal.SIGHUP, signal.SIG_DFL);"
-    "from wavegen.__main__ import run; print('ready', flush=True); run(sys.argv[1:])"
-)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_a_command_with_one_line_and_its_status(number, rng):
-    """From its beginning on, in the imports of JAX as well as later."""
-    command = [sys.executable, "-c", RUN, "bench", "--steps", "100000000", "--implementation", "xla"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    for delay in (0.05, *rng.uniform(0.2, 5, 3)):
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-        ) as process:
-            assert process.stdout.readline() == "ready\n"
-            time.sleep(delay)
-            process.send_signal(number)
-            try:
-                _, error = process.communicate(timeout=20)
-            finally:
-                process.kill()
-        assert process.returncode == 128 + number, error
-        assert error == f"wavegen: stopped by {number.name}; the files that are written are whole\n"
-
-
 @pytest.mark.slow
 def test_a_platform_that_is_not_there_is_one_line(tmp_path):
     process = subprocess.run(
@@ -277,47 +242,6 @@ def test_a_platform_that_is_not_there_is_one_line(tmp_path):
     line = "JAX_PLATFORMS=cuda names no device of this machine; unset it, or install the extra for it"
     assert (process.returncode, process.stderr.splitlines()[-1]) == (2, f"wavegen: {line}")
     assert "Traceback" not in process.stderr
-
-
-def test_results_say_task_and_input_and_none_is_overwritten(tmp_path, capsys):
-    model, out = write_model(tmp_path / "m.safetensors"), tmp_path / "out"
-    prompt = tmp_path / "door.wav"
-    Audio(np.sin(0.3 * np.arange(400))[:, None].astype(np.float32) / 2, RATE).write(prompt)
-    command = ["sample", str(model), "--seconds", "0.02", "-o", str(out)]
-    for arguments in ([], [], ["--temperature", "0.5"], ["--prompt", str(prompt)], ["--like", str(prompt)]):
-        main([*command, *arguments])
-    names = {path.name for path in out.glob("*.wav")}
-    # The second command makes what the first one made; the third one other clips under that name.
-    assert names == {
-        "m-seed0-0.wav",
-        "m-seed0-2-0.wav",
-        "m-continue-door-seed0-0.wav",
-        "m-like-door-seed0-0.wav",
-    }
-
-
-@pytest.mark.slow
-def test_ctrl_c_while_sampling_keeps_a_valid_recording(tmp_path):
-    model = write_model(tmp_path / "m.safetensors")
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN, "sample", model, "--seconds", "3600", "-o", tmp_path / "out"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    wav = tmp_path / "out" / "m-seed0-0.wav"
-    while not (wav.exists() and wav.stat().st_size > 2 * 4000):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
-    assert "stopped; the " in err
-    assert f"audio        {wav}" in out
-    audio = Audio.read(wav)
-    assert audio.sample_rate == RATE
-    assert 0.5 <= audio.duration < 3600
 
 
 # --- bad input ----------------------------------------------------------------------------------------------
@@ -442,53 +366,6 @@ def test_a_run_finds_its_data_from_any_folder_and_may_be_made_longer(tmp_path, c
     assert (
         "runs/run holds a run of 4 steps, training.steps is 3; a run can be made longer, not shorter" in line
     )
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
-@pytest.mark.parametrize(
-    ("output", "status", "said"),
-    [
-        (
-            ">/dev/full",
-            2,
-            "wavegen: cannot use the output: No space left on device; correct the path, or free space\n",
-        ),
-        (">&-", 0, ""),
-    ],
-)
-def test_an_output_that_is_full_or_closed_is_one_line_at_most(tmp_path, output, status, said):
-    write_midi(tmp_path / "song.mid", from_performance(Performance.parse("tempo 600, C4 1")))
-    command = [sys.executable, "-m", "wavegen", "render", "song.mid", "-o", "out"]
-    run = subprocess.run(
-        ["sh", "-c", f'"$@" {output}', "sh", *command],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert (run.returncode, run.stderr) == (status, said)
-    assert Audio.read(tmp_path / "out" / "song.wav").duration > 0
-
-
-def test_results_of_equal_names_do_not_overwrite_each_other(tmp_path, capsys):
-    """Nor anything else that lies where they would."""
-    for n, folder in enumerate("ab"):
-        score = from_performance(Performance.parse(f"tempo 600, C{4 + n} 1"))
-        write_midi(tmp_path / folder / "song.mid", score)
-    out = tmp_path / "out"
-    for folder in "aba":
-        main(["render", str(tmp_path / folder / "song.mid"), "-o", str(out)])
-    assert sorted(path.name for path in out.iterdir()) == ["song-2.wav", "song.wav"]
-    printed = capsys.readouterr().out.split()[1::2]
-    assert printed == [str(out / name) for name in ("song.wav", "song-2.wav", "song.wav")]
-    recorded = tmp_path / "a" / "song.wav"
-    recorded.write_bytes(b"a recording that cannot be read")
-    main(["render", str(tmp_path / "a" / "song.mid"), "-o", str(tmp_path / "a")])
-    assert recorded.read_bytes() == b"a recording that cannot be read"
-    write_scores([score], tmp_path / "a" / "song")
-    (tmp_path / "a" / "other-0.wav").write_bytes(b"mine")
-    write_scores([score], tmp_path / "a" / "other")
-    assert sorted(path.name for path in (tmp_path / "a").glob("other*.mid")) == ["other-2-0.mid"]
 
 
 def test_a_wrong_argument_names_the_command(capsys):

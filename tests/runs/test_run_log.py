@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from wavegen.errors import WavegenError
-from wavegen.pictures.runs import read_metrics
+from wavegen.metrics import read_metrics
 from wavegen.runs.log import RunLog
 
 

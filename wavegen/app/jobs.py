@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import logging
 import secrets
 import threading
 import time
@@ -18,6 +19,7 @@ from wavegen.audio import Audio
 from wavegen.errors import WavegenError
 from wavegen.stopping import Stopped
 
+_LOG = logging.getLogger(__name__)
 State = Literal["waiting", "running", "done", "stopped", "failed"]
 
 
@@ -121,6 +123,7 @@ class Job:
         except WavegenError as error:
             self.end("failed", str(error))
         except Exception as error:  # The next one's work is not to end with this one's.
+            _LOG.exception("the job %r failed", self.title)
             self.end("failed", f"{type(error).__name__} in wavegen; this is a fault of the program")
 
     def end(self, state: State, error: str = "") -> None:

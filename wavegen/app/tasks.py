@@ -138,18 +138,23 @@ class Generate(Task):
         return lambda job: _clips(job, model.generate(self.seconds, progress=job.progress, **options))
 
 
-class Inpaint(Task):
-    """A span of an uploaded recording, drawn anew; all else stays as it is."""
+class _Change(Task):
+    """What changes an uploaded recording have in common: they are for masked models."""
 
-    task: Literal["inpaint"]
     upload: str = Field(max_length=64, description="of a recording")
-    first: float = Field(ge=0, le=SECONDS, description="second at which the span begins")
-    last: float = Field(gt=0, le=SECONDS, description="second at which it ends")
 
     @classmethod
     def fits(cls, model: Any) -> bool:
         """See ``Task``."""
         return isinstance(model, MaskedGenerator)
+
+
+class Inpaint(_Change):
+    """A span of an uploaded recording, drawn anew; all else stays as it is."""
+
+    task: Literal["inpaint"]
+    first: float = Field(ge=0, le=SECONDS, description="second at which the span begins")
+    last: float = Field(gt=0, le=SECONDS, description="second at which it ends")
 
     def prepared(self, model: Any, uploads: Mapping[str, Upload]) -> Callable[[Job], None]:
         """See ``Task``."""
@@ -163,17 +168,11 @@ class Inpaint(Task):
         return lambda job: _clips(job, model.inpaint(audio, span, progress=job.progress, **self.options()))
 
 
-class Vary(Task):
+class Vary(_Change):
     """An uploaded recording with a share of its frames drawn anew."""
 
     task: Literal["vary"]
-    upload: str = Field(max_length=64, description="of a recording")
     strength: float = Field(0.3, ge=0, le=1, description="the share")
-
-    @classmethod
-    def fits(cls, model: Any) -> bool:
-        """See ``Task``."""
-        return isinstance(model, MaskedGenerator)
 
     def prepared(self, model: Any, uploads: Mapping[str, Upload]) -> Callable[[Job], None]:
         """See ``Task``."""

@@ -22,7 +22,7 @@ from jaxtyping import Float, UInt8
 from rich.console import Console
 
 from wavegen.atomic import atomic_write
-from wavegen.pictures.runs import read_row
+from wavegen.metrics import read_row
 from wavegen.progress import Progress, TerminalConsole
 from wavegen.runs.tensorboard import EventFile
 
@@ -198,8 +198,7 @@ class _ProgressBar:
         self._total = total
         self._progress: Progress | None = None
         if console.is_terminal:
-            self._progress = Progress(console=console)
-            self._progress.__enter__()
+            self._progress = Progress(console=console).start()
             self._line = self._progress.line(f"step {start}/{total}", total, start)
 
     def show(self, step: int, row: Mapping[str, float]) -> None:
@@ -230,7 +229,7 @@ class _ProgressBar:
     def close(self) -> None:
         if self._progress:
             with self._without_terminal():
-                self._progress.__exit__()
+                self._progress.stop()
 
     @contextmanager
     def _without_terminal(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from wavegen.atomic import atomic_path, atomic_write
 from wavegen.config import Config
 from wavegen.config.study import Cell
-from wavegen.pictures.runs import read_metrics
+from wavegen.metrics import read_metrics
 from wavegen.study.measure import unit_of
 from wavegen.training.step import metric_of
 

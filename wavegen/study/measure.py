@@ -14,7 +14,7 @@ from wavegen.config import Config
 from wavegen.config.study import SampleConfig
 from wavegen.data.open import open_dataset
 from wavegen.errors import WavegenError
-from wavegen.pictures.runs import read_metrics
+from wavegen.metrics import read_metrics
 from wavegen.runs.checkpoints import Checkpoints
 from wavegen.runs.trained import open_codecs, open_trained, rebuild
 from wavegen.study.drawing import draw_samples
